@@ -1,0 +1,71 @@
+"""What a preparation may be told: one field per decision, each with a default that looks at the file."""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from jaxrec.config import Section, Within, field_types
+from jaxrec.data.demo import Demo
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preparation(Section):
+    """From a file of events (or the built-in generator) to sequences with a split and a protocol card."""
+
+    data: str = "demo"
+    """file of events, prepared directory, or 'demo'"""
+    test: str | None = None
+    """file of test events (split given)"""
+    valid: str | None = None
+    """file of validation events (split given); without it the last 10 % of the training sequences"""
+    user_column: str | None = None
+    """name of the column with the user; guessed from common names when absent"""
+    item_column: str | None = None
+    """name of the column with the item"""
+    time_column: str | None = None
+    """name of the column with the time (numbers or ISO text)"""
+    session_column: str | None = None
+    """name of the column with the session"""
+    sequence: Literal["auto", "user", "session"] = "auto"
+    """what one sequence is; auto: a user where there are users, else a session"""
+    k_core: Annotated[int, Within(0)] = 0
+    """drop users and items with fewer events, again and again until none is left to drop; 0 = off"""
+    min_user_events: Annotated[int, Within(0)] = 0
+    """drop users with fewer events, counted once on the raw file"""
+    min_item_events: Annotated[int, Within(0)] = 0
+    """drop items with fewer events, counted once on the raw file"""
+    split: Literal["auto", "leave-one-out", "time", "given"] = "auto"
+    """auto: given when there is a test file, else leave-one-out"""
+    boundaries: tuple[str, str] = ("0.8", "0.9")
+    """where validation and test begin (split time): quantiles of event time or ISO dates"""
+    catalogue: Literal["auto", "all", "train"] = "auto"
+    """which items can be recommended; auto: train for split time, else all"""
+    unknown_targets: Literal["miss", "drop"] = "miss"
+    """targets that never occur in training: counted as missed, or not evaluated"""
+    mask_seen: Literal["auto", "none", "history", "history_except_target"] = "auto"
+    """items that cannot be recommended; auto: history for users, none for sessions"""
+    demo: Demo = field(default_factory=Demo)
+    """the generator behind data = demo"""
+
+
+COLUMN_FIELDS = ("user_column", "item_column", "time_column", "session_column")
+ALWAYS = ("sequence", "k_core", "min_user_events", "min_item_events", "catalogue", "unknown_targets", "mask_seen")
+
+
+def split_kind(options: Preparation) -> str:
+    """The split that will be made: 'leave-one-out', 'time' or 'given'."""
+    if options.split != "auto":
+        return options.split
+    return "given" if options.test is not None else "leave-one-out"
+
+
+def effective(options: Preparation) -> dict[str, Any]:
+    """The options that decide the result, and only those: the identity of a preparation, without its paths."""
+    kind = split_kind(options)
+    chosen: dict[str, Any] = {"split": kind} | {name: getattr(options, name) for name in ALWAYS}
+    if kind == "time":
+        chosen["boundaries"] = list(options.boundaries)
+    if options.data == "demo":
+        chosen["demo"] = {name: getattr(options.demo, name) for name in field_types(Demo)}
+    else:
+        chosen |= {name: getattr(options, name) for name in COLUMN_FIELDS}
+    return chosen

@@ -1,0 +1,139 @@
+"""Every option of a training run, with its unit and default. Command line and help are made from these fields."""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from jaxrec.config import Call, Section, Within
+from jaxrec.data.options import Preparation
+
+__all__ = ["Batch", "Config", "Evaluation", "Model", "Optimizer", "Stopping"]
+
+Positive = Annotated[int, Within(1)]
+Count = Annotated[int, Within(0)]
+Amount = Annotated[float, Within(0.0)]
+Rate = Annotated[float, Within(0.0, above=True)]
+Share = Annotated[float, Within(0.0, 1.0)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model(Section):
+    """The network: item embeddings, a stack of recurrent layers, scores for every item."""
+
+    cell: Call = Call("gru")
+    """recurrent cell, as in gru(hidden=128) or my_cell.py:MyCell(hidden=64); see `jaxrec list cells`"""
+    width: Positive = 64
+    """features of an item vector and of every layer"""
+    depth: Positive = 1
+    """recurrent layers"""
+    feedforward: Count = 0
+    """hidden features of the feed-forward block after each layer, as a multiple of width; 0 leaves it out"""
+    norm: bool = True
+    """normalise the input of every layer"""
+    residual: bool = True
+    """add the input of every layer to its output"""
+    dropout: Share = 0.2
+    """share of features dropped while training, 0 to 1"""
+    tied: bool = True
+    """score items with the vectors that embed them; otherwise with a second table"""
+    bias: bool = True
+    """give every item a bias in its score"""
+    user: bool = False
+    """give every user of the training data a vector"""
+    backend: Call | None = None
+    """how the recurrence is computed, as in scan(hoist=true); none takes the best; see `jaxrec list backends`"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimizer(Section):
+    """How parameters follow the gradient."""
+
+    name: Literal["adam", "adamw", "adagrad"] = "adamw"
+    """update rule"""
+    lr: Amount = 1e-3
+    """learning rate at its highest"""
+    weight_decay: Amount = 0.0
+    """decay per step as a multiple of the learning rate; for adamw"""
+    clip: Amount = 1.0
+    """largest global norm of the gradient; 0 never clips"""
+    warmup: Count = 0
+    """steps in which the learning rate rises from 0"""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """learning rate after the warm-up; cosine falls to 0 at the last epoch"""
+    accumulate: Positive = 1
+    """batches whose gradients are averaged into one step"""
+    b1: Share = 0.9
+    """decay of the mean of gradients; for adam and adamw"""
+    b2: Share = 0.999
+    """decay of the mean of squared gradients; for adam and adamw"""
+    eps: Rate = 1e-8
+    """added to the root of the squared gradients"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch(Section):
+    """What one training step sees."""
+
+    size: Positive = 64
+    """rows of a batch"""
+    length: Positive = 50
+    """events of a row"""
+    layout: Literal["packed", "windows"] = "packed"
+    """packed fills every row with pieces of several sequences; windows puts one piece in a row"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation(Section):
+    """How often and on whom the model is judged."""
+
+    metrics: tuple[str, ...] = ("hr@10", "ndcg@10", "mrr@10")
+    """metrics with their list length; see `jaxrec list metrics`"""
+    users: Positive | None = None
+    """users in the validation sample; none takes all (the final test always does)"""
+    every: Positive = 1
+    """epochs between validations"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stopping(Section):
+    """When training ends before its last epoch."""
+
+    metric: str = "ndcg@10"
+    """validation metric that chooses the best epoch"""
+    patience: Count = 5
+    """validations without a better value before stopping; 0 trains to the last epoch"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(Preparation):
+    """One training run."""
+
+    model: Model = field(default_factory=Model)
+    """the network"""
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    """how parameters follow the gradient"""
+    batch: Batch = field(default_factory=Batch)
+    """what one training step sees"""
+    eval: Evaluation = field(default_factory=Evaluation)
+    """how often and on whom the model is judged"""
+    stop: Stopping = field(default_factory=Stopping)
+    """when training ends before its last epoch"""
+    loss: Call = Call("softmax")
+    """training loss, as in softmax(label_smoothing=0.1); see `jaxrec list losses`"""
+    run: str | None = None
+    """directory of the run, created or resumed; none makes one under runs/ named after the configuration"""
+    epochs: Count = 20
+    """passes over the training data, at most"""
+    seed: Count = 0
+    """seed of the initial weights, the order of the data and dropout"""
+    max_seconds: Amount | None = None
+    """seconds after which training stops and is judged; none sets no limit"""
+    checkpoint_seconds: Amount = 300.0
+    """seconds between checkpoints inside an epoch"""
+    parallel: Literal["jit", "shard_map", "pmap"] = "jit"
+    """how a step is spread over devices"""
+    devices: Positive = 1
+    """devices that share a batch"""
+    fresh: bool = False
+    """delete the run directory and start again instead of resuming"""
+    tensorboard: bool = False
+    """also write TensorBoard event files into the run directory"""

@@ -1,0 +1,137 @@
+"""Training rows as index ranges: which events are read, in which row, and where a new piece begins.
+
+A training pair is an input event `e` and its target `e + 1`, both in the training part of one sequence. A plan stores
+only `e`: items, times and targets are looked up when a row is used, so an event is never copied. A plan costs 5 bytes
+a slot (4 for the index, 1 for the reset), hence about 5 bytes a training event when packed; while it is being built
+it needs some 40 bytes a slot for a moment.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jaxrec.config import Mistake
+
+if TYPE_CHECKING:
+    from jaxrec.data.prepared import Prepared
+
+Numbers = NDArray[np.int64]
+
+
+class Plan(NamedTuple):
+    """The rows of one epoch.
+
+    index: int32 (rows, length), the absolute event number of each input; -1 is padding, always at the end of a row.
+    reset: bool (rows, length), True where a new piece begins and the recurrent state must start afresh.
+    """
+
+    index: NDArray[np.int32]  # type: ignore[assignment]  # hides tuple.index, which nobody needs of a plan
+    reset: NDArray[np.bool_]
+
+
+class _Pieces(NamedTuple):
+    """Contiguous runs of input events, none longer than a row."""
+
+    start: Numbers
+    size: Numbers
+
+
+def packed(prepared: Prepared, length: int, *, seed: int, epoch: int) -> Plan:
+    """Several pieces share a row, so that almost no slot is padding. Rows come in a random order.
+
+    Every training pair occurs exactly once. A sequence with more than `length` pairs is cut, at places that move from
+    epoch to epoch; a shorter one stays whole. The result depends only on the data, `length`, `seed` and `epoch`.
+    Raises Mistake when `length` is below 1 or the data have more events than an int32 can number.
+    """
+    rng = _generator(seed, epoch)
+    pieces = _cut(prepared, length, rng)
+    row, column = _best_fit(pieces.size, length, rng)
+    return _lay(pieces, row, column, length, rng)
+
+
+def windows(prepared: Prepared, length: int, *, seed: int, epoch: int) -> Plan:
+    """One piece a row, padded on the right: the classical layout. Same pieces, pairs and errors as `packed`."""
+    rng = _generator(seed, epoch)
+    pieces = _cut(prepared, length, rng)
+    row = np.arange(len(pieces.size))
+    return _lay(pieces, row, np.zeros_like(row), length, rng)
+
+
+def waste(plan: Plan) -> float:
+    """The share of slots that are padding (0 for a plan without rows)."""
+    return float(np.mean(plan.index < 0)) if plan.index.size else 0.0
+
+
+def _generator(seed: int, epoch: int) -> np.random.Generator:
+    if seed < 0 or epoch < 0:
+        raise Mistake(f"seed {seed} and epoch {epoch} must not be negative; use whole numbers from 0")
+    return np.random.default_rng([seed, epoch])
+
+
+def _cut(prepared: Prepared, length: int, rng: np.random.Generator) -> _Pieces:
+    """Cut every sequence's inputs into pieces of at most `length`; where the first cut falls is drawn uniformly."""
+    if length < 1:
+        raise Mistake(f"length {length} leaves no room for an event; use 1 or more")
+    begin = np.asarray(prepared.offsets[:-1], np.int64)
+    pairs = np.maximum(np.asarray(prepared.train_end, np.int64) - begin - 1, 0)
+    if len(begin) and prepared.offsets[-1] > np.iinfo(np.int32).max:
+        raise Mistake(f"{prepared.offsets[-1]} events are more than an int32 can number; split the data")
+    first = np.where(pairs > length, rng.integers(1, length + 1, len(pairs)), length)
+    count = np.where(pairs > 0, 1 - (first - pairs) // length, 0)
+    sequence = np.repeat(np.arange(len(pairs)), count)
+    nth = _within(count)
+    left = np.where(nth == 0, 0, first[sequence] + (nth - 1) * length)
+    right = np.minimum(first[sequence] + nth * length, pairs[sequence])
+    return _Pieces(begin[sequence] + left, right - left)
+
+
+def _best_fit(size: Numbers, length: int, rng: np.random.Generator) -> tuple[Numbers, Numbers]:
+    """Best-fit decreasing, a whole size at a time: (row, column) of every piece.
+
+    Pieces of one size are interchangeable, and so are rows with equally much space left: at most `length`^2 / 2 array
+    operations replace a search per piece. Pieces of one size come in random order, so neighbours in a row are chance.
+    """
+    order = rng.permutation(len(size))
+    order = order[np.argsort(-size[order], kind="stable")]
+    longer = np.searchsorted(-size[order], -np.arange(length + 1))  # how many pieces are longer than 0, 1, 2, ...
+    row, column, rows = np.empty_like(size), np.empty_like(size), 0
+    space = [np.empty(0, np.int64)] * (length + 1)  # the rows begun so far, by the space they have left
+    for piece in range(length, 0, -1):
+        todo = order[longer[piece] : longer[piece - 1]]
+        for left in range(piece, length + 1):
+            if not len(todo):
+                break
+            fits = left // piece
+            need = -(-len(todo) // fits)
+            if left == length:
+                taken, rows = np.arange(rows, rows + need), rows + need
+            else:
+                taken, space[left] = np.split(space[left], [need])
+            if not len(taken):
+                continue
+            now, todo = np.split(todo, [fits * len(taken)])
+            slot = np.arange(len(now))
+            row[now], column[now] = taken[slot // fits], length - left + slot % fits * piece
+            for group, held in ((taken[:-1], fits), (taken[-1:], len(now) - fits * (len(taken) - 1))):
+                space[left - held * piece] = np.append(space[left - held * piece], group)
+    return row, column
+
+
+def _lay(pieces: _Pieces, row: Numbers, column: Numbers, length: int, rng: np.random.Generator) -> Plan:
+    """Write the pieces into their places, after shuffling the rows."""
+    rows = int(row.max()) + 1 if len(row) else 0
+    at = rng.permutation(rows)[row] * length + column
+    index = np.full(rows * length, -1, np.int32)
+    reset = np.zeros(rows * length, bool)
+    step = _within(pieces.size)
+    index[np.repeat(at, pieces.size) + step] = np.repeat(pieces.start, pieces.size) + step
+    reset[at] = True
+    return Plan(index.reshape(rows, length), reset.reshape(rows, length))
+
+
+def _within(count: Numbers) -> Numbers:
+    """0, 1, ..., count[0] - 1, 0, 1, ..., count[1] - 1, ..."""
+    return np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)

@@ -1,0 +1,190 @@
+"""Prepared data: flat arrays with offsets, two vocabularies and the protocol card; saved as plain npy and json."""
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxrec.config import Mistake
+from jaxrec.data.vocabulary import Vocabulary
+
+SCHEMA = 1
+ARRAYS = ("items", "offsets", "train_end", "valid_end", "users", "popularity", "times", "gaps", "starts")
+OPTIONAL = ("times", "gaps", "starts")
+VOCABULARIES = ("item_ids", "user_ids")
+PROTOCOL = ("split", "catalogue", "unknown_targets", "mask_seen", "sequence")
+CARD, MANIFEST = "card.json", "manifest.json"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prepared:
+    """Sequences of events, each event stored once.
+
+    Events of sequence s are `offsets[s]:offsets[s + 1]`, oldest first. `[offsets[s], train_end[s])` is training,
+    `[train_end[s], valid_end[s])` validation, the rest test; all are absolute event indices.
+    """
+
+    path: Path | None = None
+    card: dict[str, Any]
+    items: np.ndarray  # int32 (events,): 1..candidates; 0 = not in the vocabulary, never inside training
+    offsets: np.ndarray  # int64 (sequences + 1,)
+    train_end: np.ndarray  # int64 (sequences,)
+    valid_end: np.ndarray  # int64 (sequences,)
+    users: np.ndarray  # int32 (sequences,): 1..users
+    popularity: np.ndarray  # int64 (candidates + 1,): training events of each item
+    item_ids: Vocabulary
+    user_ids: Vocabulary
+    known: int  # items 1..known occur in training
+    candidates: int  # the catalogue is 1..candidates
+    times: np.ndarray | None = None  # int64 (events,): milliseconds since 1970
+    gaps: np.ndarray | None = None  # float32 (events,): seconds since the previous event of the sequence, first 0
+    starts: np.ndarray | None = None  # bool (events,): first event of a session inside a user's history
+
+    def targets(self, split: str, unknown: bool | None = None) -> np.ndarray:
+        """int64 (targets,): absolute indices of the events to predict in "valid" or "test", in canonical order.
+
+        Canonical order is sequence order, then position. A target has at least one earlier event in its sequence; where
+        the card says `unknown_targets: drop`, an event whose item never occurs in training is no target; `unknown`
+        True or False overrules the card.
+        """
+        if split not in ("valid", "test"):
+            raise ValueError(f'there are no targets of "{split}": the splits with targets are "valid" and "test"')
+        begin = self.train_end if split == "valid" else self.valid_end
+        end = self.valid_end if split == "valid" else self.offsets[1:]
+        found = ranges(np.maximum(begin, self.offsets[:-1] + 1), end)
+        keep = self.card["unknown_targets"] == "miss" if unknown is None else unknown
+        return found if keep else found[self.is_known(found)]
+
+    def is_known(self, events: np.ndarray) -> np.ndarray:
+        """bool (n,): whether the items of these events occur in training."""
+        items = self.items[events]
+        return (items > 0) & (items <= self.known)
+
+    def sequence_of(self, events: np.ndarray) -> np.ndarray:
+        """int64 (n,): the sequence of each absolute event index."""
+        return np.searchsorted(self.offsets, events, side="right") - 1
+
+
+def ranges(begin: np.ndarray, end: np.ndarray) -> np.ndarray:
+    """int64: begin[0]..end[0]-1, begin[1]..end[1]-1, ... one after the other; empty where end <= begin."""
+    length = np.maximum(end - begin, 0)
+    shift = np.repeat(begin - (np.cumsum(length) - length), length)
+    return shift + np.arange(len(shift), dtype=np.int64)
+
+
+def contents(prepared: Prepared) -> dict[str, np.ndarray]:
+    """Every array that is written, by file stem; optional ones only where present."""
+    arrays = {name: getattr(prepared, name) for name in ARRAYS if getattr(prepared, name) is not None}
+    for name in VOCABULARIES:
+        vocabulary = getattr(prepared, name)
+        arrays |= {f"{name}.blob": vocabulary.blob, f"{name}.offsets": vocabulary.offsets}
+    return arrays
+
+
+def content_fingerprint(prepared: Prepared) -> str:
+    """12 hex characters of a hash of the arrays and the protocol: the same for the same contents, wherever they lie."""
+    digest = hashlib.sha256(json.dumps({key: prepared.card[key] for key in PROTOCOL}, sort_keys=True).encode())
+    for name, array in sorted(contents(prepared).items()):
+        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()[:12]
+
+
+def file_sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def save(prepared: Prepared, directory: str | Path) -> Path:
+    """Write a prepared directory: complete or not at all (a temporary sibling is renamed).
+
+    Mistake when the directory already holds something.
+    """
+    target = Path(directory)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise Mistake(f"{target} exists already; choose another directory or remove it")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}"
+    temporary.mkdir()
+    try:
+        write_files(prepared, temporary)
+        os.replace(temporary, target)
+    except OSError as error:
+        raise Mistake(f"{target} cannot be written: {error.strerror}; choose another directory") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return target
+
+
+def write_files(prepared: Prepared, directory: Path) -> None:
+    """The card, one npy per array, and last the manifest with size and hash of each."""
+    for name, array in contents(prepared).items():
+        np.save(directory / f"{name}.npy", array, allow_pickle=False)
+    card = {**prepared.card, "known": prepared.known, "candidates": prepared.candidates}
+    (directory / CARD).write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    manifest = {
+        file.name: {"bytes": file.stat().st_size, "sha256": file_sha256(file)} for file in sorted(directory.iterdir())
+    }
+    (directory / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+
+
+def is_prepared(path: str | Path) -> bool:
+    """Whether the path is a directory that `save` wrote."""
+    return (Path(path) / MANIFEST).is_file()
+
+
+def load(directory: str | Path, verify: bool = False) -> Prepared:
+    """Map a prepared directory into memory. Sizes are always checked, every byte when `verify` is set.
+
+    Mistake, naming the file, when one is missing, cut, changed, or written by a newer schema.
+    """
+    directory = Path(directory)
+    if not is_prepared(directory):
+        raise Mistake(f"{directory} is not a prepared directory (no {MANIFEST}); name a file of events or prepare one")
+    check_files(directory, verify)
+    card = read_json(directory / CARD)
+    if card.get("schema") != SCHEMA:
+        raise Mistake(f"{directory} has schema {card.get('schema')}, this version reads {SCHEMA}; prepare it again")
+    known, candidates = card.pop("known"), card.pop("candidates")
+    found: dict[str, Any] = {name: map_array(directory / f"{name}.npy") for name in ARRAYS if has(directory, name)}
+    for name in VOCABULARIES:
+        blob, offsets = (map_array(directory / f"{name}.{part}.npy") for part in ("blob", "offsets"))
+        found[name] = Vocabulary(blob, offsets)
+    return Prepared(path=directory, card=card, known=known, candidates=candidates, **found)
+
+
+def has(directory: Path, name: str) -> bool:
+    return name not in OPTIONAL or (directory / f"{name}.npy").exists()
+
+
+def check_files(directory: Path, verify: bool) -> None:
+    """Compare every file with the manifest: size always, hash when asked."""
+    for name, expected in read_json(directory / MANIFEST).items():
+        file = directory / name
+        if not file.is_file():
+            raise Mistake(f"{file} is missing from the prepared data; prepare the data again")
+        if (size := file.stat().st_size) != expected["bytes"]:
+            raise Mistake(f"{file} has {size} bytes, {expected['bytes']} were written; prepare the data again")
+        if verify and file_sha256(file) != expected["sha256"]:
+            raise Mistake(f"{file} was changed after it was written (SHA-256 differs); prepare the data again")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise Mistake(f"{path} cannot be read ({error}); prepare the data again") from error
+
+
+def map_array(path: Path) -> np.ndarray:
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError) as error:
+        raise Mistake(f"{path} is not an array as it was written ({error}); prepare the data again") from error

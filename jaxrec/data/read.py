@@ -1,0 +1,31 @@
+"""A file of events -> columns of text ids and times, whatever the format. polars parses; broken files are Mistakes."""
+
+from collections.abc import Callable
+
+from jaxrec.data.clocks import span
+from jaxrec.data.events import Events
+from jaxrec.data.formats import look
+from jaxrec.data.lines import read_pairs, read_sessions
+from jaxrec.data.options import Preparation
+from jaxrec.data.sources import Source
+from jaxrec.data.tables import read_parquet, read_table
+
+Say = Callable[[str], None]
+
+
+def read(source: Source, options: Preparation, say: Say, prefix: str = "") -> Events:
+    """Read one file. What was decided is said before the expensive part; Mistake names file, line, rule and remedy.
+
+    Sessions that are lines of a text have no id: theirs is `prefix` and the line's number among those not blank.
+    """
+    form = look(source, options)
+    if form.kind == "parquet":
+        events = read_parquet(source, form, options, say)
+    elif form.kind == "table":
+        events = read_table(source, form, options, say)
+    else:
+        say(f"{source.path}: {form.words} ({form.because})")
+        events = read_pairs(source, form) if form.kind == "pairs" else read_sessions(source, form, prefix)
+    dates = f", time in {events.unit}: {span(events.time)}" if events.time is not None else ", no time: file order"
+    say(f"{source.path}: {len(events.item):,} events{dates}")
+    return events

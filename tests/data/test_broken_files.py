@@ -1,0 +1,300 @@
+"""A broken file is a Mistake that names file, line, rule and remedy: never another library's traceback."""
+
+import gzip
+import os
+import random
+
+import polars as pl
+import pytest
+
+from jaxrec.config import Mistake
+from jaxrec.data.options import Preparation
+from jaxrec.data.prepare import prepare
+
+GOOD = "".join(f"u{n // 6},i{n % 7},{1_000_000_000 + n}\n" for n in range(60))
+
+
+def silent(_):
+    """A listener that does not listen."""
+
+
+def mistake(path, **options):
+    with pytest.raises(Mistake) as caught:
+        prepare(Preparation(data=str(path), **options), silent)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text.replace(str(path), "FILE")
+
+
+def after(tmp_path, content, name="events.csv", **options):
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return mistake(path, **options)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("", "FILE is empty; it should hold one event or one session a line"),
+        ("\n \n", "FILE holds only blank lines; it should hold one event or one session a line"),
+        ("user,item,time\n", "FILE has a header and no events; add one event a line"),
+        ("user,item,time\n\n\n", "FILE has a header and no events; add one event a line"),
+        (
+            "user,item\na,x\na,x\nb,x\n",
+            "the data has 1 item(s), and a recommender needs at least two; give data with more items",
+        ),
+        (
+            "userid,rating,when\n1,5,3\n",
+            (
+                "FILE has no columns known to be item and user or session; its columns are 'userid', 'rating', 'when'; "
+                "name them with --item-column and --user-column"
+            ),
+        ),
+        (
+            "item,rating,when\n1,5,3\n",
+            (
+                "FILE has no column known to be the user or the session; its columns are 'item', 'rating', 'when'; "
+                "add --user-column NAME or --session-column NAME"
+            ),
+        ),
+        ("1,2,3\n1,4,5\n", "FILE:1 is no header ('1', '2', '3'); put one on top, such as user, item, timestamp"),
+        (
+            "1\t2\t3\t4\n1\t4\t5\t4\n",
+            "FILE:1 is no header ('1', '2', '3', '4'); put one on top, such as user, item, timestamp",
+        ),
+        ("1::2::3\n1::4::5\n", "FILE:1 separates fields by '::'; write it with tabs under a header user, item, time"),
+        ('{"user": 1}\n', "FILE looks like JSON or a web page; write it as CSV or Parquet with user, item, time"),
+        ("<html>\n", "FILE looks like JSON or a web page; write it as CSV or Parquet with user, item, time"),
+        ("1\n2\n", "FILE has one word on every line; a line should be `user item` or a session's items"),
+        ("user,item,time\na,x,5\nb,y,n/a\n", 'FILE:3: timestamp "n/a" is not a number; fix or drop the row'),
+        ("user,item,time\na,x,5\nb,y,nan\n", 'FILE:3: timestamp "nan" is not a number; fix or drop the row'),
+        ("user,item,time\na,x,5\nb,y,\n", "FILE:3: there is no time here; fill it in or drop the row"),
+        (
+            "user,item,time\na,x,2014-01-01\n\nb,y,01/02/2014\n",
+            'FILE:4: timestamp "01/02/2014" is not ISO text like the first ("2014-01-01"); fix or drop the row',
+        ),
+        (
+            "user,item,time\na,x,1e30\n",
+            'FILE:2: timestamp "1e30" is beyond any date; give seconds or milliseconds since 1970',
+        ),
+        (
+            "user,item\n\na,x\n,y\n,z\n",
+            "FILE:4: there is no user here (nor on 1 other lines); fill it in or drop the line",
+        ),
+        ('user,item\n"two\nlines",x\nb,""\n', "FILE:4: there is no item here; fill it in or drop the line"),
+        ("user,item,rating\na,x,1\n,,4\n", "FILE:3: there is no item and no user here; fill them in or drop the line"),
+        (
+            "user,item,title\na,x,t\nb,y,one, two\n",
+            "FILE:3: there are 4 fields, the header has 3; quote fields that contain ',' or fix the line",
+        ),
+        (b"user,item\na,x\nb,\xff\n", "FILE:3: the text is not UTF-8; save the file as UTF-8"),
+        (b"1 2\n1 3\n1 \xff\n", "FILE:3: the text is not UTF-8; save the file as UTF-8"),
+        (b"a\0b,c\n", "FILE is not text (it holds zero bytes); give CSV, TSV, .inter, text or Parquet"),
+        ("user,item\na,x\nb,y\n".encode("utf-16"), "FILE is UTF-16 text; save it as UTF-8"),
+        (b"PK\x03\x04....", "FILE is a zip archive; unpack it"),
+        (
+            "1 2\n1 3\n" * 9 + "1 2 3\n",
+            "FILE:19: '1 2 3' is not two words; the first lines say that a line is `user item`, so fix this one",
+        ),
+        (
+            "session_id:token\titem_id_list:token_seq\titem_id:token\n1\t2 3\t4\n",
+            "FILE repeats the history on every row (item_id_list); give one event a row",
+        ),
+    ],
+)
+def test_text(tmp_path, content, sentence):
+    assert after(tmp_path, content) == sentence
+
+
+def test_an_open_quote_is_suspected(tmp_path):
+    text = after(tmp_path, 'user,item\n"a,x\nb,y\n')
+    assert text.startswith("FILE is not a well-formed table")
+    assert text.endswith('look for a quote (") that is not closed, perhaps on line 2')
+
+
+@pytest.mark.parametrize(
+    ("options", "content", "sentence"),
+    [
+        (
+            {"item_column": "sonng"},
+            "user,song\na,x\n",
+            "FILE has no column 'sonng' (--item-column); its columns are 'user', 'song'; did you mean 'song'?",
+        ),
+        (
+            {"user_column": "item"},
+            "user,item\na,x\n",
+            "FILE: column 'item' is taken for two roles; name each, as in --user-column NAME",
+        ),
+        (
+            {"user_column": "u"},
+            "1 2\n1 3\n",
+            "FILE:1 names no columns, so none is 'u'; add a header or drop --user-column",
+        ),
+        (
+            {"sequence": "session"},
+            "user,item\na,x\na,y\n",
+            "--sequence session needs a session column; name it with --session-column or use --sequence user",
+        ),
+        (
+            {"sequence": "user"},
+            "session,item\na,x\na,y\n",
+            "--sequence user needs a user; the data has sessions only, so use --sequence session",
+        ),
+        (
+            {"split": "time"},
+            "user,item\na,x\na,y\n",
+            "--split time needs times, and the data has none; name the column with --time-column NAME",
+        ),
+        (
+            {"split": "given"},
+            "user,item\na,x\n",
+            "--split given needs a test file; name it with --test FILE or choose another --split",
+        ),
+        (
+            {},
+            "user,item\na,x\na,y\n",
+            (
+                "split leave-one-out leaves nothing to validate on (valid_targets = 0); "
+                "a sequence needs three events to be split"
+            ),
+        ),
+        (
+            {"k_core": 5},
+            "user,item\na,x\na,y\n",
+            "the filters leave 0 item(s), and a recommender needs at least two; lower --k-core and --min-*-events",
+        ),
+    ],
+)
+def test_options_that_the_data_does_not_allow(tmp_path, options, content, sentence):
+    assert after(tmp_path, content, **options) == sentence
+
+
+def test_files_that_do_not_fit_together(tmp_path):
+    (tmp_path / "test.csv").write_text("session,item\n1,x\n1,y\n")
+    text = after(tmp_path, "user,item\na,x\na,y\n", test=str(tmp_path / "test.csv"))
+    assert text == "only 1 of the 2 given files have a user; give them the same columns"
+
+
+def test_a_given_split_is_not_filtered(tmp_path):
+    (tmp_path / "test.csv").write_text("user,item\na,x\n")
+    text = after(tmp_path, "user,item\na,x\na,y\n", test=str(tmp_path / "test.csv"), k_core=2)
+    assert text.startswith("filters would change a given split")
+
+
+def test_paths(tmp_path):
+    assert mistake(tmp_path / "nowhere.csv") == "FILE does not exist; give the path of a file of events, or 'demo'"
+    assert mistake(tmp_path) == "FILE is a directory without prepared data; name a file of events in it"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="an administrator may read every file")
+def test_permission(tmp_path):
+    path = tmp_path / "secret.csv"
+    path.write_text("user,item\n")
+    path.chmod(0)
+    assert mistake(path) == "FILE cannot be read (Permission denied); check the path and its permissions"
+
+
+def test_permission_as_the_system_reports_it(tmp_path, monkeypatch):
+    path = tmp_path / "secret.csv"
+    path.write_text("user,item\n")
+
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("jaxrec.data.sources.open", refuse, raising=False)
+    assert mistake(path) == "FILE cannot be read (Permission denied); check the path and its permissions"
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
+def test_a_cut_gzip_file(tmp_path, share):
+    whole = gzip.compress(("user,item,time\n" + GOOD).encode())
+    text = after(tmp_path, whole[: int(share * len(whole))], "events.csv.gz")
+    assert text.startswith("FILE is a damaged or cut gzip file (Compressed file ended")
+
+
+def test_a_gzip_file_cut_beyond_the_sample(tmp_path):
+    noise = random.Random(0)
+    lines = "".join(f"{n // 9} {noise.getrandbits(40)}\n" for n in range(90_000))
+    whole = gzip.compress(lines.encode(), 1)
+    text = after(tmp_path, whole[: int(0.95 * len(whole))], "events.txt.gz")
+    assert text.startswith("FILE is a damaged or cut gzip file (Compressed file ended")
+
+
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.99])
+def test_a_cut_parquet_file(tmp_path, share):
+    path = tmp_path / "events.parquet"
+    pl.DataFrame({"user": list("aabb") * 9, "item": list("xyxz") * 9}).write_parquet(path)
+    text = after(tmp_path, path.read_bytes()[: int(share * path.stat().st_size)], path.name)
+    assert "Parquet" in text
+    assert text.startswith("FILE is ")
+
+
+def test_a_parquet_file_by_name_only(tmp_path):
+    text = after(tmp_path, "user,item\na,x\n", "events.parquet")
+    assert text == "FILE is not a Parquet file (it does not begin with PAR1); write it again or rename it"
+
+
+@pytest.mark.parametrize(
+    ("columns", "sentence"),
+    [
+        ({"user": ["a", None], "item": [1, 2]}, "FILE: row 2: there is no user here; fill it in or drop the line"),
+        (
+            {"user": [1.0, float("nan")], "item": [1, 2]},
+            "FILE: row 2: there is no user here; fill it in or drop the line",
+        ),
+        (
+            {"user": [1, 2], "item": [1.0, 2.5]},
+            "FILE: row 2: item 2.5 is not a whole number; write ids as text or whole numbers",
+        ),
+        (
+            {"user": [1], "item": [["a", "b"]]},
+            "FILE: row 1: column 'item' holds List(String), not ids; write one id a row as text or a whole number",
+        ),
+        (
+            {"user": [1, 2], "item": [1, 2], "time": [5, None]},
+            "FILE: row 2: there is no time here; fill it in or drop the row",
+        ),
+        (
+            {"user": [1], "item": [1], "time": [True]},
+            "FILE: row 1: a time of type Boolean is neither a number nor a date",
+        ),
+    ],
+)
+def test_parquet_columns(tmp_path, columns, sentence):
+    path = tmp_path / "events.parquet"
+    pl.DataFrame(columns).write_parquet(path)
+    assert mistake(path) == sentence
+
+
+def damaged(content, noise):
+    """The bytes with one to three cuts, flips or insertions."""
+    damage = bytearray(content)
+    for _ in range(noise.randint(1, 3)):
+        place = noise.randrange(len(damage))
+        kind = noise.choice(["cut", "flip", "insert"])
+        if kind == "cut":
+            del damage[place + 1 :]
+        elif kind == "flip":
+            damage[place] ^= 1 << noise.randrange(8)
+        else:
+            damage[place:place] = noise.choice([b'"', b"\n", b",", b" ", b"\0", b"\xff", b"\r", b"\n\n"])
+    return bytes(damage)
+
+
+@pytest.mark.parametrize("name", ["events.csv", "events.inter", "pairs.txt", "sessions.txt", "events.csv.gz"])
+def test_random_damage_is_read_or_is_a_mistake(tmp_path, name):
+    table = "user,item,time\n" + GOOD
+    atomic = table.replace("user,item,time", "user_id:token,item_id:token,timestamp:float").replace(",", "\t")
+    pairs = "".join(f"{n // 6} {n % 7}\n" for n in range(60))
+    sessions = "".join(" ".join(str(m % 7) for m in range(n, n + 1 + n % 5)) + "\n" for n in range(40))
+    content = {"events.inter": atomic, "pairs.txt": pairs, "sessions.txt": sessions}.get(name, table).encode()
+    content = gzip.compress(content) if name.endswith(".gz") else content
+    path, noise, outcomes = tmp_path / name, random.Random(name), []
+    for _ in range(60):
+        path.write_bytes(damaged(content, noise))
+        try:
+            prepare(Preparation(data=str(path)), silent)
+            outcomes.append("read")
+        except Mistake:
+            outcomes.append("mistake")
+    assert "mistake" in outcomes

@@ -1,0 +1,147 @@
+"""One pure function, run data-parallel over local devices in three interchangeable ways.
+
+`jit` leaves the communication to the compiler, `shard_map` and `pmap` leave it to the function, which is told the
+axis to sum over. All three give the numbers of one device up to the order of summation.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, get_args
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from jaxrec.config import Mistake, did_you_mean
+
+Mode = Literal["jit", "shard_map", "pmap"]
+Split = Sequence[int | None]
+
+AXIS = "data"
+
+
+def local_devices(count: int) -> list[jax.Device]:
+    """The first `count` devices of this process; raises Mistake when there are fewer."""
+    found = jax.local_devices()
+    if not 1 <= count <= len(found):
+        raise Mistake(
+            f"devices={count}, but this process has {len(found)} {found[0].platform} device(s); "
+            f"choose 1 to {len(found)}" + _forcing(found[0].platform)
+        )
+    return found[:count]
+
+
+def _forcing(platform: str) -> str:
+    return " or force more with XLA_FLAGS=--xla_force_host_platform_device_count=N" if platform == "cpu" else ""
+
+
+def distribute(
+    fn: Callable[..., Any],
+    mode: Mode = "jit",
+    devices: int | Sequence[jax.Device] = 1,
+    *,
+    split: Split,
+    donate: Sequence[int] = (),
+) -> "Distributed":
+    """Compile `fn(*args, axis=None)` to run over `devices` (a count, or the devices).
+
+    `split` names for every positional argument the array axis that is cut into one piece per device, or None for an
+    argument that every device sees whole; it holds for all leaves of that argument. The outputs of `fn` must be the
+    same on every device and come back replicated. Under "jit", `fn` sees whole arrays and `axis=None`; under
+    "shard_map" and "pmap" it sees one piece and `axis="data"`, and must sum over that axis itself what depends on the
+    pieces (`jax.lax.psum` of sums and of counts, not a mean of means: pieces weigh differently). Buffers of the
+    arguments numbered in `donate` are reused for the outputs.
+    """
+    chosen = local_devices(devices) if isinstance(devices, int) else list(devices)
+    mesh = Mesh(np.array(chosen), (AXIS,), axis_types=(AxisType.Auto,))
+    if mode not in get_args(Mode):
+        known = get_args(Mode)
+        raise Mistake(f"parallel={mode!r} is not one of {', '.join(known)}{did_you_mean(mode, known)}")
+    compiled = {"jit": _by_jit, "shard_map": _by_shard_map, "pmap": _by_pmap}[mode](fn, mesh, split, tuple(donate))
+    return Distributed(compiled, mode, mesh, tuple(split), frozenset(donate))
+
+
+def _specs(split: Split) -> tuple[PartitionSpec, ...]:
+    return tuple(PartitionSpec() if axis is None else PartitionSpec(*[None] * axis, AXIS) for axis in split)
+
+
+def _by_jit(fn: Callable[..., Any], mesh: Mesh, split: Split, donate: tuple[int, ...]) -> Callable[..., Any]:
+    def whole(*args: Any) -> Any:
+        return fn(*args, axis=None)
+
+    places = tuple(NamedSharding(mesh, spec) for spec in _specs(split))
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    return jax.jit(whole, in_shardings=places, out_shardings=everywhere, donate_argnums=donate)
+
+
+def _by_shard_map(fn: Callable[..., Any], mesh: Mesh, split: Split, donate: tuple[int, ...]) -> Callable[..., Any]:
+    def piece(*args: Any) -> Any:
+        return fn(*args, axis=AXIS)
+
+    # Without check_vma gradients of replicated parameters stay per piece, and `fn` sums them itself, as under pmap.
+    mapped = jax.shard_map(piece, mesh=mesh, in_specs=_specs(split), out_specs=PartitionSpec(), check_vma=False)
+    return jax.jit(mapped, donate_argnums=donate)
+
+
+def _by_pmap(fn: Callable[..., Any], mesh: Mesh, split: Split, donate: tuple[int, ...]) -> Callable[..., Any]:
+    def piece(*args: Any) -> Any:
+        return fn(*args, axis=AXIS)
+
+    devices = list(mesh.devices.flat)
+    return jax.pmap(piece, axis_name=AXIS, in_axes=tuple(split), out_axes=None, devices=devices, donate_argnums=donate)
+
+
+class Distributed:
+    """A function compiled by `distribute`; call it as `fn`, without `axis`.
+
+    Arguments that `place` put on the devices are used where they lie; any other is placed at every call, which costs
+    a copy to all devices (under pmap several times the step itself).
+    """
+
+    def __init__(self, compiled: Callable[..., Any], mode: Mode, mesh: Mesh, split: Split, donated: frozenset[int]):
+        self.compiled, self.mode, self.mesh, self.split, self.donated = compiled, mode, mesh, split, donated
+        self._places = [NamedSharding(mesh, spec) for spec in _specs(split)]
+
+    def __call__(self, *args: Any) -> Any:
+        return self.compiled(*self.place(*args))
+
+    def place(self, *args: Any) -> tuple[Any, ...]:
+        """The arguments on the devices, cut as `split` says; those that lie there already are passed through.
+
+        Under pmap a cut axis of n comes back as two, (devices, n / devices): hand the result to this function only.
+        Donated arguments are copied, so that the arrays handed in stay alive. Raises Mistake when an axis cannot be
+        cut evenly.
+        """
+        if len(args) != len(self.split):
+            raise TypeError(f"{len(args)} arguments, but split names {len(self.split)}; they go by position")
+        return tuple(self.put(number, tree) for number, tree in enumerate(args))
+
+    def put(self, number: int, tree: Any) -> Any:
+        """Argument `number` on the devices; see `place`."""
+        place, axis = self._places[number], self.split[number]
+
+        def one(leaf: Any) -> Any:
+            if isinstance(leaf, jax.Array) and leaf.sharding == place:
+                return leaf
+            if axis is not None:
+                leaf = self._cut(leaf, axis, number)
+            if number in self.donated and isinstance(leaf, jax.Array):
+                leaf = leaf.copy()  # device_put keeps the buffer as one replica, even when told may_alias=False
+            return jax.device_put(leaf, place)
+
+        return jax.tree.map(one, tree)
+
+    def _cut(self, leaf: Any, axis: int, number: int) -> Any:
+        count, size = self.mesh.size, np.shape(leaf)[axis]
+        if size % count:
+            raise Mistake(
+                f"{size} rows (axis {axis} of argument {number}) cannot be shared evenly by {count} devices; "
+                f"use a multiple of {count}, such as {-(-size // count) * count}, or {_divisor(size, count)} device(s)"
+            )
+        if self.mode != "pmap":
+            return leaf
+        shape = np.shape(leaf)
+        return leaf.reshape(*shape[:axis], count, size // count, *shape[axis + 1 :])
+
+
+def _divisor(size: int, most: int) -> int:
+    return max(count for count in range(1, most + 1) if size % count == 0)

@@ -1,0 +1,255 @@
+"""Checkpoints that outlive a kill: a thin shelf over Orbax that trusts nothing it has not hashed.
+
+Orbax writes to a temporary directory and renames, so a process killed while saving leaves the earlier checkpoints
+alone. It does not notice a file that changed after that, so every leaf's sha256 travels in the notes and is checked
+before a checkpoint is called readable.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+
+from jaxrec.config import Mistake
+
+Leaves = dict[str, np.ndarray]
+
+NEWER = ".newer"  # ends the name of a checkpoint that is complete and about to replace the one of its step
+
+
+class Damaged(ValueError):
+    """A checkpoint whose files are missing, cut short or changed since they were written."""
+
+
+class Checkpoints:
+    """The newest `keep` checkpoints of a run in `directory`, and apart from them the best one in `directory/best`.
+
+    Trees are any pytrees of arrays: typed PRNG keys, optax states, NNX modules and None included.
+    Saving blocks until the checkpoint is on disk. `say` receives one sentence for every damaged checkpoint passed over.
+    """
+
+    def __init__(self, directory: Path | str, keep: int = 2, say: Callable[[str], None] = lambda sentence: None):
+        if keep < 1:
+            raise Mistake(f"keep={keep} checkpoints would leave nothing to resume from; keep at least 1")
+        directory = Path(directory).absolute()
+        self._newest = _Shelf(directory, keep, say)
+        self._best = _Shelf(directory / "best", 1, say)
+
+    def save(self, step: int, tree: Any, notes: dict[str, Any]) -> None:
+        """Write `tree` and the JSON `notes` as checkpoint `step`, then drop all but the newest `keep`.
+
+        A step that is there already is left alone when its content is the same and replaced when it is not.
+        Checkpoints of later steps belong to a course of events that was abandoned, and are removed.
+        """
+        self._newest.save(step, tree, notes)
+
+    def latest(self) -> int | None:
+        """Step of the newest checkpoint that is complete and whose every leaf still has its hash, or None."""
+        return self._newest.latest()
+
+    def restore(self, step: int, abstract: Any) -> tuple[Any, dict[str, Any]]:
+        """The tree of checkpoint `step` in the structure of `abstract` (arrays or `jax.ShapeDtypeStruct`), and notes.
+
+        A leaf of `abstract` with a sharding is put there. Raises Damaged when the files are, Mistake when the
+        checkpoint holds a different tree.
+        """
+        return self._newest.restore(step, abstract)
+
+    def save_best(self, step: int, tree: Any, notes: dict[str, Any]) -> None:
+        """Write the best state so far; the one before is dropped only when this one is complete."""
+        self._best.save(step, tree, notes)
+
+    def best(self) -> int | None:
+        """Step of the best state, or None when there is none that can be read."""
+        return self._best.latest()
+
+    def restore_best(self, abstract: Any) -> tuple[Any, dict[str, Any]]:
+        """Tree and notes of the best state; raises Mistake when there is none."""
+        step = self.best()
+        if step is None:
+            raise Mistake(f"{self._best.directory} holds no readable best state; train until the first evaluation")
+        return self._best.restore(step, abstract)
+
+
+class _Shelf:
+    """One directory of checkpoints. Opening it changes nothing on disk: only a writer cleans up after killed writers.
+
+    Orbax's CheckpointManager is not used: it refuses to replace a step, and by dropping the lowest steps it would drop
+    the good ones after a training fell back from a damaged one.
+    """
+
+    def __init__(self, directory: Path, keep: int, say: Callable[[str], None]):
+        self.directory, self._keep, self._say = directory, keep, say
+        self._orbax = ocp.Checkpointer(ocp.CompositeCheckpointHandler())
+        self._swept = False
+
+    def steps(self) -> list[int]:
+        if not self.directory.is_dir():
+            return []
+        names = {entry.name.removesuffix(NEWER) for entry in self.directory.iterdir()}
+        return sorted(int(name) for name in names if name.isdecimal())
+
+    def save(self, step: int, tree: Any, notes: dict[str, Any]) -> None:
+        leaves = _flatten(tree)
+        record = _record(leaves, _kinds(tree), notes)
+        self._sweep()
+        place = self.directory / str(step)
+        if place.exists():
+            if self._holds(step, record):
+                return
+            place = place.with_name(place.name + NEWER)
+        # Orbax refuses arrays of size zero; their shape in the record is all there is to them.
+        stored = {path: leaf for path, leaf in leaves.items() if leaf.size}
+        arguments = ocp.args.Composite(leaves=ocp.args.StandardSave(stored), record=ocp.args.JsonSave(record))
+        self._orbax.save(place, args=arguments)
+        self._settle()
+        self._drop([other for other in self.steps() if other > step])
+        self._drop(self.steps()[: -self._keep])
+
+    def latest(self) -> int | None:
+        for step in reversed(self.steps()):
+            try:
+                self._read(step)
+            except Damaged as damage:
+                self._say(f"{damage}; trying the one before")
+            else:
+                return step
+        return None
+
+    def restore(self, step: int, abstract: Any) -> tuple[Any, dict[str, Any]]:
+        if step not in self.steps():
+            raise Mistake(f"{self.directory} has no checkpoint {step}, only {self.steps() or 'none'}")
+        leaves, record = self._read(step)
+        return _unflatten(leaves, record, abstract, self._name(step)), record["notes"]
+
+    def _name(self, step: int) -> str:
+        return f"checkpoint {step} in {self.directory}"
+
+    def _read(self, step: int) -> tuple[Leaves, dict[str, Any]]:
+        """Leaves and record of a step, every byte of them checked."""
+        place = self._place(step)
+        try:
+            record = self._orbax.restore(place, args=ocp.args.Composite(record=ocp.args.JsonRestore()))["record"]
+            if record["sha256"] != _seal(record):
+                raise Damaged(f"{self._name(step)} changed after it was written (its record)")
+            leaves = {path: np.empty(d["shape"], np.dtype(d["dtype"])) for path, d in record["leaves"].items()}
+            wanted = {path: leaf for path, leaf in leaves.items() if leaf.size}
+            found = self._orbax.restore(place, args=ocp.args.Composite(leaves=ocp.args.StandardRestore(wanted)))
+            leaves |= found["leaves"]
+        except Damaged:
+            raise
+        except Exception as error:  # whatever Orbax, tensorstore or json make of broken files
+            raise Damaged(f"{self._name(step)} cannot be read ({type(error).__name__})") from error
+        for path, leaf in leaves.items():
+            if _sha256(leaf.tobytes()) != record["leaves"][path]["sha256"]:
+                raise Damaged(f"{self._name(step)} changed after it was written (leaf {path})")
+        return leaves, record
+
+    def _holds(self, step: int, record: dict[str, Any]) -> bool:
+        try:
+            return self._read(step)[1] == record
+        except Damaged:
+            return False
+
+    def _drop(self, steps: list[int]) -> None:
+        for step in steps:
+            shutil.rmtree(self.directory / str(step))
+
+    def _place(self, step: int) -> Path:
+        newer = self.directory / f"{step}{NEWER}"
+        return newer if newer.exists() else self.directory / str(step)
+
+    def _settle(self) -> None:
+        """Give replacements the names of what they replace; a kill in between leaves the replacement to be read."""
+        for newer in self.directory.glob(f"*{NEWER}"):
+            old = newer.with_name(newer.name.removesuffix(NEWER))
+            shutil.rmtree(old, ignore_errors=True)
+            newer.rename(old)
+
+    def _sweep(self) -> None:
+        if not self._swept:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            for leftover in self.directory.glob("*.orbax-checkpoint-tmp*"):
+                shutil.rmtree(leftover)
+            self._settle()
+            self._swept = True
+
+
+def _is_key(leaf: Any) -> bool:
+    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _paths(tree: Any) -> list[tuple[str, Any]]:
+    return [(jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
+
+
+def _flatten(tree: Any) -> Leaves:
+    """Leaves by path, as numpy arrays; Orbax then sees neither key types nor named tuples nor None."""
+    leaves = jax.device_get({path: _array(path, leaf) for path, leaf in _paths(tree)})
+    return {path: np.asarray(leaf) for path, leaf in leaves.items()}
+
+
+def _array(path: str, leaf: Any) -> Any:
+    if _is_key(leaf):
+        return jax.random.key_data(leaf)
+    if isinstance(leaf, bool | int | float | complex):
+        return jnp.asarray(leaf)  # the dtype that JAX gives it, which is what an abstract tree will say
+    if not isinstance(leaf, jax.Array | np.ndarray | np.generic):
+        raise TypeError(f"leaf {path} is a {type(leaf).__name__}; a checkpoint holds arrays only")
+    return leaf
+
+
+def _kinds(tree: Any) -> dict[str, str]:
+    """For every leaf that is a PRNG key the name of its generator."""
+    return {path: str(jax.random.key_impl(leaf)) for path, leaf in _paths(tree) if _is_key(leaf)}
+
+
+def _record(leaves: Leaves, keys: dict[str, str], notes: dict[str, Any]) -> dict[str, Any]:
+    described = {
+        path: {
+            "dtype": leaf.dtype.name,
+            "shape": list(leaf.shape),
+            "key": keys.get(path),
+            "sha256": _sha256(leaf.tobytes()),
+        }
+        for path, leaf in leaves.items()
+    }
+    record = {"leaves": described, "notes": json.loads(json.dumps(notes))}
+    return record | {"sha256": _seal(record)}
+
+
+def _seal(record: dict[str, Any]) -> str:
+    return _sha256(json.dumps([record["leaves"], record["notes"]], sort_keys=True).encode())
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _unflatten(leaves: Leaves, record: dict[str, Any], abstract: Any, name: str) -> Any:
+    wanted = dict(_paths(abstract))
+    if difference := sorted(wanted.keys() ^ leaves.keys()):
+        side = "lacks" if difference[0] in wanted else "holds the unknown"
+        raise Mistake(f"{name} {side} leaf {difference[0]}: it belongs to another model or optimiser; start a new run")
+    kinds = {path: described["key"] for path, described in record["leaves"].items()}
+    values = [_restored(leaves[path], kinds[path], leaf, f"{name}: leaf {path}") for path, leaf in wanted.items()]
+    return jax.tree.unflatten(jax.tree.structure(abstract), values)
+
+
+def _restored(stored: np.ndarray, kind: str | None, wanted: Any, name: str) -> Any:
+    """One leaf with the kind, dtype, shape and place of `wanted`."""
+    wanted = wanted if hasattr(wanted, "dtype") else jnp.asarray(wanted)
+    value = jax.random.wrap_key_data(jnp.asarray(stored), impl=kind) if kind else stored
+    if (value.dtype, value.shape) != (wanted.dtype, wanted.shape):
+        found, needed = (f"{leaf.dtype}{list(leaf.shape)}" for leaf in (value, wanted))
+        raise Mistake(f"{name} is {found} where {needed} is needed: it belongs to another model; start a new run")
+    if isinstance(wanted, np.ndarray | np.generic):
+        return value
+    return jax.device_put(value, getattr(wanted, "sharding", None))

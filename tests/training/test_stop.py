@@ -1,0 +1,69 @@
+"""Signals become a wish; insisting still works."""
+
+import os
+import signal
+import threading
+
+import pytest
+
+from jaxrec.training.stop import StopSignal
+
+
+@pytest.fixture(autouse=True)
+def handlers():
+    """What was installed before each test, put back after it."""
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in numbers}
+    yield before
+    assert {number: signal.getsignal(number) for number in numbers} == before
+
+
+def send(number):
+    signal.raise_signal(number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_is_noted_and_the_program_goes_on(number):
+    with StopSignal() as stop:
+        assert stop.requested is None
+        os.kill(os.getpid(), number)
+        assert stop.requested == number.name
+    assert stop.requested == number.name
+
+
+def test_the_first_signal_gives_the_name_and_schedulers_may_repeat_themselves():
+    with StopSignal() as stop:
+        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
+            send(number)
+        assert stop.requested == "SIGTERM"
+
+
+def test_a_second_interrupt_is_meant(handlers):
+    with StopSignal() as stop:
+        send(signal.SIGINT)
+        assert stop.requested == "SIGINT"
+        with pytest.raises(KeyboardInterrupt):
+            send(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) == handlers[signal.SIGINT]
+
+
+def test_contexts_nest():
+    with StopSignal() as outer:
+        with StopSignal() as inner:
+            send(signal.SIGTERM)
+        assert (inner.requested, outer.requested) == ("SIGTERM", None)
+        send(signal.SIGINT)
+        assert outer.requested == "SIGINT"
+
+
+def test_a_worker_thread_is_left_alone(handlers):
+    seen = []
+
+    def work():
+        with StopSignal() as stop:
+            seen.append((stop.requested, signal.getsignal(signal.SIGTERM)))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [(None, handlers[signal.SIGTERM])]

@@ -1,0 +1,218 @@
+"""Cross-entropy of ``hidden @ rows.T + bias`` without ever holding positions x items scores.
+
+Positions are cut into blocks. The weighted sum of losses is a scalar, so its gradient is known up to that scalar's
+cotangent and can be taken in the forward pass, while a block's scores are in the cache. Two ways, chosen by shape:
+
+- *whole rows*: a block holds every item. Scores, and from the same exponentials both gradients: three products.
+- *item blocks*: when whole rows would leave too few positions in a block, the normaliser is summed over blocks of items
+  first and the scores are computed again for the gradients: four products, memory independent of the catalogue.
+
+Row 0 is padding; it gets the bias ``-inf`` instead of being cut off, which would copy the table.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+# Scores at one time: as many as are good for speed, and at most. On CPU a block should stay in the cache. Measured.
+CPU_GOOD, CPU_MOST = 2**20, 2**22
+GOOD = MOST = 2**26
+FEWEST = 96  # positions in a block of whole rows; with fewer, adding up the table's gradient costs more than a product
+TALLEST = 1024  # positions in a block of some of the items
+
+
+class Blocks(NamedTuple):
+    """Positions and items of one block of scores."""
+
+    positions: int
+    items: int
+
+
+def block_sizes(positions: int, items: int, chunk: int | None = None) -> Blocks:
+    """Sizes of equal blocks of at most ``chunk`` scores, with all ``items`` in a block if enough positions fit."""
+    good, most = (CPU_GOOD, CPU_MOST) if jax.default_backend() == "cpu" else (GOOD, MOST)
+    if chunk is not None:
+        good = most = chunk
+    fewest = min(positions, FEWEST)
+    if most // items >= fewest:
+        return Blocks(_even(positions, max(fewest, good // items)), items)
+    height = _even(positions, min(good, TALLEST))
+    return Blocks(height, _even(items, good // height))
+
+
+def _even(total: int, most: int) -> int:
+    """The size of the fewest nearly equal parts of at most ``most``."""
+    parts = -(-total // max(1, most))
+    return max(1, -(-total // max(1, parts)))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(6,))
+def fused_cross_entropy(
+    hidden: Array, rows: Array, bias: Array, targets: Array, weight: Array, smoothing: Array, blocks: Blocks
+) -> Array:
+    """Sum of ``weight * cross_entropy`` over positions, a scalar, in float32 or the wider of the inputs.
+
+    ``hidden`` (n, d), ``rows`` (1 + i, d), ``bias`` (1 + i,), ``targets`` and ``weight`` (n,), ``smoothing`` ().
+    Row 0 is never a candidate; a position of weight 0 may have any target.
+    """
+    targets = jnp.clip(targets, 1, rows.shape[0] - 1)
+    candidates = bias.at[0].set(-jnp.inf)
+
+    def one(_: None, block: tuple[Array, ...]) -> tuple[None, tuple[Array, Array]]:
+        return None, _normaliser(block[0], rows, candidates, block[1], blocks.items)
+
+    _, found = lax.scan(one, None, _cut((hidden, targets), blocks.positions))
+    log_z, hit = (_joined(part, len(targets)) for part in found)
+    return jnp.sum(weight * (log_z - hit + smoothing * (hit - _mean_score(hidden, rows, bias))))
+
+
+def _forward(
+    hidden: Array, rows: Array, bias: Array, targets: Array, weight: Array, smoothing: Array, blocks: Blocks
+) -> tuple[Array, tuple[Array, ...]]:
+    targets = jnp.clip(targets, 1, rows.shape[0] - 1)
+    candidates = bias.at[0].set(-jnp.inf)
+    gradients = (
+        _gradients_of_whole_rows if blocks.items == len(rows) else partial(_gradients_by_items, items=blocks.items)
+    )
+    d_rows, d_bias, log_z, hit, d_hidden = _accumulate(
+        gradients, hidden, rows, candidates, targets, weight, blocks.positions
+    )
+
+    gap = hit - _mean_score(hidden, rows, bias)
+    losses = log_z - hit + smoothing * gap
+    on_target = weight * (1 - smoothing)
+    even = smoothing * _even_share(rows)
+    d_hidden -= on_target[:, None] * rows[targets] + weight[:, None] * (even @ rows)[None, :]
+    d_rows = d_rows.at[targets].add(-on_target[:, None] * hidden) - even[:, None] * (weight @ hidden)[None, :]
+    d_bias = d_bias.at[targets].add(-on_target) - even * jnp.sum(weight)
+    found = (d_hidden, d_rows, d_bias, losses, jnp.sum(weight * gap))
+    wanted = (hidden.dtype, rows.dtype, bias.dtype, weight.dtype, smoothing.dtype)
+    return jnp.sum(weight * losses), tuple(part.astype(dtype) for part, dtype in zip(found, wanted, strict=True))
+
+
+def _backward(blocks: Blocks, found: tuple[Array, ...], cotangent: Array) -> tuple[Array | None, ...]:
+    d_hidden, d_rows, d_bias, d_weight, d_smoothing = (part * cotangent.astype(part.dtype) for part in found)
+    return d_hidden, d_rows, d_bias, None, d_weight, d_smoothing
+
+
+fused_cross_entropy.defvjp(_forward, _backward)
+
+
+def _accumulate(
+    gradients: Callable[..., Any],
+    hidden: Array,
+    rows: Array,
+    bias: Array,
+    targets: Array,
+    weight: Array,
+    positions: int,
+) -> tuple[Array, ...]:
+    """Gradients of the weighted sum of log normalisers: of rows and bias summed over blocks, the rest per position."""
+    wide = _wide(hidden)
+    zero = (jnp.zeros(rows.shape, wide), jnp.zeros(bias.shape, wide))
+
+    def one(sums: tuple[Array, Array], block: tuple[Array, ...]) -> tuple[tuple[Array, Array], tuple[Array, ...]]:
+        d_rows, d_bias, *rest = gradients(*block, rows, bias)
+        return (sums[0] + d_rows, sums[1] + d_bias), tuple(rest)
+
+    (d_rows, d_bias), found = lax.scan(one, zero, _cut((hidden, targets, weight), positions))
+    return d_rows, d_bias, *(_joined(part, len(targets)) for part in found)
+
+
+def _gradients_of_whole_rows(h: Array, target: Array, weight: Array, rows: Array, bias: Array) -> tuple[Array, ...]:
+    scores = _product(h, rows.T) + bias[None, :]
+    top = jnp.max(scores, axis=1)
+    powers = jnp.exp(scores - top[:, None])
+    total = jnp.sum(powers, axis=1)
+    hit = jnp.take_along_axis(scores, target[:, None], axis=1)[:, 0]
+    scale = weight / total
+    low = powers.astype(rows.dtype)
+    d_hidden = _product(low, rows) * scale[:, None]
+    d_rows = _product(low.T, (h * scale[:, None]).astype(h.dtype))
+    return d_rows, scale @ powers, top + jnp.log(total), hit, d_hidden
+
+
+def _normaliser(h: Array, rows: Array, bias: Array, target: Array, items: int) -> tuple[Array, Array]:
+    """Log of the summed exponentials, and the target's score, of each position: an online log-sum-exp over blocks."""
+
+    def one(carry: Any, block: Array) -> tuple[Any, None]:
+        top, total, hit = carry
+        start, part, part_bias = _items(rows, bias, block, items)
+        scores = _product(h, part.T) + part_bias[None, :]
+        new = jnp.maximum(top, jnp.max(scores, axis=1))
+        total = total * jnp.exp(top - new) + jnp.sum(jnp.exp(scores - new[:, None]), axis=1)
+        place = jnp.clip(target - start, 0, items - 1)
+        own = jnp.take_along_axis(scores, place[:, None], axis=1)[:, 0]
+        return (new, total, jnp.where(target // items == block, own, hit)), None
+
+    wide, positions = _wide(h), len(h)
+    start = (jnp.full(positions, jnp.finfo(wide).min, wide), jnp.zeros(positions, wide), jnp.zeros(positions, wide))
+    (top, total, hit), _ = lax.scan(one, start, jnp.arange(-(-len(rows) // items)))
+    return top + jnp.log(total), hit
+
+
+def _gradients_by_items(
+    h: Array, target: Array, weight: Array, rows: Array, bias: Array, *, items: int
+) -> tuple[Array, ...]:
+    log_z, hit = _normaliser(h, rows, bias, target, items)
+
+    def one(sums: Any, block: Array) -> tuple[Any, None]:
+        d_hidden, d_rows, d_bias = sums
+        start, part, part_bias = _items(rows, bias, block, items)
+        scores = _product(h, part.T) + part_bias[None, :]
+        shares = jnp.exp(scores - log_z[:, None]) * weight[:, None]
+        low = shares.astype(rows.dtype)
+        d_rows = _add_at(d_rows, start, _product(low.T, h))
+        d_bias = _add_at(d_bias, start, jnp.sum(shares, axis=0))
+        return (d_hidden + _product(low, part), d_rows, d_bias), None
+
+    zero = tuple(jnp.zeros(like.shape, _wide(h)) for like in (h, rows, bias))
+    (d_hidden, d_rows, d_bias), _ = lax.scan(one, zero, jnp.arange(-(-len(rows) // items)))
+    return d_rows, d_bias, log_z, hit, d_hidden
+
+
+def _items(rows: Array, bias: Array, block: Array, items: int) -> tuple[Array, Array, Array]:
+    """First row, rows and bias of a block. The last block starts early to be full; what it repeats gets ``-inf``."""
+    start = jnp.minimum(block * items, len(rows) - items)
+    part = lax.dynamic_slice_in_dim(rows, start, items)
+    part_bias = lax.dynamic_slice_in_dim(bias, start, items)
+    return start, part, jnp.where(start + jnp.arange(items) < block * items, -jnp.inf, part_bias)
+
+
+def _add_at(total: Array, start: Array, part: Array) -> Array:
+    old = lax.dynamic_slice_in_dim(total, start, len(part))
+    return lax.dynamic_update_slice_in_dim(total, old + part, start, 0)
+
+
+def _wide(like: Array) -> Any:
+    return jnp.promote_types(like.dtype, jnp.float32)
+
+
+def _product(left: Array, right: Array) -> Array:
+    return jnp.matmul(left, right, preferred_element_type=_wide(left))
+
+
+def _mean_score(hidden: Array, rows: Array, bias: Array) -> Array:
+    share = _even_share(rows)
+    return hidden @ (share @ rows) + share @ bias
+
+
+def _even_share(rows: Array) -> Array:
+    """The even distribution over candidates: 0 for the padding row."""
+    return (jnp.arange(len(rows)) > 0) / jnp.asarray(len(rows) - 1, rows.dtype)
+
+
+def _cut(arrays: tuple[Array, ...], positions: int) -> tuple[Array, ...]:
+    """Cut the first axis in blocks, the last one filled with zeros."""
+    count = -(-len(arrays[0]) // positions)
+    missing = count * positions - len(arrays[0])
+    full = (jnp.pad(a, ((0, missing),) + ((0, 0),) * (a.ndim - 1)) for a in arrays)
+    return tuple(a.reshape(count, positions, *a.shape[1:]) for a in full)
+
+
+def _joined(part: Array, length: int) -> Array:
+    return part.reshape(-1, *part.shape[2:])[:length]

@@ -1,0 +1,50 @@
+"""What a recurrent cell is: one example, one time step."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Self
+
+from flax import nnx
+from jax import Array
+
+
+class Event(NamedTuple):
+    """One event. Above cells every leaf gains ``(batch, time)`` in front; a leaf that is None is absent."""
+
+    x: Array  # its vector
+    gap: Array | None = None  # time since the previous event (float32)
+    context: Any = None  # side information known at that moment
+    user: Array | None = None  # vector of the person
+    start: Array | None = None  # first event of a session: the cell may act on it; not a reset
+    key: Array | None = None  # randomness for this event; None means deterministic
+
+
+class Cell(nnx.Module):
+    """A recurrence written for ONE example: no batch axis, no time axis.
+
+    A subclass says what is different about it: `initial_state`, `step`, and where they help `project` (everything that
+    needs no state, so that it can run for all steps at once), `read` and `prepare`. Weights are `nnx.Param`; Python
+    numbers kept as attributes are static.
+    """
+
+    wants: Sequence[str] = ("x",)  # names of the Event leaves it reads; checked before it runs
+
+    def prepare(self) -> Self:
+        """The cell with its derived weights computed, once for a whole sequence."""
+        return self
+
+    @abstractmethod
+    def initial_state(self) -> Any:
+        """The state before the first event: any pytree of arrays."""
+
+    def project(self, event: Event) -> Any:
+        """What the step needs of the event: any pytree, computed without the state."""
+        return event.x
+
+    @abstractmethod
+    def step(self, state: Any, projected: Any) -> Any:
+        """The next state: same tree, shapes and dtypes as ``state``."""
+
+    def read(self, state: Any, projected: Any) -> Any:
+        """What the layer above sees, after the step."""
+        return state

@@ -1,0 +1,226 @@
+"""How far a cell on a backend is from obeying each law: the largest violation and, where known, its place."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from jaxrec.cells import Cell
+from jaxrec.recurrence.backends import Scan, choose
+from jaxrec.recurrence.cases import Case
+from jaxrec.recurrence.trees import difference, is_real, joined, piece, real_leaves, rows, score
+from jaxrec.recurrence.unroll import advance, start, unroll
+from jaxrec.recurrence.wrappers import Exposed
+
+LONG = 2000  # steps
+Finding = tuple[float, str]
+
+
+def contract(case: Case) -> Finding:
+    """Runs at all: the state keeps its tree, shapes and dtypes, and every output is an array."""
+    _, outputs = case.first
+    return (0.0, "") if jax.tree.leaves(outputs) else (1.0, "read, which returns no array")
+
+
+def compiles(case: Case) -> Finding:
+    """`jax.jit` changes nothing."""
+    return difference(case.run(case.events), case.first), ""
+
+
+def deterministic(case: Case) -> Finding:
+    """Two runs, each traced anew, agree to the last bit."""
+    return difference(case.eager(case.cell, case.events), case.first), ""
+
+
+def owners(case: Case) -> Finding:
+    """Every array is a parameter with one owner; a second name for it would drift apart in training."""
+    seen: dict[int, str] = {}
+    wrong = []
+    for path, leaf in jax.tree_util.tree_leaves_with_path(case.fresh, is_leaf=owned):
+        name = jax.tree_util.keystr(path)
+        if not owned(leaf):
+            wrong.append(f"{name} is a bare array")
+            continue
+        array = jax.tree.leaves(leaf)[0]
+        if isinstance(leaf, nnx.Param) and not is_real(array):
+            wrong.append(f"{name} is {array.dtype}, not real")
+        if id(array) in seen:
+            wrong.append(f"{name} is also {seen[id(array)]}")
+        seen[id(array)] = name
+    return float(len(wrong)), "; ".join(wrong)
+
+
+def owned(leaf: Any) -> bool:
+    return isinstance(leaf, nnx.Variable)
+
+
+def split(case: Case) -> Finding:
+    """Two pieces, the second from the first one's last state, give what the whole gives."""
+    half = case.time // 2
+    between, before = case.run(piece(case.events, 0, half), state=case.state)
+    last, after = case.run(piece(case.events, half, None), state=between)
+    return difference((last, joined(before, after)), case.whole), ""
+
+
+def resets(case: Case) -> Finding:
+    """A reset forgets all that came before it, in its own row only."""
+    half = case.time // 2
+    last, outputs = case.run(case.events, state=case.state, reset=case.reset)
+    alone, after = case.run(piece(case.events, half, None))
+    restarted = difference(rows((last, piece(outputs, half, None)), 0), rows((alone, after), 0))
+    untouched = difference(rows((last, outputs), slice(1, None)), rows(case.whole, slice(1, None)))
+    earlier = difference(piece(outputs, 0, half), piece(case.whole[1], 0, half))
+    found = {"the row that restarts": restarted, "the other rows": untouched, "events before the reset": earlier}
+    return worst(found)
+
+
+def states(case: Case) -> Finding:
+    """A missing state is the initial one, a run begins at a given one, the last is that after the last event."""
+    default = difference(case.first, case.run(case.events, state=start(case.cell, case.batch)))
+    last, trajectory = jax.jit(lambda cell: case.eager(Exposed(cell), case.events, state=case.state))(case.cell)
+    final = difference(last, jax.tree.map(lambda leaf: leaf[:, -1], trajectory.state))
+    same = difference(trajectory.output, case.whole[1])
+    expected, _ = jax.jit(advance)(case.cell, case.state, jax.tree.map(lambda leaf: leaf[:, 0], case.events))
+    given = difference(jax.tree.map(lambda leaf: leaf[:, 0], trajectory.state), expected)
+    return worst(
+        {
+            "the default state": default,
+            "the last state": final,
+            "the outputs beside states": same,
+            "the given state": given,
+        }
+    )
+
+
+def streaming(case: Case) -> Finding:
+    """One event at a time gives what the whole sequence gives."""
+    step = jax.jit(advance)
+    state, outputs = case.state, []
+    for t in range(case.time):
+        state, output = step(case.cell, state, jax.tree.map(lambda leaf, t=t: leaf[:, t], case.events))
+        outputs.append(output)
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=1), *outputs)
+    return difference((state, stacked), case.whole), ""
+
+
+def causal(case: Case) -> Finding:
+    """Outputs do not depend on later events, neither in value nor in gradient."""
+    half = case.time // 2
+    other = joined(piece(case.events, 0, half), piece(case.sample(5), half, None))
+    value = difference(piece(case.run(other, state=case.state)[1], 0, half), piece(case.whole[1], 0, half))
+
+    def early(x: Any) -> Any:
+        return score(piece(case.eager(case.cell, case.events._replace(x=x), state=case.state)[1], 0, half))
+
+    flow = jax.jit(jax.grad(early))(case.events.x)[:, half:]
+    return worst({"values": value, "gradients": difference(flow, jnp.zeros_like(flow))})
+
+
+def separate(case: Case) -> Finding:
+    """A row's outputs depend on no other row, and follow it when rows change places."""
+    others = slice(1, None)
+    changed = jax.tree.map(lambda new, old: jnp.concatenate([new[:1], old[1:]]), case.sample(6), case.events)
+    leak = difference(rows(case.run(changed, state=case.state), others), rows(case.whole, others))
+    order = np.roll(np.arange(case.batch), 1)
+    moved = case.run(rows(case.events, order), state=rows(case.state, order))
+    return worst({"a changed neighbour": leak, "another order": difference(moved, rows(case.whole, order))})
+
+
+def padding(case: Case) -> Finding:
+    """Events after the end of a sequence change nothing before it, and a longer array changes nothing at all."""
+    half = case.time // 2
+    short = piece(case.events, 0, half)
+    padded = joined(short, jax.tree.map(lambda leaf: leaf if not is_real(leaf) else jnp.zeros_like(leaf), short))
+    return difference(piece(case.run(padded, state=case.state)[1], 0, half), case.run(short, state=case.state)[1]), ""
+
+
+def stacked(case: Case) -> Finding:
+    """Cells made and run under `jax.vmap` give what they give one by one."""
+    keys = jax.random.split(jax.random.key(case.seed), 2)
+    cells = jax.vmap(lambda key: case.make(nnx.Rngs(key)))(keys)
+    together = jax.jit(jax.vmap(lambda cell: case.eager(cell, case.events, reset=case.reset)))(cells)
+    single = [case.run(case.events, cell=rows(cells, i), reset=case.reset) for i in range(2)]
+    return difference(together, jax.tree.map(lambda *leaves: jnp.stack(leaves), *single)), ""
+
+
+def specification(case: Case) -> Finding:
+    """Values and gradients are those of the plain scan, from a given state and with a reset."""
+
+    def loss(leaves: Any, rebuild: Any, backend: Any) -> Any:
+        cell, events, state = rebuild(leaves)
+        last, outputs = unroll(cell, events, state=state, reset=case.reset, backend=backend)
+        return score((last, outputs)), (last, outputs)
+
+    plain = Scan(hoist=False)
+    if choose(case.cell, case.backend) == plain:
+        return 0.0, ""
+    names, leaves, rebuild = real_leaves((case.cell, case.events, case.state))
+
+    def run(backend: Any) -> Any:
+        return jax.jit(lambda leaves: jax.value_and_grad(loss, has_aux=True)(leaves, rebuild, backend))(leaves)
+
+    (_, values), gradients = run(case.backend)
+    (_, wanted), right = run(plain)
+    return worst(
+        {"values": difference(values, wanted)}
+        | {n: difference(g, r) for n, g, r in zip(names, gradients, right, strict=True)}
+    )
+
+
+def gradients(case: Case) -> Finding:
+    """Gradients by parameters, events and state agree with finite differences in float64."""
+    floor = 1e-4 * max(abs(d.numeric) for d in case.derivatives)
+    scale = {d.name: max(abs(d.analytic), abs(d.numeric), floor, 1e-300) for d in case.derivatives}
+    return worst({d.name: abs(d.analytic - d.numeric) / scale[d.name] for d in case.derivatives})
+
+
+def alive(case: Case) -> Finding:
+    """Every parameter has a gradient that is not zero for some random input."""
+    dead = [d.name for d in case.derivatives if d.parameter and d.largest == 0]
+    return float(len(dead)), ", ".join(dead)
+
+
+def lasting(case: Case) -> Finding:
+    """After a long run of random events states, outputs and gradients are finite."""
+    events = case.sample(8, LONG)
+
+    def loss(cell: Cell) -> Any:
+        last, outputs = case.eager(cell, events)
+        return score(jax.tree.map(lambda leaf: leaf[:, -1], outputs)), (last, outputs)
+
+    (_, values), slopes = jax.jit(jax.value_and_grad(loss, has_aux=True, allow_int=True))(case.fresh)
+    return worst({"states and outputs": infinite(values), "gradients": infinite(slopes)})
+
+
+def portable(case: Case) -> Finding:
+    """Forward and backward lower for every platform from here."""
+
+    def loss(cell: Cell, events: Any) -> Any:
+        return score(case.eager(cell, events, reset=case.reset)[1])
+
+    traced = jax.jit(jax.value_and_grad(loss, allow_int=True)).trace(case.cell, case.events)
+    failed = []
+    for platform in ("cpu", "cuda", "tpu"):
+        try:
+            traced.lower(lowering_platforms=(platform,))
+        except (NotImplementedError, ValueError, RuntimeError) as error:
+            failed.append(f"{platform}: {first_line(error)}")
+    return float(len(failed)), "; ".join(failed)
+
+
+def infinite(tree: Any) -> float:
+    """How many entries of real leaves are not finite."""
+    return float(sum(int((~jnp.isfinite(leaf)).sum()) for leaf in jax.tree.leaves(tree) if is_real(leaf)))
+
+
+def worst(found: dict[str, float]) -> Finding:
+    """The largest violation and where it is."""
+    place = max(found, key=lambda name: found[name])
+    return found[place], place
+
+
+def first_line(error: Exception) -> str:
+    """An exception's message without its appendix."""
+    return (str(error).strip() or "no message").splitlines()[0].rstrip(".")

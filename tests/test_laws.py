@@ -1,0 +1,68 @@
+"""Every cell on every backend that takes it obeys every law. Cells, backends and their choices are found."""
+
+import functools
+import inspect
+import itertools
+import types
+import typing
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from jaxrec.cells import find
+from jaxrec.cells.find import ours
+from jaxrec.config import Call
+from jaxrec.recurrence import BACKENDS
+from jaxrec.recurrence.backends import named
+from jaxrec.recurrence.cases import Case
+from jaxrec.recurrence.laws import LAWS, Law, examine
+
+FEATURES, HIDDEN = 3, 4
+
+
+def variants(name: str, function: Any) -> Iterator[Call]:
+    """The thing as it is by default, and with every other value of each yes-or-no or closed choice."""
+    yield Call(name)
+    for parameter in inspect.signature(function, eval_str=True).parameters.values():
+        for choice in choices(parameter.annotation):
+            if choice not in (None, parameter.default):
+                yield Call(name, options={parameter.name: choice})
+
+
+def choices(annotation: Any) -> tuple[Any, ...]:
+    if typing.get_origin(annotation) is typing.Literal:
+        return typing.get_args(annotation)
+    if isinstance(annotation, types.UnionType):
+        return tuple(itertools.chain.from_iterable(map(choices, typing.get_args(annotation))))
+    return (False, True) if annotation is bool else ()
+
+
+@functools.cache
+def case(cell: Call, backend: Call) -> Case:
+    return Case(lambda rngs: find(cell, FEATURES, hidden=HIDDEN, rngs=rngs), FEATURES, backend=backend)
+
+
+CELLS = [call for name, kind in ours().items() for call in variants(name, kind.__init__)]
+RUNS = [call for name, kind in BACKENDS.items() for call in variants(name, kind)]
+EXAMINED = [
+    pytest.param(cell, run, law, id=f"{cell}-{run}-{law.name}")
+    for run in RUNS
+    for cell in CELLS
+    for law in LAWS
+    if law.of == "backend" or not run.options  # a law of the cell alone: on each backend as it is by default
+]
+
+
+@pytest.mark.parametrize(("cell", "backend", "law"), EXAMINED)
+def test_law(cell: Call, backend: Call, law: Law) -> None:
+    if (reason := named(backend).refuses(case(cell, backend).fresh)) is not None:
+        pytest.skip(reason)
+    result = examine(law, case(cell, backend))
+    assert result.passed, result.sentence
+
+
+def test_choices_are_found() -> None:
+    cells = ["GRU", "LSTM", 'GRU(reset="before")', 'Elman(activation="relu")']
+    assert {Call.parse(text) for text in cells} <= set(CELLS)
+    assert {Call.parse(text) for text in ("scan", "scan(hoist=true)", "scan(hoist=false)")} <= set(RUNS)

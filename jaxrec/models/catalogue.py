@@ -1,0 +1,152 @@
+"""Scores against the whole catalogue, a chunk of items at a time: counts for ranks and top-k lists."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxrec.models.recommender import Recommender
+
+BUDGET = 2**22  # scores held at once (floats): 16 MB
+
+
+class Counts(NamedTuple):
+    """How many candidates score above a target and how many score exactly the same, the target itself left out;
+    ``(n,)`` each.
+
+    ``*_masked``: with the items of the history left out as well. ``top`` is ``(n, k)`` item numbers, best first, of the
+    list a person would see (history left out when ``seen`` was given), or None when not asked for.
+    """
+
+    greater: Array
+    equal: Array
+    greater_masked: Array
+    equal_masked: Array
+    top: Array | None = None
+
+
+def chunk_length(rows: int, candidates: int, budget: int) -> int:
+    """Items to score at once for ``rows`` vectors within a budget of scores."""
+    return min(candidates, max(1, budget // max(rows, 1)))
+
+
+class Catalogue(NamedTuple):
+    """Item vectors cut into equal chunks: ``vectors (chunks, length, width)``, ``bias (chunks, length)``, first ids
+    ``(chunks,)``.
+    """
+
+    vectors: Array
+    bias: Array
+    first: Array
+
+    def scores(self, hidden: Array) -> Array:
+        """``(n, length)`` for one chunk (leaves without their leading axis)."""
+        return hidden @ self.vectors.T + self.bias[None, :]
+
+
+def chunks(model: Recommender, candidates: int, length: int) -> Catalogue:
+    """Items ``1..candidates`` in chunks; the last one is filled up with items that score ``-inf``."""
+    count = -(-candidates // length)
+    spare = count * length - candidates
+    vectors = jnp.pad(model.output[1 : candidates + 1], ((0, spare), (0, 0)))
+    bias = model.tables.get("bias", jnp.zeros(candidates + 1))[1 : candidates + 1]
+    bias = jnp.pad(bias, (0, spare), constant_values=-jnp.inf)
+    return Catalogue(vectors.reshape(count, length, -1), bias.reshape(count, length), 1 + length * jnp.arange(count))
+
+
+def hide(scores: Array, first: Array, seen: Array) -> Array:
+    """``scores (n, length)`` of the chunk that starts at item ``first``, with items ``seen (n, s)`` (0 = none) at
+    ``-inf``.
+    """
+    place = seen - first
+    place = jnp.where((seen > 0) & (place >= 0), place, scores.shape[1])
+    return scores.at[jnp.arange(scores.shape[0])[:, None], place].set(-jnp.inf, mode="drop")
+
+
+def counts(
+    model: Recommender,
+    hidden: Array,
+    target: Array,
+    seen: Array | None,
+    *,
+    candidates: int,
+    k: int = 0,
+    budget: int = BUDGET,
+) -> Counts:
+    """Rank every target among items ``1..candidates`` by counting.
+
+    ``hidden (n, width)``, ``target (n,)`` item numbers, ``seen (n, s)`` items of each history (0 = none; the target
+    may be among them and stays a candidate for its own row) or None. A target's own score comes out of the same
+    matrix product as its competitors' and its column is excluded by number: a score recomputed as a dot product
+    differs in the last bit and would count the target as its own better.
+    """
+    catalogue = chunks(model, candidates, chunk_length(hidden.shape[0], candidates, budget))
+    length = catalogue.bias.shape[1]
+    rivals = None if seen is None else jnp.where(seen == target[:, None], 0, seen)
+
+    def own(found: Array, part: Catalogue) -> tuple[Array, None]:
+        place = target - part.first
+        inside = (place >= 0) & (place < length)
+        score = jnp.take_along_axis(part.scores(hidden), jnp.clip(place, 0, length - 1)[:, None], axis=1)[:, 0]
+        return jnp.where(inside, score, found), None
+
+    score, _ = jax.lax.scan(own, jnp.full(hidden.shape[0], -jnp.inf, hidden.dtype), catalogue)
+
+    def compare(scores: Array, first: Array) -> tuple[Array, Array]:
+        ids = first + jnp.arange(length)
+        other = (ids[None, :] != target[:, None]) & (ids <= candidates)[None, :]
+        above = jnp.sum(other & (scores > score[:, None]), axis=1)
+        # -inf marks what is hidden: it is nobody's equal
+        same = jnp.sum(other & (scores == score[:, None]) & (scores > -jnp.inf), axis=1)
+        return above, same
+
+    def add(total: tuple, part: Catalogue) -> tuple[tuple, None]:
+        scores = part.scores(hidden)
+        found = compare(scores, part.first)
+        shown = scores if rivals is None else hide(scores, part.first, rivals)
+        masked = found if rivals is None else compare(shown, part.first)
+        best = (
+            total[4]
+            if k == 0
+            else merge(total[4], scores if seen is None else hide(scores, part.first, seen), part.first)
+        )
+        return (*(a + b for a, b in zip(total[:4], (*found, *masked), strict=True)), best), None
+
+    zero = jnp.zeros(hidden.shape[0], jnp.int32)
+    (*totals, best), _ = jax.lax.scan(add, (zero, zero, zero, zero, empty(hidden, k)), catalogue)
+    return Counts(*totals, top=None if k == 0 else best[1])
+
+
+def top_k(
+    model: Recommender, hidden: Array, seen: Array | None, *, candidates: int, k: int, budget: int = BUDGET
+) -> tuple[Array, Array]:
+    """``(scores, item numbers)``, each ``(n, k)``, best first; ``seen (n, s)`` items are left out (0 = none).
+
+    Where fewer than ``k`` items are left, the rest has score ``-inf`` and number 0.
+    """
+    catalogue = chunks(model, candidates, chunk_length(hidden.shape[0], candidates, budget))
+
+    def add(best: tuple, part: Catalogue) -> tuple[tuple, None]:
+        scores = part.scores(hidden)
+        return merge(best, scores if seen is None else hide(scores, part.first, seen), part.first), None
+
+    best, _ = jax.lax.scan(add, empty(hidden, k), catalogue)
+    return best
+
+
+def empty(hidden: Array, k: int) -> tuple[Array, Array]:
+    shape = (hidden.shape[0], k)
+    return jnp.full(shape, -jnp.inf, hidden.dtype), jnp.zeros(shape, jnp.int32)
+
+
+def merge(best: tuple[Array, Array], scores: Array, first: Array) -> tuple[Array, Array]:
+    """The best of ``best`` and of one more chunk; equal scores go to the smaller item number (the more familiar
+    item).
+    """
+    top, place = jax.lax.top_k(scores, min(best[0].shape[1], scores.shape[1]))
+    ids = jnp.where(top > -jnp.inf, place + first, 0).astype(jnp.int32)
+    values = jnp.concatenate([best[0], top], axis=1)
+    numbers = jnp.concatenate([best[1], ids], axis=1)
+    values, place = jax.lax.top_k(values, best[0].shape[1])
+    return values, jnp.take_along_axis(numbers, place, axis=1)

@@ -1,0 +1,101 @@
+"""The dense half of a recommender: recurrent blocks over a sequence of vectors."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from jaxrec.cells import Cell, Event
+from jaxrec.recurrence import start, unroll
+
+
+def dropout(x: Array, rate: Any, keys: Array | None) -> Array:
+    """Inverted dropout (Srivastava et al. 2014) of ``x (batch, time, d)`` with one key a row; ``keys=None`` is
+    identity.
+
+    ``rate`` may be traced. Sixteen random bits an entry: half the generator's work, and the rate is met to 1e-5.
+    """
+    if keys is None:
+        return x
+    threshold = jnp.round(rate * 65536).astype(jnp.uint32)
+    bits = jax.vmap(lambda key: jax.random.bits(key, x.shape[1:], jnp.uint16))(keys)
+    keep = bits.astype(jnp.uint32) >= threshold
+    return jnp.where(keep, x / (1 - threshold / 65536).astype(x.dtype), 0)
+
+
+def site(keys: Array | None, number: int) -> Array | None:
+    """Keys for one place in the network, so that no two places share a mask."""
+    return None if keys is None else jax.vmap(lambda key: jax.random.fold_in(key, number))(keys)
+
+
+class FeedForward(nnx.Module):
+    """Position-wise ``W2 gelu(W1 x)`` (Vaswani et al. 2017), ``multiple`` times wider inside."""
+
+    def __init__(self, width: int, multiple: int, *, rngs: nnx.Rngs):
+        self.up = nnx.Linear(width, multiple * width, rngs=rngs)
+        self.down = nnx.Linear(multiple * width, width, rngs=rngs)
+
+    def __call__(self, x: Array) -> Array:
+        return self.down(jax.nn.gelu(self.up(x)))
+
+
+class Block(nnx.Module):
+    """``x + drop(cell(norm(x)))``, then ``x + drop(feedforward(norm(x)))``; norm, residual and feed-forward are
+    optional.
+    """
+
+    def __init__(
+        self, cell: Cell, outputs: int, width: int, *, norm: bool, residual: bool, feedforward: int, rngs: nnx.Rngs
+    ):
+        self.residual = residual
+        self.cell = cell
+        self.norm = nnx.LayerNorm(width, rngs=rngs) if norm else None
+        self.out = nnx.Linear(outputs, width, rngs=rngs) if outputs != width else None
+        self.feedforward = FeedForward(width, feedforward, rngs=rngs) if feedforward else None
+        self.feedforward_norm = nnx.LayerNorm(width, rngs=rngs) if norm and feedforward else None
+
+    def __call__(self, events: Event, state: Any, reset: Array | None, rate: Any, keys: Array | None, backend: Any):
+        """``events.x (batch, time, width)`` -> ``(last state, (batch, time, width))``."""
+        x = events.x
+        inner = x if self.norm is None else self.norm(x)
+        state, y = unroll(self.cell, events._replace(x=inner), state=state, reset=reset, backend=backend)
+        y = y if self.out is None else self.out(y)
+        x = self.join(x, dropout(y, rate, site(keys, 0)))
+        if self.feedforward is not None:
+            inner = x if self.feedforward_norm is None else self.feedforward_norm(x)
+            x = self.join(x, dropout(self.feedforward(inner), rate, site(keys, 1)))
+        return state, x
+
+    def join(self, x: Array, y: Array) -> Array:
+        return x + y if self.residual else y
+
+
+class Network(nnx.Module):
+    """A stack of blocks and a last norm: vectors ``(batch, time, width)`` in, hidden vectors ``(batch, time,
+    width)`` out.
+    """
+
+    def __init__(self, blocks: list[Block], width: int, *, norm: bool, backend: Any, rngs: nnx.Rngs):
+        self.blocks = nnx.List(blocks)
+        self.norm = nnx.LayerNorm(width, rngs=rngs) if norm else None
+        self.backend = backend
+
+    def start(self, rows: int) -> tuple[Any, ...]:
+        """The state of ``rows`` people before their first event."""
+        return tuple(start(block.cell, rows) for block in self.blocks)
+
+    def __call__(
+        self, events: Event, state: Any = None, reset: Array | None = None, rate: Any = 0.0, keys: Array | None = None
+    ):
+        """Run every block; ``state`` is a tuple with one entry a block (None starts afresh); ``keys (batch,)`` turn
+        dropout on.
+        """
+        x = dropout(events.x, rate, site(keys, 0))
+        states = [None] * len(self.blocks) if state is None else state
+        last = []
+        for number, (block, before) in enumerate(zip(self.blocks, states, strict=True), start=1):
+            after, x = block(events._replace(x=x), before, reset, rate, site(keys, number), self.backend)
+            last.append(after)
+        return tuple(last), x if self.norm is None else self.norm(x)

@@ -1,0 +1,137 @@
+"""A recommender: tables of vectors around a recurrent network."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+
+from jaxrec.cells import Cell, Event
+from jaxrec.models.network import Block, Network
+from jaxrec.models.tables import Rows, table, whole
+from jaxrec.recurrence import unroll
+
+
+class Batch(NamedTuple):
+    """What the device gets. Every leaf is ``(batch, time)``; ``keys`` is ``(batch,)``.
+
+    ``item`` and ``target`` are item numbers (0 = padding or unknown), ``mask`` marks real positions, ``reset`` where a
+    packed row starts another sequence, ``gap`` is seconds since the previous event, ``start`` the first event of a
+    session, ``user`` a user number (0 = unknown). ``keys=None`` means deterministic: no dropout.
+    """
+
+    item: Array
+    target: Array | None = None
+    mask: Array | None = None
+    reset: Array | None = None
+    gap: Array | None = None
+    start: Array | None = None
+    user: Array | None = None
+    keys: Array | None = None
+
+
+@jax.tree_util.register_dataclass
+@dataclass
+class Recommender:
+    """``tables`` (``item``, ``bias``, ``output`` when untied, ``user`` when asked for) and the dense ``network``,
+    apart.
+
+    The output shares the item table unless there is one named ``output``: sharing is this method of the owner, never a
+    second reference (two references become two parameters under plain ``jax.grad``).
+    """
+
+    tables: dict[str, Array]
+    network: Network
+
+    def __call__(self, batch: Batch) -> Array:
+        """Scores ``(batch, time, items + 1)`` of every item as the next one; column 0 is padding and scores
+        ``-inf``.
+        """
+        _, hidden = self.encode(batch)
+        scores = hidden @ output_rows(whole(self.tables)).T
+        if "bias" in self.tables:
+            scores = scores + self.tables["bias"][None, None]
+        return scores.at[..., 0].set(-jnp.inf)
+
+    def encode(self, batch: Batch, state: Any = None) -> tuple[Any, Array]:
+        """``(state after the last event, hidden vectors (batch, time, width))``."""
+        return encode(self.network, whole(self.tables), batch, state)
+
+    def events(self, batch: Batch) -> Event:
+        """The vectors of a batch, as cells see them."""
+        return look_up(whole(self.tables), batch)
+
+    @property
+    def output(self) -> Array:
+        """The ``(items + 1, width)`` vectors that hidden vectors are compared with."""
+        return output_rows(whole(self.tables))
+
+    @property
+    def items(self) -> int:
+        return self.tables["item"].shape[0] - 1
+
+    def map_cells(self, change: Any) -> "Recommender":
+        """The same recommender with ``change(cell)`` in place of every cell."""
+        graph, leaves = nnx.split(self.network)
+        network = nnx.merge(graph, leaves)
+        for block in network.blocks:
+            block.cell = change(block.cell)
+        return Recommender(self.tables, network)
+
+
+def output_rows(rows: dict[str, Rows]) -> Array:
+    return (rows["output"] if "output" in rows else rows["item"]).values
+
+
+def encode(
+    network: Network, rows: dict[str, Rows], batch: Batch, state: Any = None, rate: Any = 0.0
+) -> tuple[Any, Array]:
+    """Look up a batch's vectors among the gathered ``rows`` and run the network over them."""
+    return network(look_up(rows, batch), state, batch.reset, rate, batch.keys)
+
+
+def look_up(rows: dict[str, Rows], batch: Batch) -> Event:
+    """The events of a batch, as cells see them."""
+    x = rows["item"].take(batch.item)
+    person = None
+    if "user" in rows:
+        users = jnp.zeros_like(batch.item) if batch.user is None else batch.user
+        person = rows["user"].take(users)
+        x = x + person
+    return Event(x=x, gap=batch.gap, user=person, start=batch.start)
+
+
+def build(
+    make_cell: Any, *, items: int, users: int, width: int, depth: int, feedforward: int, norm: bool, residual: bool,
+    tied: bool, bias: bool, user: bool, backend: Any, wants: Event, seed: int,
+) -> Recommender:  # fmt: skip
+    """A fresh recommender.
+
+    ``make_cell(features, rngs)`` returns one cell; ``wants`` is an ``Event`` whose leaves ``(1, 1, ...)`` look like
+    what the data offers, so that a cell that needs more is refused here, in one sentence. Tables start normal with
+    standard deviation ``width ** -0.5`` (tied: scores of order one; the norm in front of the cell rescales the
+    input).
+    """
+    keys = dict(zip(("item", "output", "user", "network"), jax.random.split(jax.random.key(seed), 4), strict=True))
+    rngs = nnx.Rngs(keys["network"])
+    blocks = []
+    for _ in range(depth):
+        cell = make_cell(width, rngs)
+        outputs = output_width(cell, wants)
+        blocks.append(Block(cell, outputs, width, norm=norm, residual=residual, feedforward=feedforward, rngs=rngs))
+    tables = {"item": table(keys["item"], items, width, width**-0.5)}
+    if not tied:
+        tables["output"] = table(keys["output"], items, width, width**-0.5)
+    if bias:
+        tables["bias"] = jnp.zeros(items + 1)
+    if user:
+        tables["user"] = table(keys["user"], users, width, 0.1 * width**-0.5)
+    return Recommender(tables, Network(blocks, width, norm=norm, backend=backend, rngs=rngs))
+
+
+def output_width(cell: Cell, events: Event) -> int:
+    """Width of what ``cell`` shows the layer above, found without computing anything."""
+    _, y = jax.eval_shape(unroll, cell, events)
+    return y.shape[-1]

@@ -1,0 +1,125 @@
+"""What followed what in training, kept sparse: counted once, then looked up for many histories at a time.
+
+Scores of many histories are two arrays: keys ``row * size + item`` of everything that scores above zero, and values.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jaxrec.data.prepared import Prepared, ranges
+
+Numbers = NDArray[np.int64]
+Values = NDArray[np.float64]
+BUDGET = 2**20  # transitions and history events expanded at one time, about 100 MB
+
+
+class Histories(NamedTuple):
+    """History i is ``items[begin[i]:end[i]]``; event e is the last of its item in it if ``again[e] >= end``."""
+
+    items: NDArray[Any]
+    begin: Numbers
+    end: Numbers
+    again: Numbers
+
+    @classmethod
+    def before(cls, prepared: Prepared, targets: Numbers) -> "Histories":
+        """All earlier events of each target's sequence."""
+        begin = prepared.offsets[prepared.sequence_of(targets)]
+        return cls(prepared.items, begin, targets, next_of_same(prepared.items, prepared.offsets))
+
+    @classmethod
+    def whole(cls, items: NDArray[Any], offsets: Numbers) -> "Histories":
+        """``items[offsets[i]:offsets[i + 1]]``."""
+        return cls(items, offsets[:-1], offsets[1:], next_of_same(items, offsets))
+
+    def part(self, start: int, stop: int) -> "Histories":
+        return self._replace(begin=self.begin[start:stop], end=self.end[start:stop])
+
+    def aged(self, age: int, size: int) -> tuple[Numbers, Numbers]:
+        """(row, item) of the event ``age`` before the end (1 is the last), where there is one in the catalogue."""
+        row = np.flatnonzero(self.end - age >= self.begin)
+        item = self.items[self.end[row] - age].astype(np.int64)
+        inside = (item > 0) & (item < size)
+        return row[inside], item[inside]
+
+    def distinct(self, size: int) -> tuple[Numbers, Numbers]:
+        """(row, item) of the distinct catalogue items of each history, by row, most recently used last."""
+        row = np.repeat(np.arange(len(self.end)), self.end - self.begin)
+        event = ranges(self.begin, self.end)
+        item = self.items[event]
+        keep = (self.again[event] >= self.end[row]) & (item > 0) & (item < size)
+        return row[keep], item[keep].astype(np.int64)
+
+
+def next_of_same(items: NDArray[Any], offsets: Numbers) -> Numbers:
+    """For each event the next event of the same item in its sequence, or the number of events if there is none."""
+    sequence = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    order = np.lexsort((items, sequence))  # stable: events of one item in one sequence stay in time order
+    same = (items[order[1:]] == items[order[:-1]]) & (sequence[order[1:]] == sequence[order[:-1]])
+    again = np.full(len(items), len(items), np.int64)
+    again[order[:-1][same]] = order[1:][same]
+    return again
+
+
+@dataclass(frozen=True, eq=False)
+class Transitions:
+    """Item i was followed by ``follower[start[i]:start[i + 1]]``, ``times`` each; ``size`` is 1 + candidates."""
+
+    size: int
+    start: Numbers
+    follower: Numbers
+    times: Numbers
+
+    @classmethod
+    def count(cls, prepared: Prepared) -> "Transitions":
+        size = prepared.candidates + 1
+        earlier = ranges(prepared.offsets[:-1], prepared.train_end - 1)
+        pairs = prepared.items[earlier].astype(np.int64) * size + prepared.items[earlier + 1]
+        found, times = np.unique(pairs, return_counts=True)
+        return cls(size, np.searchsorted(found, np.arange(size + 1) * size), found % size, times)
+
+    def scores(self, histories: Histories, weights: tuple[float, ...]) -> tuple[Numbers, Values]:
+        """Weighted transition counts from the last ``len(weights)`` items; a pair may occur once for each weight."""
+        keys, scores = [np.empty(0, np.int64)], [np.empty(0)]
+        for age, weight in enumerate(weights, start=1):
+            row, item = histories.aged(age, self.size)
+            begin, end = self.start[item], self.start[item + 1]
+            place = ranges(begin, end)
+            keys.append(np.repeat(row, end - begin) * self.size + self.follower[place])
+            scores.append(weight * self.times[place])
+        return np.concatenate(keys), np.concatenate(scores)
+
+    def parts(self, histories: Histories, ages: int) -> Iterator[tuple[int, int]]:
+        """Runs of rows whose expansion stays within the budget; a single row may exceed it."""
+        cost = histories.end - histories.begin
+        for age in range(1, ages + 1):
+            row, item = histories.aged(age, self.size)
+            cost[row] += self.start[item + 1] - self.start[item]
+        total, first = np.cumsum(cost), 0
+        while first < len(cost):
+            spent = total[first - 1] if first else 0
+            stop = max(first + 1, int(np.searchsorted(total, spent + BUDGET, side="right")))
+            yield first, stop
+            first = stop
+
+
+def summed(keys: Numbers, scores: Values) -> tuple[Numbers, Values]:
+    """Distinct keys in order, and the sum of each one's scores in the order they came."""
+    order = np.argsort(keys, kind="stable")  # the keys are a few sorted runs, which this sort merges
+    keys, scores = keys[order], scores[order]
+    first = np.flatnonzero(np.diff(keys, prepend=-1))
+    return keys[first], np.add.reduceat(scores, first) if len(first) else scores
+
+
+def look_up(keys: Numbers, scores: Values, wanted: Numbers) -> Values:
+    """The score of each wanted key, 0 where there is none."""
+    place = np.searchsorted(keys, wanted)
+    found = np.zeros(len(wanted))
+    there = np.flatnonzero(place < len(keys))
+    there = there[keys[place[there]] == wanted[there]]
+    found[there] = scores[place[there]]
+    return found

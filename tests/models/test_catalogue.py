@@ -1,0 +1,91 @@
+"""Counting against the catalogue, chunk by chunk, is exact: ties, masks and lists included."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from jaxrec.models import catalogue
+from jaxrec.models.recommender import Recommender
+
+
+def world(seed, items, rows, ties):
+    """A model whose vectors are small integers (scores exact, many equal), hidden vectors, targets, seen items."""
+    draw = np.random.default_rng(seed)
+    table = draw.integers(-1, 2, (items + 1, 3)) if ties else draw.normal(size=(items + 1, 3))
+    bias = draw.integers(0, 2, items + 1) if ties else draw.normal(size=items + 1)
+    hidden = draw.integers(-1, 2, (rows, 3)) if ties else draw.normal(size=(rows, 3))
+    seen = draw.integers(0, items + 1, (rows, 4)).astype(np.int32)
+    target = draw.integers(1, items + 1, rows).astype(np.int32)
+    tables = {"item": jnp.asarray(table, jnp.float32), "bias": jnp.asarray(bias, jnp.float32)}
+    return Recommender(tables, None), jnp.asarray(hidden, jnp.float32), target, seen
+
+
+def brute(model, hidden, target, seen, candidates):
+    scores = np.asarray(hidden, np.float64) @ np.asarray(model.tables["item"], np.float64).T + np.asarray(
+        model.tables["bias"]
+    )
+    rows = []
+    for row, (goal, hide) in enumerate(zip(target, seen, strict=True)):
+        others = [i for i in range(1, candidates + 1) if i != goal]
+        shown = [i for i in others if i not in set(hide)]
+        rows.append([sum(scores[row, i] > scores[row, goal] for i in part) for part in (others, shown)]
+                    + [sum(scores[row, i] == scores[row, goal] for i in part) for part in (others, shown)])  # fmt: skip
+    greater, greater_masked, equal, equal_masked = np.array(rows).T
+    return greater, equal, greater_masked, equal_masked
+
+
+counts = jax.jit(catalogue.counts, static_argnames=("candidates", "k", "budget"))
+
+
+@settings(max_examples=40)
+@given(seed=st.integers(0, 10**6), candidates=st.sampled_from([28, 30]), chunk=st.sampled_from([30, 7]))
+def test_counts_equal_brute_force_with_ties_masks_and_chunks(seed, candidates, chunk):
+    model, hidden, target, seen = world(seed, 30, 4, ties=True)
+    target = np.minimum(target, candidates)
+    found = counts(model, hidden, jnp.asarray(target), jnp.asarray(seen), candidates=candidates, budget=4 * chunk)
+    for got, wanted in zip(found[:4], brute(model, hidden, target, seen, candidates), strict=True):
+        np.testing.assert_array_equal(got, wanted)
+
+
+@pytest.mark.parametrize("budget", [150, catalogue.BUDGET])
+@pytest.mark.parametrize("k", [3, 200])
+def test_lists_hold_the_best_unseen_items_in_order(budget, k):
+    model, hidden, _, seen = world(3, 300, 5, ties=False)
+    scores, items = catalogue.top_k(model, hidden, jnp.asarray(seen), candidates=290, k=k, budget=budget)
+    full = np.asarray(hidden @ model.tables["item"].T + model.tables["bias"][None])
+    for row in range(5):
+        allowed = [i for i in range(1, 291) if i not in set(seen[row])]
+        wanted = sorted(allowed, key=lambda i: -full[row, i])[:k]
+        np.testing.assert_array_equal(items[row], wanted)
+        np.testing.assert_allclose(scores[row], full[row, wanted], rtol=1e-5, atol=1e-5)
+
+
+def test_a_list_longer_than_the_catalogue_ends_in_nothing():
+    model, hidden, _, _ = world(0, 3, 2, ties=False)
+    scores, items = catalogue.top_k(model, hidden, jnp.asarray([[1], [2]]), candidates=3, k=5)
+    assert (np.sort(np.asarray(items), axis=1) == [[0, 0, 0, 2, 3], [0, 0, 0, 1, 3]]).all()
+    assert np.isneginf(np.asarray(scores)[:, 2:]).all()
+
+
+def test_a_target_never_counts_itself_whatever_the_last_bits_of_its_score():
+    draw = np.random.default_rng(0)
+    table = jnp.asarray(draw.normal(size=(2001, 64)), jnp.float32)
+    model = Recommender({"item": table}, None)
+    hidden = jnp.asarray(draw.normal(size=(256, 64)), jnp.float32)
+    target = jnp.asarray(draw.integers(1, 2001, 256), jnp.int32)
+    best = catalogue.counts(model, hidden + 1000 * table[target], target, None, candidates=2000)
+    assert (np.asarray(best.greater) == 0).all()
+    assert (np.asarray(best.equal) == 0).all()
+
+
+def test_counts_vmap_over_models():
+    worlds = [world(seed, 40, 3, ties=True) for seed in (0, 1)]
+    models = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[one[0] for one in worlds])
+    hidden, target = jnp.stack([one[1] for one in worlds]), jnp.asarray(worlds[0][2])
+    seen = jnp.asarray(worlds[0][3])
+    together = jax.vmap(lambda m, h: catalogue.counts(m, h, target, seen, candidates=40, k=4))(models, hidden)
+    for number, (model, hid, _, _) in enumerate(worlds):
+        alone = catalogue.counts(model, hid, target, seen, candidates=40, k=4)
+        jax.tree.map(lambda a, b, n=number: np.testing.assert_array_equal(a[n], b), together, alone)

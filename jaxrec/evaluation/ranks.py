@@ -1,0 +1,193 @@
+"""The pass over users: every target of a split ranked against the whole catalogue, with bounded memory."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxrec.data.prepared import Prepared
+from jaxrec.models import history
+from jaxrec.models.catalogue import Counts, counts
+from jaxrec.models.history import History, padded_size
+from jaxrec.models.recommender import Recommender
+
+ROWS = 64  # sequences of similar length that run together
+TARGETS = 256  # targets that are ranked together
+
+
+class Ranks(NamedTuple):
+    """One row a target, in canonical order (sequence, then position); see `save` for the file. ``top`` is ``(n, k)``
+    or None.
+    """
+
+    example: np.ndarray  # sequence number
+    user: np.ndarray  # user number
+    position: np.ndarray  # events before the target in its sequence
+    target: np.ndarray  # item number, 0 = not in the vocabulary
+    greater: np.ndarray  # candidates that score higher
+    equal: np.ndarray  # other candidates that score the same
+    greater_masked: np.ndarray  # the same two with the history's items left out
+    equal_masked: np.ndarray
+    candidates: np.ndarray  # size of the catalogue
+    top: np.ndarray | None = None
+
+
+class Group(NamedTuple):
+    """Sequences of similar length and where their targets are: ``row`` in the group, ``at`` events before the
+    target.
+    """
+
+    sequences: np.ndarray
+    histories: list[History]
+    row: np.ndarray
+    at: np.ndarray
+    event: np.ndarray
+    order: np.ndarray  # places of these targets in canonical order
+
+
+@partial(jax.jit, static_argnames=("candidates", "k"))
+def rank(
+    model: Recommender, hidden: Array, row: Array, col: Array, target: Array,
+    seen: Array | None, at: Array, before: Array,
+    *, candidates: int, k: int,
+) -> Counts:  # fmt: skip
+    """The inner pass: pure, and vmappable over models.
+
+    ``hidden (rows, time, width)``; for every target its ``row`` and ``col`` there, its item number and how many
+    events come
+    ``before`` it. ``seen (rows, s)`` are the distinct items of each sequence and ``at (rows, s)`` where each occurs
+    first.
+    """
+    shown = None if seen is None else jnp.where(at[row] < before[:, None], seen[row], 0)
+    return counts(model, hidden[row, col], target, shown, candidates=candidates, k=k)
+
+
+def evaluate(model: Recommender, prepared: Prepared, split: str, *, users: int | None = None, k: int = 0) -> Ranks:
+    """Rank every target of ``split`` ("valid" or "test") among the prepared data's catalogue.
+
+    Each sequence runs once from its first event, whatever its length, and is asked at every target. ``users`` takes
+    that many sequences only, evenly spaced. ``k`` also keeps top-k lists. Peak memory does not depend on the number
+    of users, positions or items, beyond the model's own tables.
+    """
+    events = choose(prepared, prepared.targets(split), users)
+    table = describe(prepared, events)
+    masked = prepared.card["mask_seen"] != "none"
+    results = {name: np.zeros(len(events), np.int64) for name in Counts._fields[:4]}
+    top = np.zeros((len(events), k), np.int32) if k else None
+    for group in groups(prepared, events, table.example, user="user" in model.tables):
+        for order, found in rank_group(model, prepared, group, masked=masked, k=k):
+            for name, values in results.items():
+                values[order] = np.asarray(getattr(found, name))[: len(order)]
+            if top is not None:
+                top[order] = np.asarray(found.top)[: len(order)]
+    return miss(prepared, table._replace(**results, top=top))
+
+
+def choose(prepared: Prepared, events: np.ndarray, users: int | None) -> np.ndarray:
+    """Targets of at most ``users`` sequences, evenly spaced in canonical order: the same ones every time."""
+    if users is None:
+        return events
+    sequence = np.searchsorted(prepared.offsets, events, side="right") - 1
+    distinct = np.unique(sequence)
+    if users >= len(distinct):
+        return events
+    kept = distinct[np.linspace(0, len(distinct) - 1, users).astype(np.int64)]
+    return events[np.isin(sequence, kept)]
+
+
+def describe(prepared: Prepared, events: np.ndarray) -> Ranks:
+    """The columns that say what was asked, answers still zero."""
+    sequence = np.searchsorted(prepared.offsets, events, side="right") - 1
+    zero = np.zeros(len(events), np.int64)
+    return Ranks(
+        example=sequence, user=np.asarray(prepared.users)[sequence].astype(np.int64),
+        position=events - np.asarray(prepared.offsets)[sequence],
+        target=np.asarray(prepared.items)[events].astype(np.int64),
+        greater=zero, equal=zero, greater_masked=zero, equal_masked=zero, candidates=zero + prepared.candidates,
+    )  # fmt: skip
+
+
+def miss(prepared: Prepared, ranks: Ranks) -> Ranks:
+    """Targets that training never saw are misses, and under ``mask_seen = history`` so are targets seen before."""
+    lost = (ranks.target == 0) | (ranks.target > prepared.known)
+    hidden = lost | repeated(prepared, ranks) if prepared.card["mask_seen"] == "history" else lost
+
+    def sure(values: np.ndarray, where: np.ndarray, value: int) -> np.ndarray:
+        return np.where(where, value, values)
+
+    return ranks._replace(
+        greater=sure(ranks.greater, lost, prepared.candidates), equal=sure(ranks.equal, lost, 0),
+        greater_masked=sure(ranks.greater_masked, hidden, prepared.candidates),
+        equal_masked=sure(ranks.equal_masked, hidden, 0),
+    )  # fmt: skip
+
+
+def repeated(prepared: Prepared, ranks: Ranks) -> np.ndarray:
+    """Whether each target is an item of its own history."""
+    offsets = np.asarray(prepared.offsets)
+    begin = offsets[ranks.example]
+    return np.array(
+        [t in prepared.items[b : b + p] for t, b, p in zip(ranks.target, begin, ranks.position, strict=True)], bool
+    )
+
+
+def groups(prepared: Prepared, events: np.ndarray, sequence: np.ndarray, *, user: bool) -> Iterator[Group]:
+    """Sequences sorted by the length of what has to be run, ``ROWS`` at a time."""
+    distinct, first, count = np.unique(sequence, return_index=True, return_counts=True)
+    last = events[first + count - 1]  # canonical order: a sequence's targets are together and ascending
+    begin = np.asarray(prepared.offsets)[distinct]
+    for part in np.array_split(np.argsort(last - begin, kind="stable"), max(1, -(-len(distinct) // ROWS))):
+        if not len(part):
+            continue
+        places = np.concatenate([np.arange(first[s], first[s] + count[s]) for s in part])
+        row = np.repeat(np.arange(len(part)), count[part])
+        histories = [take(prepared, begin[s], last[s], int(prepared.users[distinct[s]]) if user else 0) for s in part]
+        yield Group(distinct[part], histories, row, events[places] - begin[part][row], events[places], places)
+
+
+def take(prepared: Prepared, begin: int, end: int, user: int) -> History:
+    """Events ``begin`` to ``end`` of the flat arrays."""
+    part = slice(int(begin), int(end))
+    gaps = None if prepared.gaps is None else np.asarray(prepared.gaps[part])
+    starts = None if prepared.starts is None else np.asarray(prepared.starts[part])
+    return History(np.asarray(prepared.items[part]), gaps, starts, user)
+
+
+def rank_group(
+    model: Recommender, prepared: Prepared, group: Group, *, masked: bool, k: int
+) -> Iterator[tuple[np.ndarray, Counts]]:
+    """Run a group's histories and rank its targets ``TARGETS`` at a time; yields ``(canonical places, counts)``."""
+    seen, at = distinct_items(group.histories) if masked else (None, np.zeros((ROWS, 1), np.int32))
+    target = np.asarray(prepared.items)[group.event]
+    for begin, hidden in history.chunks(model, group.histories, ROWS):
+        here = np.flatnonzero((group.at > begin) & (group.at <= begin + hidden.shape[1]))
+        for start in range(0, len(here), TARGETS):
+            some = here[start : start + TARGETS]
+            pad = (0, padded_size(len(some)) - len(some))
+            found = rank(
+                model, hidden, np.pad(group.row[some], pad), np.pad(group.at[some] - begin - 1, pad),
+                np.pad(target[some], pad).astype(np.int32), seen, at, np.pad(group.at[some], pad),
+                candidates=prepared.candidates, k=k,
+            )  # fmt: skip
+            yield group.order[some], found
+
+
+def distinct_items(histories: Sequence[History]) -> tuple[np.ndarray, np.ndarray]:
+    """Each history's distinct items and the position of their first occurrence, padded with item 0 to a power of
+    two.
+    """
+    found = [np.unique(one.items, return_index=True) for one in histories]
+    shape = (ROWS, padded_size(max(len(items) for items, _ in found)))
+    seen, at = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
+    for row, (items, first) in enumerate(found):
+        seen[row, : len(items)], at[row, : len(items)] = items, first
+    return seen, at
+
+
+def save(path: str, ranks: Ranks) -> None:
+    """Write ``ranks.npz``: the columns of `Ranks`, no pickle."""
+    np.savez_compressed(path, **{name: value for name, value in ranks._asdict().items() if name != "top"})

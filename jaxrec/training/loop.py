@@ -1,0 +1,157 @@
+"""The training loop: compiled runs of steps, and callbacks for everything else."""
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxrec.data.batches import Plan
+from jaxrec.training.optimisers import Hyper
+from jaxrec.training.source import Slab, Source, slabs
+from jaxrec.training.step import Metrics, State, Step
+
+RECORD = 32  # steps a record covers, and the most that one dispatch runs
+
+
+class NotFinite(ArithmeticError):
+    """The loss or its gradient stopped being a number; ``state`` is the last good one, ``batch`` the plan of the bad
+    step.
+    """
+
+    def __init__(self, state: State, index: np.ndarray, reset: np.ndarray):
+        super().__init__(f"step {int(state.step) + 1}: the gradient is not finite")
+        self.state, self.index, self.reset = state, index, reset
+
+
+def run_steps(
+    step: Step,
+    state: State,
+    source: Source,
+    index: Array,
+    reset: Array,
+    bounds: Array,
+    hyper: Hyper,
+    axis: str | None = None,
+) -> tuple[State, Metrics]:
+    """Steps ``bounds[0]`` to ``bounds[1]`` of a slab in one compiled loop, up to one that is not finite.
+
+    ``index, reset (steps, batch, time)``; the metrics have ``(steps,)`` leaves. The bounds are traced: however a run
+    is cut into dispatches it is the same program, hence the same bits.
+    """
+    blank = jnp.zeros(index.shape[0])
+    metrics = Metrics(blank, blank.astype(jnp.int32), blank, blank.astype(bool), blank.astype(bool))
+
+    def go(carry: tuple) -> Array:
+        i, _, _, fine = carry
+        return (i < bounds[1]) & fine
+
+    def one(carry: tuple) -> tuple:
+        i, state, metrics, _ = carry
+        state, now = step(state, source.batch(index[i], reset[i]), hyper, axis)
+        metrics = jax.tree.map(lambda all_, this: all_.at[i].set(this.astype(all_.dtype)), metrics, now)
+        return i + 1, state, metrics, now.finite
+
+    _, state, metrics, _ = jax.lax.while_loop(go, one, (bounds[0], state, metrics, jnp.ones((), bool)))
+    return state, metrics
+
+
+@dataclass
+class Clock:
+    """Where a run is. All of it goes into a checkpoint: a run that is cut anywhere goes on with the next batch."""
+
+    epoch: int = 0
+    batch: int = 0  # batches of this epoch that are done
+    step: int = 0
+    partial: list[list[float]] = field(default_factory=list)  # metrics of steps that no record covers yet
+
+
+@dataclass
+class Loop:
+    """Epochs over plans. Records go to ``record`` every ``RECORD`` steps, always for the same steps however a run was
+    cut.
+
+    ``run(state, source, index, reset, bounds, hyper)`` is ``run_steps`` compiled; ``plans(epoch)`` gives an
+    epoch's index plan; ``pause(state, clock)`` is asked between dispatches whether to stop now (signals, time limits,
+    checkpoints); ``epoch_end(state, clock)`` whether to stop for good.
+    """
+
+    run: Callable[..., tuple[State, Metrics]]
+    plans: Callable[[int], Plan]
+    size: int
+    record: Callable[[dict[str, Any]], None]
+    pause: Callable[[State, Clock], bool]
+    epoch_end: Callable[[State, Clock], bool]
+    seconds: float = 1.0  # aim for one dispatch, so that signals are heard
+
+    def fit(self, state: State, source: Source, hyper: Hyper, *, epochs: int, clock: Clock) -> State:
+        """Train until ``epochs`` are done or a callback says stop."""
+        while clock.epoch < epochs:
+            for slab in slabs(self.plans(clock.epoch), size=self.size, steps=RECORD, begin=clock.batch):
+                for after, metrics in self.dispatches(state, source, slab, hyper):
+                    state = after
+                    self.collect(metrics, clock)
+                    if clock.batch == slab.end:  # before a pause, or the record would cover other steps after it
+                        self.flush(clock)
+                    if self.pause(state, clock):
+                        return state
+            clock.epoch, clock.batch = clock.epoch + 1, 0
+            if self.epoch_end(state, clock):
+                break
+        return state
+
+    def dispatches(self, state: State, source: Source, slab: Slab, hyper: Hyper) -> Iterable[tuple[State, Metrics]]:
+        """One slab in as many dispatches as its speed asks for."""
+        done = 0
+        while done < slab.count:
+            end = min(done + self.pace, slab.count)
+            began = time.perf_counter()
+            state, metrics = self.run(state, source, slab.index, slab.reset, np.array([done, end], np.int32), hyper)
+            metrics = jax.tree.map(lambda leaf, part=slice(done, end): np.asarray(leaf)[part], metrics)
+            self.adapt(end - done, time.perf_counter() - began)
+            if not metrics.finite.all():
+                bad = done + int(np.argmin(metrics.finite))
+                raise NotFinite(state, slab.index[bad], slab.reset[bad])
+            yield state, metrics
+            done = end
+
+    pace: int = 1
+
+    def adapt(self, count: int, seconds: float) -> None:
+        """Steps for the next dispatch; at most twice as many as this one, so that the first, which compiles,
+        misleads little.
+        """
+        self.pace = max(1, min(RECORD, 2 * count, int(self.seconds * count / max(seconds, 1e-6))))
+
+    def collect(self, metrics: Metrics, clock: Clock) -> None:
+        count = len(metrics.loss)
+        clock.batch, clock.step = clock.batch + count, clock.step + count
+        clock.partial += np.stack([np.asarray(leaf, np.float64) for leaf in metrics], axis=1).tolist()
+
+    def flush(self, clock: Clock) -> None:
+        """Turn the steps since the last record into one."""
+        if not clock.partial:
+            return
+        loss, events, norm, clipped, _ = np.asarray(clock.partial).T
+        clock.partial = []
+        self.record(
+            {
+                "step": clock.step, "epoch": clock.epoch, "loss": float(loss.sum() / max(events.sum(), 1)),
+                "grad_norm": float(norm.mean()), "clipped": float(clipped.mean()), "events": int(events.sum()),
+            }
+        )  # fmt: skip
+
+
+def compile_run(step: Step, **jit: Any) -> Callable[..., tuple[State, Metrics]]:
+    """``run_steps`` for one device, the old state's memory reused for the new one."""
+
+    def run(
+        state: State, source: Source, index: Array, reset: Array, bounds: Array, hyper: Hyper
+    ) -> tuple[State, Metrics]:
+        return run_steps(step, state, source, index, reset, bounds, hyper)
+
+    return jax.jit(run, donate_argnums=0, **jit)

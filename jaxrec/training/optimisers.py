@@ -1,0 +1,67 @@
+"""Optax chains whose rates are traced numbers, so that one compiled step serves every value and a population of
+them.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+Hyper = dict[str, Any]  # name -> float, traced inside a step: lr, weight_decay, clip, dropout, and the loss's own
+
+
+@dataclass(frozen=True)
+class Optimiser:
+    """What is static about an optimiser; the floats arrive with every step in ``hyper``.
+
+    ``clip`` is a global norm over all gradients (Pascanu et al. 2013, https://arxiv.org/abs/1211.5063), infinity for
+    none. ``weight_decay`` is decoupled (AdamW: Loshchilov and Hutter 2019) and applies to matrices, not to biases and
+    norms.
+    ``warmup`` steps rise linearly to ``lr``; ``cosine`` falls to zero at ``steps``.
+    """
+
+    name: Literal["adam", "adamw", "adagrad"] = "adamw"
+    schedule: Literal["constant", "cosine"] = "constant"
+    warmup: int = 0
+    steps: int = 1
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-8
+
+    def transform(self, hyper: Hyper, step: Array | int) -> optax.GradientTransformation:
+        """The chain after clipping; its state does not depend on the values in ``hyper``."""
+        parts = [self.scaling()]
+        if self.name == "adamw":
+            parts.append(optax.add_decayed_weights(hyper["weight_decay"], mask=matrices))
+        rate = hyper["lr"] * self.rate(step)
+        return optax.chain(*parts, optax.stateless_with_tree_map(lambda update, _: -rate * update))
+
+    def scaling(self) -> optax.GradientTransformation:
+        if self.name == "adagrad":
+            return optax.scale_by_rss(initial_accumulator_value=0.1, eps=self.eps)
+        return optax.scale_by_adam(b1=self.b1, b2=self.b2, eps=self.eps)
+
+    def rate(self, step: Array | int) -> Array:
+        """The schedule's factor at a step, 1 at its height."""
+        if self.schedule == "cosine":
+            after = optax.cosine_decay_schedule(1.0, max(1, self.steps - self.warmup))
+        else:
+            after = optax.constant_schedule(1.0)
+        if not self.warmup:
+            return jnp.asarray(after(step))
+        ramp = optax.linear_schedule(1 / (self.warmup + 1), 1.0, self.warmup)
+        return jnp.asarray(optax.join_schedules([ramp, after], [self.warmup])(step))
+
+
+def clip(grads: Any, limit: Any) -> tuple[Any, Array]:
+    """Gradients with their global norm brought down to ``limit``, and the norm they had."""
+    clipped, _ = optax.clip_by_global_norm(limit).update(grads, optax.EmptyState())
+    return clipped, optax.tree.norm(grads)
+
+
+def matrices(params: Any) -> Any:
+    """True where weight decay applies: leaves with two axes or more."""
+    return jax.tree.map(lambda leaf: leaf.ndim > 1, params)

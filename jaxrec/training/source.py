@@ -1,0 +1,88 @@
+"""Training data on the device: flat arrays once, and index plans that turn into batches inside the compiled step."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxrec.data.batches import Plan
+from jaxrec.data.prepared import Prepared
+from jaxrec.models.recommender import Batch
+
+
+class Source(NamedTuple):
+    """Flat event arrays ``(events,)`` on the device; a leaf is None when the data has none or the model reads none."""
+
+    items: Array
+    gaps: Array | None = None
+    starts: Array | None = None
+    owners: Array | None = None
+
+    def batch(self, index: Array, reset: Array) -> Batch:
+        """Inputs at event numbers ``index (batch, time)`` (-1 = padding), each with the next event as its target."""
+        mask = index >= 0
+        here, after = jnp.maximum(index, 0), jnp.maximum(index, 0) + 1
+
+        def take(values: Array | None, where: Array) -> Array | None:
+            return None if values is None else jnp.where(mask, values[where], jnp.zeros((), values.dtype))
+
+        return Batch(
+            item=take(self.items, here), target=take(self.items, after), mask=mask, reset=reset,
+            gap=take(self.gaps, here), start=take(self.starts, here), user=take(self.owners, here),
+        )  # fmt: skip
+
+
+def load(prepared: Prepared, *, user: bool) -> Source:
+    """Put what training reads on the device: 4 bytes an event for items, and as much again for gaps and for users."""
+    owners = None
+    if user:
+        owners = jnp.asarray(np.repeat(prepared.users, np.diff(prepared.offsets)).astype(np.int32))
+    return Source(
+        items=jnp.asarray(np.asarray(prepared.items, np.int32)),
+        gaps=None if prepared.gaps is None else jnp.asarray(np.asarray(prepared.gaps)),
+        starts=None if prepared.starts is None else jnp.asarray(np.asarray(prepared.starts)),
+        owners=owners,
+    )
+
+
+class Slab(NamedTuple):
+    """Up to ``steps`` batches as index plans ``(steps, batch, time)``: the first ``count`` are real, the last is the
+    epoch's ``end``th.
+    """
+
+    index: Array
+    reset: Array
+    count: int
+    end: int
+
+
+def slabs(plan: Plan, *, size: int, steps: int, begin: int) -> Iterator[Slab]:
+    """Cut a plan into slabs of ``steps`` batches of ``size`` rows, from batch ``begin`` on; slabs start at multiples
+    of ``steps``.
+
+    A slab always has the same shape, so that one compiled program runs any number of steps; the last batch is filled up
+    with padding rows.
+    """
+    total = batches(plan, size)
+    while begin < total:
+        end = min(total, (begin // steps + 1) * steps)
+        index = np.full((steps * size, plan.index.shape[1]), -1, np.int32)
+        reset = np.zeros(index.shape, bool)
+        rows = plan.index[begin * size : end * size]
+        index[: len(rows)], reset[: len(rows)] = rows, plan.reset[begin * size : end * size]
+        shape = (steps, size, -1)
+        yield Slab(index.reshape(shape), reset.reshape(shape), end - begin, end)
+        begin = end
+
+
+def batches(plan: Plan, size: int) -> int:
+    """Batches of ``size`` rows in a plan."""
+    return -(-len(plan.index) // size)
+
+
+def example(source: Source) -> Batch:
+    """One position of one row, to look at shapes with."""
+    return jax.tree.map(lambda leaf: leaf[:1, :1], source.batch(jnp.zeros((1, 1), jnp.int32), jnp.ones((1, 1), bool)))

@@ -1,0 +1,158 @@
+"""One pure step: under jit, pmap, shard_map and vmap, in micro-batches, with traced floats, and when a number
+breaks.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxrec.cells import GRU, Event
+from jaxrec.losses import Softmax
+from jaxrec.models import recommender
+from jaxrec.models.recommender import Batch
+from jaxrec.parallel.strategy import distribute
+from jaxrec.training.optimisers import Optimiser, clip
+from jaxrec.training.step import Step
+
+WIDTH, ITEMS, ROWS, TIME = 4, 9, 8, 3
+HYPER = {"lr": 0.05, "weight_decay": 0.1, "clip": 0.5, "dropout": 0.3, "label_smoothing": 0.1, "temperature": 0.9}
+HYPER = {name: jnp.float32(value) for name, value in HYPER.items()}
+
+
+def model(seed=0):
+    return recommender.build(
+        lambda features, rngs: GRU(features, WIDTH, rngs=rngs), items=ITEMS, users=1, width=WIDTH, depth=1,
+        feedforward=1, norm=True, residual=True, tied=True, bias=True, user=False, backend=None,
+        wants=Event(x=jnp.zeros((1, 1, WIDTH))), seed=seed,
+    )  # fmt: skip
+
+
+def batch(seed=0, rows=ROWS):
+    draw = np.random.default_rng(seed)
+    mask = np.arange(TIME)[None] < draw.integers(1, TIME + 1, rows)[:, None]
+    item = np.where(mask, draw.integers(1, ITEMS + 1, mask.shape), 0).astype(np.int32)
+    target = np.where(mask, draw.integers(1, ITEMS + 1, mask.shape), 0).astype(np.int32)
+    reset = np.tile(np.arange(TIME) == 0, (rows, 1))
+    return Batch(*map(jnp.asarray, (item, target, mask, reset)))
+
+
+def run(step, state, steps=3, hyper=HYPER, go=None):
+    go = go or jax.jit(step)
+    losses = []
+    for number in range(steps):
+        state, metrics = go(state, batch(number), hyper)
+        losses.append(float(metrics.loss / metrics.events))
+    return state, losses
+
+
+def close(a, b, tolerance=1e-5):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=tolerance, rtol=tolerance), a, b)
+
+
+def test_three_data_parallel_modes_agree_with_one_device_dropout_included():
+    step = Step(Softmax(), Optimiser("adamw"))
+    start = step.init(model(), HYPER, jax.random.key(3))
+    alone, losses = run(step, start)
+    for mode in ("jit", "shard_map", "pmap"):
+        many = distribute(step, mode, 8, split=(None, 0, None))
+        state, found = run(step, start, go=many)
+        np.testing.assert_allclose(found, losses, rtol=3e-6)
+        close((state.tables, jax.tree.leaves(state.network)), (alone.tables, jax.tree.leaves(alone.network)), 2e-5)
+
+
+def test_vmap_over_seeds_and_hyperparameters_equals_one_by_one():
+    step = Step(Softmax(), Optimiser("adamw", "cosine", warmup=2, steps=10))
+    seeds = [0, 1, 2]
+    hypers = [
+        HYPER | {"lr": jnp.float32(rate), "dropout": jnp.float32(drop)}
+        for rate, drop in ((0.1, 0), (0.01, 0.2), (0.03, 0.5))
+    ]
+    states = [step.init(model(seed), hyper, jax.random.key(seed)) for seed, hyper in zip(seeds, hypers, strict=True)]
+    stack = lambda trees: jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)  # noqa: E731
+    together, all_hyper = stack(states), stack(hypers)
+    go = jax.jit(jax.vmap(step, in_axes=(0, None, 0)))
+    for number in range(3):
+        together, _ = go(together, batch(number), all_hyper)
+    for place, (state, hyper) in enumerate(zip(states, hypers, strict=True)):
+        alone, _ = run(step, state, hyper=hyper)
+        close(jax.tree.map(lambda leaf, n=place: leaf[n], together.tables), alone.tables)
+
+
+def test_micro_batches_are_the_same_step():
+    step, parts = Step(Softmax()), Step(Softmax(), microbatches=4)
+    start = step.init(model(), HYPER, jax.random.key(0))
+    whole, losses = run(step, start)
+    cut, found = run(parts, start)
+    np.testing.assert_allclose(found, losses, rtol=1e-6)
+    close(whole.tables, cut.tables)
+
+
+def test_the_update_is_clipped_adam_as_optax_writes_it():
+    """Against optax's own chain on one flat problem, decay on matrices only."""
+    step, hyper = Step(Softmax(), Optimiser("adamw")), HYPER | {"dropout": jnp.float32(0)}
+    state = step.init(model(), hyper, jax.random.key(0))
+    params = {"tables": state.tables, "network": state.network}
+
+    def loss(params):
+        given = batch()
+        scores = recommender.Recommender(params["tables"], params["network"])(given)[..., 1:]
+        logs = jax.nn.log_softmax(scores / 0.9)
+        label = jax.nn.one_hot(given.target - 1, ITEMS) * 0.9 + 0.1 / ITEMS
+        return jnp.sum(-jnp.sum(label * logs, -1) * given.mask) / jnp.sum(given.mask)
+
+    rule = optax.chain(
+        optax.clip_by_global_norm(0.5),
+        optax.adamw(0.05, weight_decay=0.1, mask=lambda tree: jax.tree.map(lambda leaf: leaf.ndim > 1, tree)),
+    )
+    updates, _ = rule.update(jax.grad(loss)(params), rule.init(params), params)
+    wanted = optax.apply_updates(params, updates)
+    after, _ = jax.jit(step)(state, batch(), hyper)
+    close({"tables": after.tables, "network": after.network}, wanted, 2e-5)
+
+
+def test_floats_are_traced_and_shapes_compile_once():
+    step = Step(Softmax())
+    state = step.init(model(), HYPER, jax.random.key(0))
+    go = jax.jit(step)
+    for rate in (0.1, 0.2, 0.3):
+        state, _ = go(state, batch(), {name: jnp.float32(rate) for name in HYPER})
+    assert go._cache_size() == 1
+
+
+def test_a_step_that_is_not_finite_changes_nothing_and_says_so():
+    step = Step(Softmax())
+    state = step.init(model(), HYPER, jax.random.key(0))
+    broken = state._replace(tables=state.tables | {"bias": state.tables["bias"].at[3].set(jnp.nan)})
+    after, metrics = jax.jit(step)(broken, batch(), HYPER)
+    assert not metrics.finite
+    jax.tree.map(np.testing.assert_array_equal, after.tables, broken.tables)
+    assert int(after.step) == 0
+
+
+def test_the_step_lowers_for_accelerators_from_here():
+    step = Step(Softmax())
+    state = step.init(model(), HYPER, jax.random.key(0))
+    for platform in ("cuda", "tpu"):
+        assert jax.jit(step).trace(state, batch(), HYPER).lower(lowering_platforms=(platform,)).as_text()
+
+
+def test_clip_reports_the_norm_before_and_infinity_never_clips():
+    grads = {"a": jnp.array([3.0, 4.0])}
+    clipped, norm = clip(grads, 1.0)
+    assert float(norm) == pytest.approx(5)
+    np.testing.assert_allclose(clipped["a"], [0.6, 0.8], rtol=1e-6)
+    same, _ = clip(grads, jnp.inf)
+    np.testing.assert_array_equal(same["a"], grads["a"])
+
+
+def test_schedules_reach_their_height_and_their_end():
+    rule = Optimiser(schedule="cosine", warmup=4, steps=20)
+    rates = np.array([float(rule.rate(step)) for step in range(21)])
+    assert np.argmax(rates) == 4
+    assert rates[4] == pytest.approx(1)
+    assert (np.diff(rates[:5]) > 0).all()
+    assert (np.diff(rates[4:]) < 0).all()
+    assert rates[20] == pytest.approx(0, abs=1e-6)
+    assert float(Optimiser().rate(1000)) == 1

@@ -49,7 +49,7 @@ class Optimizer(Section):
 
     name: Literal["adam", "adamw", "adagrad"] = "adamw"
     """update rule"""
-    lr: Amount = 1e-3
+    lr: Amount = 3e-3
     """learning rate at its highest"""
     weight_decay: Amount = 0.0
     """decay per step as a multiple of the learning rate; for adamw"""
@@ -73,7 +73,7 @@ class Optimizer(Section):
 class Batch(Section):
     """What one training step sees."""
 
-    size: Positive = 64
+    size: Positive = 32
     """rows of a batch"""
     length: Positive = 50
     """events of a row"""

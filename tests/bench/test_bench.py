@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrec.runs import machine
 from jaxrec.bench.timing import Times, alternate, append_row, ratio, stages
+from jaxrec.runs import machine
 
 
 def test_the_card_names_what_a_number_depends_on(monkeypatch):

@@ -1,0 +1,335 @@
+"""The command line: parse, call one function, print. Every verb imports what it needs when it runs."""
+
+import os
+import re
+import sys
+import types
+import typing
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from jaxrec.config import Call, Mistake, Resolved, Section, did_you_mean, keys, resolve, value_at
+from jaxrec.data.options import Preparation
+from jaxrec.runs.options import Config
+
+S = TypeVar("S", bound=Section)
+
+POSITIONAL = ("list", "check")  # verbs whose required options are written without their names
+PAIRED = ("train", "recommend")  # verbs whose truth values have a flag for yes and one for no
+AGAIN = 75  # EX_TEMPFAIL of sysexits.h: worth trying again
+
+OVERVIEW = """\
+jaxrec: recurrent recommenders in JAX
+
+usage: jaxrec VERB [options]          jaxrec VERB --help lists the options
+
+  train      train a model, judge it on the test targets, save it
+             jaxrec train --model.cell "gru(hidden=128)" --run runs/a
+  evaluate   judge a trained model again, on every test target
+             jaxrec evaluate --run runs/a
+  recommend  the best next items after histories the model never saw
+             jaxrec recommend --run runs/a --history "12,7,31" --k 10
+  prepare    turn a file of events into a prepared data set
+             jaxrec prepare --data events.csv --out data/events --split time
+  list       cells, data, losses, metrics or backends
+             jaxrec list cells
+  check      hold a cell against the laws that every cell obeys
+             jaxrec check "my_cell.py:MyCell(hidden=64)"
+
+`jaxrec --version` prints the version. A mistake ends with exit status 2 and one
+sentence; JAXREC_TRACEBACK=1 shows where it was found.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train(Config):
+    """Train a model, judge it on the test targets, save it; an old run resumes."""
+
+    config: str | None = None
+    """TOML file with options under the names below; flags win over it"""
+    print_config: bool = False
+    """print every option with its origin and stop"""
+    json: bool = False
+    """print JSON instead of tables"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate(Section):
+    """Judge a trained model again, on every test target."""
+
+    run: str
+    """directory of the run"""
+    allow_code: bool = False
+    """run the copy of a user's cell file that lies in the run directory"""
+    json: bool = False
+    """print JSON instead of a table"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recommend(Section):
+    """Recommend next items; without --history or --histories reads standard input."""
+
+    run: str
+    """directory of the run or of a saved model"""
+    history: str | None = None
+    """item ids, oldest first, separated by commas or spaces"""
+    histories: str | None = None
+    """file with one history per line"""
+    k: int = 10
+    """items in each list"""
+    exclude_seen: bool = False
+    """leave out the items of the history, or not; without either flag as the model was judged"""
+    allow_code: bool = False
+    """run the copy of a user's cell file that was saved with the model"""
+    json: bool = False
+    """print one JSON object per history"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepare(Preparation):
+    """Turn a file of events into a prepared data set with a protocol card."""
+
+    out: str
+    """directory to write"""
+    json: bool = False
+    """print the protocol card as JSON"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing(Section):
+    """List what there is, without importing it."""
+
+    what: Literal["cells", "data", "losses", "metrics", "backends"]
+    """what to list"""
+    json: bool = False
+    """print JSON instead of a table"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check(Section):
+    """Hold a cell against the laws that every cell obeys."""
+
+    cell: Call
+    """the cell, as in gru(hidden=64) or my_cell.py:MyCell(hidden=64)"""
+    json: bool = False
+    """print JSON instead of a table"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit status.
+
+    0; 1: a law is broken; 2: a mistake of the user; 75: stopped by a signal in order, the same command goes on from
+    there; 130: interrupted.
+    """
+    verb, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    try:
+        if verb in ("-h", "--help", "help"):
+            print(OVERVIEW, end="")
+        elif verb == "--version":
+            from importlib.metadata import version
+
+            print(f"jaxrec {version('jaxrec')}")
+        elif verb in VERBS:
+            return VERBS[verb](rest)
+        else:
+            raise Mistake(f"{verb!r} is not a verb{did_you_mean(verb, VERBS) or '; see jaxrec --help'}")
+    except Mistake as mistake:
+        if os.environ.get("JAXREC_TRACEBACK"):
+            raise
+        print(f"jaxrec: {mistake}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def train(argv: list[str]) -> int:
+    resolved, shown = _resolve_train(argv)
+    if shown.print_config:
+        from jaxrec.reports.tables import print_config
+
+        print_config(resolved.section, resolved.origins, as_json=shown.json)
+        return 0
+    from jaxrec.reports.results import print_result
+    from jaxrec.runs.run import Stopped, train as run
+
+    try:
+        result = run(resolved.section, explicit=resolved.explicit(), command=["jaxrec", "train", *argv], say=_say)
+    except Stopped as stopped:
+        print(f"jaxrec: {stopped}", file=sys.stderr)
+        return AGAIN
+    print_result(result, as_json=shown.json, run=result["run"])
+    return 0
+
+
+def evaluate(argv: list[str]) -> int:
+    options = _parse(Evaluate, argv, "evaluate")
+    from jaxrec.reports.results import print_result
+    from jaxrec.runs.run import evaluate as run
+
+    print_result(run(options.run, allow_code=options.allow_code, say=_say), as_json=options.json, run=options.run)
+    return 0
+
+
+def recommend(argv: list[str]) -> int:
+    options = _parse(Recommend, argv, "recommend")
+    if options.history is not None and options.histories is not None:
+        raise Mistake("--history and --histories are both given; keep one")
+    from jaxrec.reports.tables import print_recommendations
+    from jaxrec.serving import load
+
+    model = load(Path(options.run), allow_code=options.allow_code)
+    histories = list(_histories(options))
+    for history in histories:
+        if unknown := model.unknown(history):
+            _say(f"note: the model does not know {', '.join(map(repr, unknown[:5]))}{', ...' if unknown[5:] else ''}")
+    exclude_seen = options.exclude_seen if "exclude_seen" in _given(argv, Recommend) else None
+    lists = model.recommend(histories, k=options.k, exclude_seen=exclude_seen)
+    print_recommendations(histories, lists, as_json=options.json)
+    return 0
+
+
+def prepare(argv: list[str]) -> int:
+    options = _parse(Prepare, argv, "prepare")
+    from jaxrec.data.prepare import prepare as run
+    from jaxrec.data.prepared import save
+    from jaxrec.reports.tables import print_card
+
+    prepared = run(_as(Preparation, options), _say)
+    save(prepared, Path(options.out))
+    print_card(prepared.card, options.out, as_json=options.json)
+    return 0
+
+
+def list_(argv: list[str]) -> int:
+    options = _parse(Listing, argv, "list")
+    from jaxrec.reports.listing import entries
+    from jaxrec.reports.tables import print_entries
+
+    print_entries(options.what, entries(options.what), as_json=options.json)
+    return 0
+
+
+def check(argv: list[str]) -> int:
+    options = _parse(Check, argv, "check")
+    from jaxrec.recurrence.laws import check as run
+    from jaxrec.reports.tables import print_laws
+
+    results = run(options.cell)
+    print_laws(results, as_json=options.json)
+    return 0 if all(result.passed for result in results) else 1
+
+
+VERBS: dict[str, Callable[[list[str]], int]] = {
+    "train": train,
+    "evaluate": evaluate,
+    "recommend": recommend,
+    "prepare": prepare,
+    "list": list_,
+    "check": check,
+}
+
+
+def _say(sentence: str) -> None:
+    print(sentence, file=sys.stderr, flush=True)
+
+
+def _histories(options: Recommend) -> Iterator[list[str]]:
+    if options.history is not None:
+        lines = [options.history]
+    elif options.histories is not None:
+        try:
+            lines = Path(options.histories).read_text(encoding="utf-8").splitlines()
+        except OSError as error:
+            raise Mistake(f"{options.histories}: cannot be read ({error.strerror}); give a file of histories") from None
+    else:
+        lines = sys.stdin.read().splitlines()
+    for line in lines:
+        yield [item for item in re.split(r"[,\s]+", line.strip()) if item]
+
+
+def _resolve_train(argv: list[str]) -> tuple[Resolved[Config], Train]:
+    """TOML is read first, so that help shows its values; then flags are laid over it by the one rule in `resolve`."""
+    toml = _config_file(argv)
+    from_file = resolve(Config, toml).section
+    shown = _parse(Train, argv, "train", default=Train(**_fields(Config, from_file)))
+    return resolve(Config, toml, {key: value_at(shown, key) for key in _given(argv, Config)}), shown
+
+
+def _config_file(argv: list[str]) -> Path | None:
+    for place, word in enumerate(argv):
+        if word.startswith("--config="):
+            return Path(word.partition("=")[2])
+        if word == "--config" and place + 1 < len(argv):
+            return Path(argv[place + 1])
+    return None
+
+
+def _given(argv: list[str], cls: type[Section]) -> list[str]:
+    """Dotted keys that the flags name."""
+    words = {word[2:].partition("=")[0].replace("-", "_") for word in argv if word.startswith("--")}
+    named = words | {_positive(word) for word in words}
+    return [key for key in keys(cls) if key in named]
+
+
+def _fields(cls: type[Section], section: Section) -> dict[str, Any]:
+    return {entry.name: value_at(section, entry.name) for entry in fields(cls)}  # type: ignore[arg-type]
+
+
+def _as(cls: type[S], section: Section) -> S:
+    """The part of a section that belongs to one of its base classes."""
+    return cls(**_fields(cls, section))
+
+
+def _parse(cls: type[S], argv: list[str], verb: str, *, default: S | None = None) -> S:
+    import tyro
+
+    _refuse_unknown(argv, cls)
+    registry = tyro.constructors.ConstructorRegistry()
+    registry.primitive_rule(_primitive)
+    markers: list[Any] = [] if verb in PAIRED else [tyro.conf.FlagCreatePairsOff]
+    markers += [tyro.conf.PositionalRequiredArgs] if verb in POSITIONAL else []
+    extra: dict[str, Any] = {} if default is None else {"default": default}
+    return tyro.cli(cls, prog=f"jaxrec {verb}", args=argv, registry=registry, config=markers, **extra)
+
+
+def _primitive(info: Any) -> Any:
+    """How tyro reads a `Call` and anything that may be none; help shows `INT`, not `{None}|INT`."""
+    from tyro.constructors import PrimitiveConstructorSpec
+
+    union = typing.get_origin(info.type) in (typing.Union, types.UnionType)
+    choices = [_bare(choice) for choice in (typing.get_args(info.type) if union else (info.type,))]
+    optional = union and type(None) in choices
+    kind = next((choice for choice in choices if choice is not type(None)), None)
+    if kind is not Call and not (optional and kind in (str, int, float)):
+        return None
+    read = Call.parse if kind is Call else kind
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="NAME(...)" if kind is Call else kind.__name__.upper(),
+        instance_from_str=lambda words: None if optional and words[0].lower() == "none" else read(words[0]),
+        is_instance=lambda value: isinstance(value, kind) or (optional and value is None),
+        str_from_instance=lambda value: ["none" if value is None else str(value)],
+    )
+
+
+def _bare(annotation: Any) -> Any:
+    return typing.get_args(annotation)[0] if typing.get_origin(annotation) is typing.Annotated else annotation
+
+
+def _refuse_unknown(argv: list[str], cls: type[Section]) -> None:
+    known = ["help", *keys(cls)]
+    for word in argv:
+        name = word[2:].partition("=")[0].replace("-", "_")
+        if word.startswith("--") and name not in known and _positive(name) not in known:
+            close = did_you_mean(_positive(name), known).replace("_", "-").replace("'", "'--", 1)
+            raise Mistake(f"{word.partition('=')[0]!r} is not an option{close or '; --help lists them'}")
+
+
+def _positive(name: str) -> str:
+    """`model.no_bias` is the flag that sets `model.bias` to false."""
+    return re.sub(r"(^|\.)no_(?=\w+$)", r"\1", name)

@@ -1,0 +1,107 @@
+"""What the command line prints: tables for people, JSON for programs. Results go to standard output."""
+
+import dataclasses
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from jaxrec.config import Section, to_dict
+
+if TYPE_CHECKING:
+    from jaxrec.reports.listing import Entry
+
+
+def print_json(value: Any) -> None:
+    """One line of JSON; keys keep their order, so that two outputs can be compared line by line."""
+    print(json.dumps(value, ensure_ascii=False, default=str))
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> None:
+    """A table as wide as the terminal; numbers to the right, text wrapped and never cut."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    lines = list(rows)
+    table = Table(box=SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
+    for place, column in enumerate(columns):
+        numbers = bool(lines) and all(_is_number(line[place]) for line in lines)
+        table.add_column(column, justify="right" if numbers else "left", overflow="fold", no_wrap=place == 0)
+    for line in lines:
+        table.add_row(*map(Text, line))
+    Console().print(table)
+
+
+def _is_number(text: str) -> bool:
+    return text.replace(".", "", 1).replace("-", "", 1).replace(",", "").isdigit()
+
+
+def flat(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and leaves of a nested mapping, in order."""
+    for name, value in mapping.items():
+        if isinstance(value, Mapping) and value:
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def shown(value: Any) -> str:
+    """A value in a cell of a table: floats with four significant digits, lists separated by spaces."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list | tuple):
+        return " ".join(map(shown, value))
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
+
+
+def print_config(section: Section, origins: Mapping[str, str], *, as_json: bool) -> None:
+    """Every option, its value and where the value came from."""
+    values = dict(flat(to_dict(section)))
+    if as_json:
+        print_json({key: {"value": value, "origin": origins[key]} for key, value in values.items()})
+        return
+    print_table(("option", "value", "origin"), [(key, shown(value), origins[key]) for key, value in values.items()])
+
+
+def print_recommendations(
+    histories: Sequence[Sequence[Any]], lists: Sequence[Sequence[tuple[Any, float]]], *, as_json: bool
+) -> None:
+    """The list for each history, best first; in JSON `{"history": [...], "items": [...], "scores": [...]}` a line."""
+    for history, best in zip(histories, lists, strict=True):
+        if as_json:
+            items, scores = [item for item, _ in best], [float(score) for _, score in best]
+            print_json({"history": list(history), "items": items, "scores": scores})
+            continue
+        rows = [(str(place), str(item), f"{score:.4f}") for place, (item, score) in enumerate(best, start=1)]
+        print_table(("rank", "item", "score"), rows, title=f"after {' '.join(map(str, history[-8:])) or 'nothing'}")
+
+
+def print_card(card: Mapping[str, Any], out: str, *, as_json: bool) -> None:
+    """The protocol card of prepared data."""
+    if as_json:
+        print_json(card)
+        return
+    print_table(("prepared", "value"), [("directory", out), *((key, shown(value)) for key, value in flat(card))])
+
+
+LAW = ("name", "passed", "largest", "tolerance", "sentence")
+
+
+def print_laws(results: Sequence[Any], *, as_json: bool) -> None:
+    """One row for each law: kept or broken, the largest difference and what was allowed."""
+    if as_json:
+        print_json([{name: getattr(result, name) for name in LAW} for result in results])
+        return
+    rows = [
+        ("kept" if r.passed else "BROKEN", r.name, shown(r.largest), shown(r.tolerance), r.sentence) for r in results
+    ]
+    print_table(("", "law", "largest", "allowed", "meaning"), rows)
+
+
+def print_entries(what: str, entries: "Sequence[Entry]", *, as_json: bool) -> None:
+    """What there is of one kind: how to write it and what it is."""
+    if as_json:
+        print_json([dataclasses.asdict(entry) for entry in entries])
+        return
+    print_table((what, "as written, with its options", "what it is"), [(e.name, e.call, e.sentence) for e in entries])

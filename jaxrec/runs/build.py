@@ -1,0 +1,88 @@
+"""From a resolved configuration to the parts of a run: model, loss, optimiser, step, hyper."""
+
+import dataclasses
+import inspect
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+import jaxrec.losses
+from jaxrec.cells import Event, find
+from jaxrec.config import Call, Mistake, did_you_mean, squash
+from jaxrec.data.prepared import Prepared
+from jaxrec.models import recommender
+from jaxrec.models.recommender import Recommender
+from jaxrec.runs.options import Config, Model
+from jaxrec.training.optimisers import Hyper, Optimiser
+from jaxrec.training.step import Step, traced
+
+
+class Offer(NamedTuple):
+    """What the data offers a model: sizes of its tables, and which leaves an event can have."""
+
+    items: int
+    users: int
+    gaps: bool
+    starts: bool
+
+
+def offered(prepared: Prepared) -> Offer:
+    """What prepared data offers a model."""
+    return Offer(prepared.candidates, len(prepared.user_ids), prepared.gaps is not None, prepared.starts is not None)
+
+
+def model(options: Model, offer: Offer, *, seed: int, allow_code: bool = True) -> Recommender:
+    """A fresh recommender as ``options`` describe it."""
+    one = (1, 1)
+    example = Event(
+        x=jnp.zeros((*one, options.width)),
+        gap=jnp.zeros(one) if offer.gaps else None,
+        user=jnp.zeros((*one, options.width)) if options.user else None,
+        start=jnp.zeros(one, bool) if offer.starts else None,
+    )
+    return recommender.build(
+        lambda features, rngs: find(options.cell, features, hidden=options.width, rngs=rngs, allow_code=allow_code),
+        items=offer.items, users=offer.users, width=options.width, depth=options.depth, feedforward=options.feedforward,
+        norm=options.norm, residual=options.residual, tied=options.tied, bias=options.bias, user=options.user,
+        backend=options.backend, wants=example, seed=seed,
+    )  # fmt: skip
+
+
+def loss(call: Call) -> Any:
+    """The loss that ``call`` names, with its options checked."""
+    choices = {name: kind for name, kind in vars(jaxrec.losses).items() if dataclasses.is_dataclass(kind)}
+    squashed = {squash(name): kind for name, kind in choices.items()}
+    if squash(call.name) not in squashed or call.file is not None:
+        known = ", ".join(sorted(choices))
+        raise Mistake(f"there is no loss {str(call)!r} (there is {known}){did_you_mean(call.name, choices)}")
+    kind = squashed[squash(call.name)]
+    accepted = inspect.signature(kind).parameters
+    for name in call.options:
+        if name not in accepted:
+            raise Mistake(
+                f"{kind.__name__} has no option {name!r} (it has {', '.join(accepted)}){did_you_mean(name, accepted)}"
+            )
+    if call.arguments:
+        raise Mistake(f"{call}: name the options of {kind.__name__}, as in {call.name}({next(iter(accepted))}=...)")
+    return kind(**call.options)
+
+
+def step(config: Config, steps: int) -> tuple[Step, Hyper]:
+    """The step of a run of ``steps`` steps in all, and the floats it is called with."""
+    options = config.optimizer
+    adam: dict[str, Any] = {"b1": options.b1, "b2": options.b2} if options.name != "adagrad" else {}
+    rule = Optimiser(
+        name=options.name, schedule=options.schedule, warmup=options.warmup, steps=steps, eps=options.eps, **adam
+    )
+    chosen = loss(config.loss)
+    hyper: Hyper = {
+        "lr": options.lr,
+        "clip": options.clip or float("inf"),
+        "dropout": config.model.dropout,
+        **{name: getattr(chosen, name) for name in traced(chosen)},
+    }
+    if options.name == "adamw":
+        hyper["weight_decay"] = options.weight_decay
+    return Step(chosen, rule, microbatches=options.accumulate), {
+        k: jnp.asarray(v, jnp.float32) for k, v in hyper.items()
+    }

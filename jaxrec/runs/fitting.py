@@ -1,0 +1,208 @@
+"""Training inside a run: resume, checkpoints, early stopping, records; everything that the loop leaves to callbacks."""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jaxrec.config import Mistake
+from jaxrec.data.batches import Plan, packed, windows
+from jaxrec.data.prepared import Prepared
+from jaxrec.evaluation.summary import headline
+from jaxrec.metrics import parse
+from jaxrec.models.recommender import Recommender
+from jaxrec.parallel.strategy import distribute
+from jaxrec.runs import judge
+from jaxrec.runs.options import Config
+from jaxrec.training.autopsy import explain
+from jaxrec.training.checkpoints import Checkpoints
+from jaxrec.training.loop import Clock, Loop, NotFinite, run_steps
+from jaxrec.training.optimisers import Hyper
+from jaxrec.training.progress import JsonLines, TensorBoard, console
+from jaxrec.training.source import Source
+from jaxrec.training.step import State, Step
+from jaxrec.training.stop import StopSignal
+
+LAYOUTS = {"packed": packed, "windows": windows}
+
+
+@dataclass
+class Progress:
+    """What a checkpoint remembers besides the state: where the run is, and what early stopping has seen."""
+
+    clock: Clock = field(default_factory=Clock)
+    seconds: float = 0.0
+    best: float | None = None
+    best_epoch: int = 0
+    waited: int = 0
+    done: bool = False
+
+    @classmethod
+    def from_notes(cls, notes: dict[str, Any]) -> "Progress":
+        return cls(**(notes | {"clock": Clock(**notes["clock"])}))
+
+
+class Fitting:
+    """One training under way. ``stopped`` says why it ended before its last epoch: None, "patience", "max_seconds"
+    or a signal.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        prepared: Prepared,
+        directory: Path,
+        step: Step,
+        hyper: Hyper,
+        steps: int,
+        say: Callable[[str], None],
+    ):
+        self.config, self.prepared, self.directory, self.say = config, prepared, directory, say
+        self.step, self.hyper, self.steps = step, hyper, steps
+        self.metric = config.stop.metric
+        if self.metric not in config.eval.metrics:
+            parse(self.metric)
+            raise Mistake(
+                f"stop.metric = {self.metric!r} is not measured; add it to eval.metrics = {list(config.eval.metrics)}"
+            )
+        # read here, not when first needed: what nobody has read by the first step is reported as ignored
+        self.every, self.patience = config.eval.every, config.stop.patience
+        self.users, self.limit, self.interval = config.eval.users, config.max_seconds, config.checkpoint_seconds
+        self.checkpoints = Checkpoints(directory / "checkpoints", say=say)
+        self.progress = Progress()
+        self.signal = StopSignal()
+        self.stopped: str | None = None
+        self.callbacks: list[Any] = []
+
+    def plan(self, epoch: int) -> Plan:
+        """An epoch's index plan."""
+        options = self.config.batch
+        return LAYOUTS[options.layout](self.prepared, options.length, seed=self.config.seed, epoch=epoch)
+
+    def fit(self, state: State, data: Source) -> State:
+        """Go on from the newest checkpoint, or from ``state``, to the end, a limit or a signal."""
+        config, state = self.config, self.resumed(state)
+        self.began = self.ticked = self.saved = time.perf_counter()
+        if self.progress.done:
+            return state
+
+        def steps(state, source, index, reset, bounds, hyper, axis=None):  # type: ignore[no-untyped-def]
+            return run_steps(self.step, state, source, index, reset, bounds, hyper, axis)
+
+        run = distribute(steps, config.parallel, config.devices, split=(None, None, 1, 1, None, None), donate=(0,))
+        size = config.batch.size * config.optimizer.accumulate
+        loop = Loop(run=run, plans=self.plan, size=size, record=self.record, pause=self.pause, epoch_end=self.epoch_end)
+        clock = self.progress.clock
+        self.callbacks = self.listeners(clock.step)
+        with self.signal:
+            try:
+                state = loop.fit(
+                    run.put(0, state), run.put(1, data), run.put(5, self.hyper), epochs=config.epochs, clock=clock
+                )
+            except NotFinite as bad:
+                self.save(bad.state)
+                raise Mistake(explain(self.step, bad, data, self.hyper, self.prepared)) from None
+            finally:
+                for callback in self.callbacks:
+                    callback.close()
+        if self.stopped is None or self.stopped == "patience":
+            self.progress.done = True
+        self.save(state)
+        self.progress.seconds, self.began = self.seconds(), time.perf_counter()
+        return state
+
+    def resumed(self, fresh: State) -> State:
+        """The newest checkpoint's state, or ``fresh`` where there is none."""
+        step = self.checkpoints.latest()
+        if step is None:
+            return fresh
+        state, notes = self.checkpoints.restore(step, fresh)
+        self.progress = Progress.from_notes(notes)
+        self.say(f"resuming {self.directory} after step {step}")
+        return state
+
+    def listeners(self, step: int) -> list[Any]:
+        """Who hears of every record; what earlier attempts wrote after ``step`` is taken back."""
+        found: list[Any] = [
+            JsonLines(self.directory / "metrics.jsonl", step),
+            console(self.steps, self.config.epochs, step),
+        ]
+        if self.config.tensorboard:
+            found.append(TensorBoard(self.directory / "tensorboard", step))
+        return found
+
+    def tell(self, record: dict[str, Any]) -> None:
+        """Send a record to everybody, with the seconds since the last one."""
+        now = time.perf_counter()
+        record["seconds"], self.ticked = now - self.ticked, now
+        for callback in self.callbacks:
+            callback(record)
+
+    def record(self, record: dict[str, Any]) -> None:
+        rate = self.step.optimiser.rate(record["step"] - 1)
+        self.tell(record | {"lr": float(self.hyper["lr"] * rate)})
+
+    def pause(self, state: State, clock: Clock) -> bool:
+        """Between dispatches: stop for a signal or the time limit, and save now and then."""
+        now = time.perf_counter()
+        if self.signal.requested:
+            self.stopped = self.signal.requested
+        elif self.limit is not None and self.seconds() > self.limit:
+            self.stopped = "max_seconds"
+        elif now - self.saved > self.interval:
+            self.save(state)
+        return self.stopped is not None
+
+    def seconds(self) -> float:
+        """Training time so far, earlier attempts included."""
+        return self.progress.seconds + time.perf_counter() - self.began
+
+    def epoch_end(self, state: State, clock: Clock) -> bool:
+        """Validate, keep the best, decide whether to go on."""
+        if clock.epoch % self.every and clock.epoch < self.config.epochs:
+            return False
+        value = self.validate(state, clock)
+        progress = self.progress
+        if progress.best is None or value > progress.best:
+            progress.best, progress.best_epoch, progress.waited = value, clock.epoch, 0
+            self.checkpoints.save_best(clock.step, state.model, {"epoch": clock.epoch, self.metric: value})
+        else:
+            progress.waited += 1
+        if self.patience and progress.waited >= self.patience:
+            self.stopped = "patience"
+        self.save(state)
+        return self.stopped is not None
+
+    def validate(self, state: State, clock: Clock) -> float:
+        """The stopping metric on the validation targets; all of them go into the records."""
+        found = self.judged(state.model)
+        values = found[headline(self.prepared)]
+        self.tell({"step": clock.step, "epoch": clock.epoch, "valid": values})
+        return values[self.metric]
+
+    def judged(self, model: Recommender) -> dict[str, Any]:
+        return judge.model(model, self.prepared, self.config.eval.metrics, "valid", users=self.users)[1]
+
+    def save(self, state: State) -> None:
+        """Write a checkpoint from which the run goes on bit for bit."""
+        notes = asdict(self.progress) | {"seconds": self.seconds()}
+        self.checkpoints.save(self.progress.clock.step, state, notes)
+        self.saved = time.perf_counter()
+
+    def chosen(self, state: State) -> tuple[Recommender, dict[str, Any]]:
+        """The best weights and their validation numbers; the current ones where training ended before any
+        validation, or beat them.
+        """
+        current = state.model
+        best, where = current, self.progress.clock.epoch
+        if self.checkpoints.best() is not None:
+            best, notes = self.checkpoints.restore_best(current)
+            where = notes["epoch"]
+        valid = self.judged(best)
+        if self.stopped == "max_seconds" and self.progress.clock.batch:
+            now = self.judged(current)
+            reading = headline(self.prepared)
+            if now[reading][self.metric] >= valid[reading][self.metric]:
+                return current, now | {"epoch": self.progress.clock.epoch, "step": self.progress.clock.step}
+        return best, valid | {"epoch": where}

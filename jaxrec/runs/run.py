@@ -1,0 +1,171 @@
+"""One resolved configuration becomes a run directory and a result row."""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxrec.config import Mistake, fingerprint, to_dict, watch
+from jaxrec.data.prepare import prepare_cached
+from jaxrec.data.prepared import Prepared, file_sha256
+from jaxrec.evaluation.ranks import save as save_ranks
+from jaxrec.evaluation.summary import collapsed, headline
+from jaxrec.models.recommender import Recommender
+from jaxrec.runs import build, judge
+from jaxrec.runs.bundle import code_files, load, save as save_bundle
+from jaxrec.runs.fitting import LAYOUTS, Fitting
+from jaxrec.runs.folder import Folder, read_json, write_json
+from jaxrec.runs.machine import card as machine
+from jaxrec.runs.options import Config
+from jaxrec.training import source
+
+SCHEMA = 1
+# where things lie, how long and on what they run: none of it decides the result beyond the last bits of a sum over
+# devices
+VOLATILE = (
+    "data", "test", "valid", "run", "seed", "max_seconds", "checkpoint_seconds", "fresh", "tensorboard",
+    "parallel", "devices",
+)  # fmt: skip
+Say = Callable[[str], None]
+
+
+class Stopped(Exception):
+    """A signal ended the process in order; the same command goes on from there."""
+
+
+def identity(config: Config, prepared: Prepared) -> tuple[str, dict[str, Any]]:
+    """The run's id and what it is the hash of: the configuration without paths and conveniences, the data's
+    fingerprint, the seed.
+    """
+    deciding = {name: value for name, value in to_dict(config).items() if name not in VOLATILE}
+    deciding["data"] = prepared.card["fingerprint"]
+    deciding["code"] = {Path(file).name: file_sha256(Path(file)) for file in sorted(code_files(config.model.cell))}
+    return f"{fingerprint(deciding)}-s{config.seed}", deciding | {"seed": config.seed}
+
+
+def train(
+    config: Config, *, explicit: Sequence[str] = (), command: Sequence[str] = (), say: Say = print
+) -> dict[str, Any]:
+    """Prepare, train, judge and save; returns the content of ``result.json``.
+
+    ``explicit`` are the dotted options that somebody set: those that nothing reads are reported. A directory that
+    holds this run already is gone on with, or answered from when it is complete. Raises `Stopped` after a signal and
+    `Mistake` for anything the user can mend.
+    """
+    remember_compilations()
+    with watch(config) as seen:
+        prepared = prepare_cached(config, cache(), say=say)
+        run_id, deciding = identity(config, prepared)
+        folder = Folder(config.run or f"runs/{prepared.card['name']}-{config.model.cell.name}-{run_id}")
+        folder.claim(run_id, deciding, fresh=config.fresh)
+        with folder:
+            if folder.result.exists() and (done := read_json(folder.result))["complete"]:
+                say(f"{folder.path} holds this run already, complete; --fresh trains it again")
+                return done
+            folder.command.write_text(" ".join(command) + "\n", encoding="utf-8")
+            write_json(folder.machine, machine())
+            return run(config, prepared, folder, run_id, say, lambda: seen.unread(explicit))
+
+
+def run(
+    config: Config, prepared: Prepared, folder: Folder, run_id: str, say: Say, unread: Callable[[], list[str]]
+) -> dict[str, Any]:
+    """Train, then judge the best weights once on the test targets, and write everything down."""
+    plan_steps = config.epochs * steps_an_epoch(config, prepared)
+    step, hyper = build.step(config, plan_steps)
+    recommender = build.model(config.model, build.offered(prepared), seed=config.seed)
+    say(f"{folder.path}: {size(recommender)}")
+    fitting = Fitting(config, prepared, folder.path, step, hyper, plan_steps, say)
+    state = step.init(recommender, hyper, jax.random.key(config.seed))
+    ignored = unread()
+    for name in ignored:
+        say(f"note: {name} was set, but nothing in this configuration reads it")
+    state = fitting.fit(state, source.load(prepared, user=config.model.user))
+    if fitting.stopped and fitting.stopped.startswith("SIG"):
+        raise Stopped(
+            f"{fitting.stopped}: saved after step {fitting.progress.clock.step}; the same command goes on from there"
+        )
+    best, valid = fitting.chosen(state)
+    began = time.perf_counter()
+    ranks, test = judge.model(best, prepared, config.eval.metrics, "test")
+    judged = time.perf_counter() - began
+    save_ranks(str(folder.ranks), ranks)
+    save_bundle(folder.bundle, best, prepared, config)
+    result = {
+        "schema": SCHEMA, "run_id": run_id, "run": str(folder.path),
+        "complete": fitting.progress.done, "stopped": fitting.stopped,
+        "headline": headline(prepared), "test": test, "valid": valid,
+        "baselines": judge.baselines(prepared, config), "ceiling": judge.ceiling(prepared, config),
+        "protocol": prepared.card, "model": about(recommender, config), "seed": config.seed, "ignored": ignored,
+        "warnings": [sentence for sentence in [collapsed(ranks)] if sentence],
+        "epochs": fitting.progress.clock.epoch, "steps": fitting.progress.clock.step,
+        "seconds": {"train": fitting.progress.seconds, "test": judged},
+    }  # fmt: skip
+    write_json(folder.result, result)
+    return result
+
+
+def steps_an_epoch(config: Config, prepared: Prepared) -> int:
+    """Steps of the first epoch; later ones differ by a step or two where rows are packed afresh."""
+    plan = LAYOUTS[config.batch.layout](prepared, config.batch.length, seed=config.seed, epoch=0)
+    if not len(plan.index):
+        raise Mistake(
+            f"{config.data} leaves no event to train on (no sequence has two training events); split it otherwise"
+        )
+    return source.batches(plan, config.batch.size * config.optimizer.accumulate)
+
+
+def evaluate(directory: str, *, allow_code: bool = False, say: Say = print) -> dict[str, Any]:
+    """Judge the model of a finished run again on every test target; returns ``result.json``, written anew."""
+    remember_compilations()
+    folder = Folder(directory)
+    if not folder.result.exists():
+        raise Mistake(
+            f"{directory} holds no finished run (no result.json); finish it with: jaxrec train --run {directory} ..."
+        )
+    bundle = load(folder.path, allow_code=allow_code)
+    prepared = prepare_cached(bundle.config, cache(), say=say)
+    if prepared.card["fingerprint"] != bundle.card["fingerprint"]:
+        raise Mistake(
+            f"{bundle.config.data} is not what {directory} was trained on (its fingerprint differs); restore it"
+        )
+    ranks, test = judge.model(bundle.model, prepared, bundle.config.eval.metrics, "test")
+    save_ranks(str(folder.ranks), ranks)
+    result = read_json(folder.result) | {"test": test, "baselines": judge.baselines(prepared, bundle.config)}
+    write_json(folder.result, result)
+    return result
+
+
+def size(recommender: Recommender) -> str:
+    """One line about a model's parameters."""
+    tables = sum(table.size for table in recommender.tables.values())
+    dense = sum(leaf.size for leaf in jax.tree.leaves(recommender.network))
+    return f"{tables + dense:,} parameters, {tables:,} of them in tables"
+
+
+def about(recommender: Recommender, config: Config) -> dict[str, Any]:
+    return {
+        "cell": str(config.model.cell),
+        "parameters": {
+            "tables": sum(table.size for table in recommender.tables.values()),
+            "network": sum(leaf.size for leaf in jax.tree.leaves(recommender.network)),
+        },
+    }
+
+
+def cache() -> Path:
+    """Where prepared data and compiled programs are kept between runs: safe to delete at any time."""
+    return Path(
+        os.environ.get("JAXREC_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxrec"
+    )
+
+
+def remember_compilations() -> None:
+    """Keep compiled programs between processes: a second start takes a third of the time."""
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ or jax.config.jax_compilation_cache_dir:
+        return
+    jax.config.update("jax_compilation_cache_dir", str(cache() / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)

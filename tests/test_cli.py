@@ -1,0 +1,303 @@
+"""The command line: help, mistakes in one sentence, configuration with origins, and what each verb hands on."""
+
+import io
+import json
+import subprocess
+import sys
+import types
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from jaxrec.cli import VERBS, main
+from jaxrec.config import Call, keys
+from jaxrec.runs.options import Config
+
+DEMO = ["--demo.users", "100", "--demo.items", "240"]
+
+
+def test_overview_shows_an_example_of_every_verb(capsys: pytest.CaptureFixture[str]):
+    assert main(["--help"]) == 0
+    printed = capsys.readouterr().out
+    for verb in VERBS:
+        assert f"\n  {verb} " in printed
+        assert f"\n             jaxrec {verb} " in printed
+    assert max(map(len, printed.splitlines())) <= 80
+    assert main([]) == 0
+    assert capsys.readouterr().out == printed
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_fits_eighty_columns(verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit) as ended:
+        main([verb, "--help"])
+    printed = capsys.readouterr().out
+    assert ended.value.code == 0
+    assert max(map(len, printed.splitlines())) <= 80
+    assert "--json" in printed
+
+
+def test_help_of_train_has_every_option(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    words = set(capsys.readouterr().out.replace(",", " ").split())
+    assert not {"--" + key.replace("_", "-") for key in keys(Config)} - words
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [["--help"], ["--version"], *(["list", what] for what in ("cells", "data", "losses", "metrics", "backends")),
+     ["prepare", *DEMO, "--out", "prepared"], ["train", "--print-config"]],
+    ids=" ".join,
+)  # fmt: skip
+def test_these_never_import_jax(argv: list[str], tmp_path: Path):
+    code = (
+        "import sys, jaxrec; assert 'jaxrec.config' not in sys.modules\n"
+        "from jaxrec.cli import main\n"
+        f"assert main({argv!r}) == 0\n"
+        "heavy = {'jax', 'jaxlib', 'flax', 'optax', 'orbax', 'tensorflow_datasets', 'torch'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+@pytest.mark.parametrize(
+    ("argv", "sentence"),
+    [
+        (["trian"], "'trian' is not a verb; did you mean 'train'?"),
+        (["train", "--modl.cell", "gru"], "'--modl.cell' is not an option; did you mean '--model.cell'?"),
+        (["train", "--optimizer.wieght-decay=0"], "did you mean '--optimizer.weight-decay'?"),
+        (["train", "--config", "nowhere.toml"], "nowhere.toml: cannot be read"),
+        (["recommend", "--run", "r", "--history", "1", "--histories", "f"], "keep one"),
+        (["prepare", "--data", "nowhere.csv", "--out", "o"], "nowhere.csv does not exist"),
+    ],
+)
+def test_a_mistake_is_one_sentence(
+    argv: list[str], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("JAXREC_TRACEBACK", raising=False)
+    assert main(argv) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("jaxrec: ")
+    assert sentence in printed.err
+    assert printed.err.count("\n") == 1
+    monkeypatch.setenv("JAXREC_TRACEBACK", "1")
+    with pytest.raises(ValueError, match=r".+"):
+        main(argv)
+
+
+@pytest.mark.parametrize(
+    ("argv", "part"),
+    [
+        (["train", "--model.cell", "gru("], "found the end"),
+        (["train", "--model.width", "0"], "width = 0 is out of range"),
+        (["train", "--model.width", "wide"], "--model.width"),
+        (["train", "--split", "tme"], "'leave-one-out'"),
+        (["train", "--epochs"], "--epochs"),
+        (["list"], "{cells,data,losses,metrics,backends}"),
+        (["evaluate"], "--run"),
+    ],
+)
+def test_a_wrong_value_names_its_option(
+    argv: list[str], part: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as ended:
+        main(argv)
+    printed = capsys.readouterr()
+    assert ended.value.code == 2
+    assert part in printed.err
+    assert "Traceback" not in printed.err
+
+
+def test_config_shows_where_each_value_came_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    file = tmp_path / "study.toml"
+    file.write_text('epochs = 3\n[model]\nwidth = 32\ncell = "lstm(hidden=8)"\nbias = false\n[optimizer]\nlr = 1\n')
+    flags = [
+        "--model.cell",
+        "gru(hidden=16)",
+        "--model.no-tied",
+        "--optimizer.weight_decay=0.1",
+        "--eval.metrics",
+        "hr@5",
+        "mrr",
+    ]
+    assert main(["train", "--config", str(file), *flags, "--print-config", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert list(shown) == keys(Config)
+    expected = {
+        "epochs": (3, "study.toml"), "model.width": (32, "study.toml"), "model.bias": (False, "study.toml"),
+        "optimizer.lr": (1.0, "study.toml"), "model.cell": ("gru(hidden=16)", "flag"), "model.tied": (False, "flag"),
+        "optimizer.weight_decay": (0.1, "flag"), "eval.metrics": (["hr@5", "mrr"], "flag"),
+    }  # fmt: skip
+    changed = {key: (entry["value"], entry["origin"]) for key, entry in shown.items() if entry["origin"] != "default"}
+    assert changed == expected
+
+
+def test_config_table_reads_well(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["train", "--print-config", "--seed", "7", "--max-seconds", "none"]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["seed", "7", "flag"] in rows
+    assert ["k_core", "0", "default"] in rows
+    assert ["model.tied", "true", "default"] in rows
+    assert ["max_seconds", "none", "flag"] in rows
+
+
+class Stopped(Exception):
+    pass
+
+
+RESULT = {"run": "runs/a", "test": {"masked": {"hr@10": 0.25}}}
+
+
+def fake(monkeypatch: pytest.MonkeyPatch, name: str, **members: Any) -> None:
+    module = types.ModuleType(name)
+    module.__dict__.update(members)
+    monkeypatch.setitem(sys.modules, name, module)
+
+
+def test_train_hands_on_the_configuration(monkeypatch: pytest.MonkeyPatch):
+    calls: list[dict[str, Any]] = []
+    printed: list[tuple[dict[str, Any], bool, str]] = []
+
+    def train(config: Config, **rest: Any) -> dict[str, Any]:
+        calls.append({"config": config, **rest})
+        return RESULT
+
+    def print_result(result: dict[str, Any], *, as_json: bool, run: str) -> None:
+        printed.append((result, as_json, run))
+
+    fake(monkeypatch, "jaxrec.runs.run", train=train, Stopped=Stopped)
+    fake(monkeypatch, "jaxrec.reports.results", print_result=print_result)
+    assert main(["train", "--model.width", "8", "--run", "runs/a"]) == 0
+    [call] = calls
+    assert type(call["config"]) is Config
+    assert (call["config"].model.width, call["config"].run) == (8, "runs/a")
+    assert call["explicit"] == ["model.width", "run"]
+    assert call["command"] == ["jaxrec", "train", "--model.width", "8", "--run", "runs/a"]
+    assert printed == [(RESULT, False, "runs/a")]
+    assert main(["train", "--json"]) == 0
+    assert printed[1:] == [(RESULT, True, "runs/a")]
+
+
+def test_a_run_that_was_stopped_asks_to_be_tried_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def train(config: Config, **rest: Any) -> None:
+        raise Stopped("SIGTERM: saved after step 3")
+
+    fake(monkeypatch, "jaxrec.runs.run", train=train, Stopped=Stopped)
+    assert main(["train"]) == 75
+    assert capsys.readouterr().err == "jaxrec: SIGTERM: saved after step 3\n"
+
+
+class Model:
+    def __init__(self) -> None:
+        self.asked: list[tuple[Any, ...]] = []
+
+    def unknown(self, history: list[str]) -> list[str]:
+        return [item for item in history if item == "x"]
+
+    def recommend(
+        self, histories: list[list[str]], *, k: int, exclude_seen: bool | None
+    ) -> list[list[tuple[int, float]]]:
+        self.asked.append((histories, k, exclude_seen))
+        return [[(7, 0.5), (8, 0.25)][:k] for _ in histories]
+
+
+@pytest.mark.parametrize(
+    ("flags", "typed", "histories", "exclude_seen"),
+    [
+        (["--history", "1, 2,3"], "", [["1", "2", "3"]], None),
+        (["--history", "1 2", "--exclude-seen"], "", [["1", "2"]], True),
+        (["--history", "", "--no-exclude-seen"], "", [[]], False),
+        (["--histories", "h.txt"], "", [["a", "b"], [], ["c"]], None),
+        ([], "4,5\r\n6\n", [["4", "5"], ["6"]], None),
+    ],
+)
+def test_recommend_reads_histories(
+    flags: list[str], typed: str, histories: list[list[str]], exclude_seen: bool | None,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+):  # fmt: skip
+    model = Model()
+    fake(monkeypatch, "jaxrec.serving", load=lambda path, allow_code: model)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "stdin", io.StringIO(typed, newline=""))
+    Path("h.txt").write_text("a\tb\n\nc\n")
+    assert main(["recommend", "--run", "r", "--k", "1", "--json", *flags]) == 0
+    assert model.asked == [(histories, 1, exclude_seen)]
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert lines == [{"history": history, "items": [7], "scores": [0.5]} for history in histories]
+
+
+def test_recommend_names_unknown_items_and_prints_a_table(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    fake(monkeypatch, "jaxrec.serving", load=lambda path, allow_code: Model())
+    assert main(["recommend", "--run", "r", "--history", "1,x"]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == "note: the model does not know 'x'\n"
+    assert ["2", "8", "0.2500"] in [line.split() for line in printed.out.splitlines()]
+
+
+class Law(NamedTuple):
+    name: str
+    passed: bool
+    largest: float
+    tolerance: float
+    sentence: str
+
+
+@pytest.mark.parametrize(("passed", "status", "word"), [(True, 0, "kept"), (False, 1, "BROKEN")])
+def test_check_ends_with_one_when_a_law_is_broken(
+    passed: bool, status: int, word: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    asked: list[Call] = []
+
+    def check(call: Call) -> list[Law]:
+        asked.append(call)
+        return [Law("jit", True, 0.0, 1e-5, "same"), Law("resets", passed, 0.1, 1e-5, "forgets")]
+
+    fake(monkeypatch, "jaxrec.recurrence.laws", check=check)
+    assert main(["check", "my_cell.py:MyCell(hidden=64)"]) == status
+    assert asked == [Call("MyCell", options={"hidden": 64}, file="my_cell.py")]
+    assert word in capsys.readouterr().out
+    assert main(["check", "gru", "--json"]) == status
+    assert json.loads(capsys.readouterr().out)[1]["passed"] is passed
+
+
+def test_prepare_writes_what_can_be_loaded(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    from jaxrec.data.prepared import load
+
+    assert main(["prepare", *DEMO, "--out", str(tmp_path / "p"), "--json"]) == 0
+    card = json.loads(capsys.readouterr().out)
+    assert load(tmp_path / "p").card["fingerprint"] == card["fingerprint"]
+
+
+@pytest.mark.long
+def test_from_nothing_to_a_recommendation(tmp_path: Path):
+    def jaxrec(*words: str, typed: str = "") -> str:
+        command = [sys.executable, "-m", "jaxrec", *words]
+        done = subprocess.run(
+            command, cwd=tmp_path, input=typed, capture_output=True, text=True, timeout=300, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    result = json.loads(jaxrec("train", *DEMO, "--model.width", "8", "--epochs", "1", "--run", "runs/a", "--json"))
+    again = json.loads(jaxrec("evaluate", "--run", "runs/a", "--json"))
+    assert again["test"] == result["test"]
+    lines = jaxrec("recommend", "--run", "runs/a", "--k", "3", "--exclude-seen", "--json", typed="g0-i000 g1-i001\n")
+    best = json.loads(lines)
+    assert len(best["items"]) == 3
+    assert not {"g0-i000", "g1-i001"} & set(best["items"])

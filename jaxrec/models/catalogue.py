@@ -106,16 +106,14 @@ def counts(
         found = compare(scores, part.first)
         shown = scores if rivals is None else hide(scores, part.first, rivals)
         masked = found if rivals is None else compare(shown, part.first)
-        best = (
-            total[4]
-            if k == 0
-            else merge(total[4], scores if seen is None else hide(scores, part.first, seen), part.first)
-        )
+        best = total[4]
+        if k:
+            best = merge(best, scores if seen is None else hide(scores, part.first, seen), part.first)
         return (*(a + b for a, b in zip(total[:4], (*found, *masked), strict=True)), best), None
 
     zero = jnp.zeros(hidden.shape[0], jnp.int32)
-    (*totals, best), _ = jax.lax.scan(add, (zero, zero, zero, zero, empty(hidden, k)), catalogue)
-    return Counts(*totals, top=None if k == 0 else best[1])
+    found, _ = jax.lax.scan(add, (zero, zero, zero, zero, empty(hidden, k)), catalogue)
+    return Counts(*found[:4], found[4][1] if k else None)
 
 
 def top_k(

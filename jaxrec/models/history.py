@@ -63,7 +63,7 @@ def chunks(model: Recommender, histories: Sequence[History], rows: int) -> Itera
 def assemble(histories: Sequence[History], begin: int, time: int, rows: int, *, user: bool) -> Batch:
     """Positions ``begin`` to ``begin + time`` of every history as one padded batch."""
 
-    def stack(field: Callable[[History], np.ndarray | None], dtype: Any) -> Array | None:
+    def stack(field: Callable[[History], Any], dtype: Any) -> Any:
         if field(histories[0]) is None:
             return None
         out = np.zeros((rows, time), dtype)

@@ -56,7 +56,9 @@ class Block(nnx.Module):
         self.feedforward = FeedForward(width, feedforward, rngs=rngs) if feedforward else None
         self.feedforward_norm = nnx.LayerNorm(width, rngs=rngs) if norm and feedforward else None
 
-    def __call__(self, events: Event, state: Any, reset: Array | None, rate: Any, keys: Array | None, backend: Any):
+    def __call__(
+        self, events: Event, state: Any, reset: Array | None, rate: Any, keys: Array | None, backend: Any
+    ) -> tuple[Any, Array]:
         """``events.x (batch, time, width)`` -> ``(last state, (batch, time, width))``."""
         x = events.x
         inner = x if self.norm is None else self.norm(x)
@@ -88,7 +90,7 @@ class Network(nnx.Module):
 
     def __call__(
         self, events: Event, state: Any = None, reset: Array | None = None, rate: Any = 0.0, keys: Array | None = None
-    ):
+    ) -> tuple[tuple[Any, ...], Array]:
         """Run every block; ``state`` is a tuple with one entry a block (None starts afresh); ``keys (batch,)`` turn
         dropout on.
         """

@@ -50,7 +50,9 @@ def model(options: Model, offer: Offer, *, seed: int, allow_code: bool = True) -
 
 def loss(call: Call) -> Any:
     """The loss that ``call`` names, with its options checked."""
-    choices = {name: kind for name, kind in vars(jaxrec.losses).items() if dataclasses.is_dataclass(kind)}
+    choices: dict[str, Any] = {
+        name: kind for name, kind in vars(jaxrec.losses).items() if dataclasses.is_dataclass(kind)
+    }
     squashed = {squash(name): kind for name, kind in choices.items()}
     if squash(call.name) not in squashed or call.file is not None:
         known = ", ".join(sorted(choices))
@@ -62,6 +64,8 @@ def loss(call: Call) -> Any:
             raise Mistake(
                 f"{kind.__name__} has no option {name!r} (it has {', '.join(accepted)}){did_you_mean(name, accepted)}"
             )
+        if not isinstance(call.options[name], int | float):
+            raise Mistake(f"{call}: {name} = {call.options[name]!r} is not a number; write it as in {name}=0.1")
     if call.arguments:
         raise Mistake(f"{call}: name the options of {kind.__name__}, as in {call.name}({next(iter(accepted))}=...)")
     return kind(**call.options)

@@ -53,7 +53,7 @@ def save(directory: str | Path, model: Recommender, prepared: Prepared, config: 
         "schema": SCHEMA, "config": to_dict(config), "card": prepared.card, "offer": offer._asdict(),
         "candidates": prepared.candidates, "known": prepared.known, "code": copy_code(config.model.cell, temporary),
     }  # fmt: skip
-    np.savez(temporary / "weights.npz", **leaves(model))
+    np.savez(temporary / "weights.npz", allow_pickle=False, **leaves(model))
     np.save(temporary / "popularity.npy", np.asarray(prepared.popularity))
     for name in ("item_ids", "user_ids"):
         vocabulary = getattr(prepared, name)

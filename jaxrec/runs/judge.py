@@ -1,5 +1,6 @@
 """Judging: a model, the counting baselines and, on built-in data, the generator's own ceiling on the same targets."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ from jaxrec.models.counting import Markov, Popularity
 from jaxrec.models.recommender import Recommender
 from jaxrec.runs.options import Config
 
-BASELINES = {
+BASELINES: dict[str, Callable[[], Any]] = {
     "popularity": Popularity,
     "markov": lambda: Markov((1.0,)),
     "markov3": lambda: Markov((1.0, 0.5, 0.25)),

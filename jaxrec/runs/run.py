@@ -165,7 +165,7 @@ def cache() -> Path:
 
 def remember_compilations() -> None:
     """Keep compiled programs between processes: a second start takes a third of the time."""
-    if "JAX_COMPILATION_CACHE_DIR" in os.environ or jax.config.jax_compilation_cache_dir:
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ or getattr(jax.config, "jax_compilation_cache_dir"):  # noqa: B009 (jax does not declare it)
         return
     jax.config.update("jax_compilation_cache_dir", str(cache() / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)

@@ -1,6 +1,7 @@
 """Training data on the device: flat arrays once, and index plans that turn into batches inside the compiled step."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
@@ -26,12 +27,15 @@ class Source(NamedTuple):
         mask = index >= 0
         here, after = jnp.maximum(index, 0), jnp.maximum(index, 0) + 1
 
-        def take(values: Array | None, where: Array) -> Array | None:
-            return None if values is None else jnp.where(mask, values[where], jnp.zeros((), values.dtype))
+        def take(values: Array, where: Array) -> Array:
+            return jnp.where(mask, values[where], jnp.zeros((), values.dtype))
+
+        def maybe(values: Array | None) -> Array | None:
+            return None if values is None else take(values, here)
 
         return Batch(
             item=take(self.items, here), target=take(self.items, after), mask=mask, reset=reset,
-            gap=take(self.gaps, here), start=take(self.starts, here), user=take(self.owners, here),
+            gap=maybe(self.gaps), start=maybe(self.starts), user=maybe(self.owners),
         )  # fmt: skip
 
 
@@ -48,13 +52,14 @@ def load(prepared: Prepared, *, user: bool) -> Source:
     )
 
 
-class Slab(NamedTuple):
+@dataclass(frozen=True)
+class Slab:
     """Up to ``steps`` batches as index plans ``(steps, batch, time)``: the first ``count`` are real, the last is the
     epoch's ``end``th.
     """
 
-    index: Array
-    reset: Array
+    index: np.ndarray
+    reset: np.ndarray
     count: int
     end: int
 

@@ -71,7 +71,10 @@ class DenseUpdate:
     def init(self, tables: dict[str, Array], optimiser: Optimiser, hyper: Hyper) -> Any:
         return optimiser.transform(hyper, 0).init(tables)
 
-    def __call__(self, tables, state, rows, grads, transform):
+    def __call__(
+        self, tables: dict[str, Array], state: Any, rows: dict[str, Rows], grads: dict[str, Array],
+        transform: optax.GradientTransformation,
+    ) -> tuple[dict[str, Array], Any]:  # fmt: skip
         dense = {name: scatter(table, rows[name].ids, grads[name]) for name, table in tables.items()}
         updates, state = transform.update(dense, state, tables)
         return optax.apply_updates(tables, updates), state
@@ -86,7 +89,7 @@ class Step:
     gradient is not finite leaves the parameters as they were and says so in ``metrics.finite``.
     """
 
-    loss: Loss
+    loss: Any  # a Loss: a frozen dataclass, which a protocol cannot say
     optimiser: Optimiser = field(default_factory=Optimiser)
     table_update: TableUpdate = field(default_factory=DenseUpdate)
     microbatches: int = 1
@@ -140,11 +143,11 @@ class Step:
             zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
             add = lambda sums, part: (jax.tree.map(jnp.add, sums, jax.value_and_grad(total)(params, part)), None)  # noqa: E731
             (loss, grads), _ = jax.lax.scan(add, zero, parts)
-        return loss, jnp.sum(batch.mask), rows, grads
+        return loss, jnp.sum(given(batch.mask)), rows, grads
 
     def touched(self, tables: dict[str, Array], batch: Batch) -> dict[str, Array | None]:
         """Row numbers of each table that this batch reads, None for all of them."""
-        scored = self.loss.touched(batch.target.reshape(-1))
+        scored = self.loss.touched(given(batch.target).reshape(-1))
         inputs = batch.item.reshape(-1)
         if "output" in tables:
             touched = {"item": inputs, "output": scored, "bias": scored}
@@ -161,9 +164,15 @@ class Step:
         loss = dataclasses.replace(self.loss, **{name: hyper[name] for name in traced(self.loss)})
         scored = rows["output"] if "output" in rows else rows["item"]
         bias = rows["bias"].values if "bias" in rows else None
-        weight = batch.mask.reshape(-1).astype(hidden.dtype)
+        weight = given(batch.mask).reshape(-1).astype(hidden.dtype)
         flat = hidden.reshape(-1, hidden.shape[-1])
-        return loss(flat, output_rows(rows), bias, scored.locate(batch.target.reshape(-1)), weight)
+        return loss(flat, output_rows(rows), bias, scored.locate(given(batch.target).reshape(-1)), weight)
+
+
+def given(leaf: Array | None) -> Array:
+    if leaf is None:
+        raise ValueError("a batch without target and mask cannot be trained on; give both, each (batch, time)")
+    return leaf
 
 
 def traced(loss: Any) -> list[str]:

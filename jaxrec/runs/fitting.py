@@ -69,6 +69,7 @@ class Fitting:
         # read here, not when first needed: what nobody has read by the first step is reported as ignored
         self.every, self.patience = config.eval.every, config.stop.patience
         self.users, self.limit, self.interval = config.eval.users, config.max_seconds, config.checkpoint_seconds
+        self.tensorboard = config.tensorboard
         self.checkpoints = Checkpoints(directory / "checkpoints", say=say)
         self.progress = Progress()
         self.signal = StopSignal()
@@ -128,7 +129,7 @@ class Fitting:
             JsonLines(self.directory / "metrics.jsonl", step),
             console(self.steps, self.config.epochs, step),
         ]
-        if self.config.tensorboard:
+        if self.tensorboard:
             found.append(TensorBoard(self.directory / "tensorboard", step))
         return found
 

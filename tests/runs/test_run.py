@@ -1,0 +1,231 @@
+"""A whole run: the result says what was measured, and no interruption changes a bit of it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxrec.config import Mistake
+from jaxrec.data.demo import Demo
+from jaxrec.metrics import evaluate as measure
+from jaxrec.runs import fitting
+from jaxrec.runs.options import Batch, Config, Evaluation, Model, Optimizer, Stopping
+from jaxrec.runs.run import Stopped, evaluate, train
+
+DEMO = Demo(users=60, items=60, events=10, genres=4, lag=2)
+TINY = Config(
+    demo=DEMO, model=Model(width=8, dropout=0.3), batch=Batch(size=4, length=10), epochs=3,
+    optimizer=Optimizer(schedule="cosine", warmup=3), eval=Evaluation(metrics=("hr@5", "ndcg@10")),
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("JAXREC_CACHE", str(tmp_path / "cache"))
+
+
+def go(run, config=TINY, **changes):
+    said: list[str] = []
+    return train(replace(config, run=str(run), **changes), say=said.append), said
+
+
+def timeless(value):
+    """Without wall times and places."""
+    if isinstance(value, dict):
+        return {name: timeless(inner) for name, inner in value.items() if name not in ("seconds", "run")}
+    return value
+
+
+def records(run):
+    return [timeless(json.loads(line)) for line in (Path(run) / "metrics.jsonl").read_text().splitlines()]
+
+
+def arrays(run):
+    with np.load(Path(run) / "bundle" / "weights.npz") as file:
+        return dict(file)
+
+
+def same(a, b, result_a, result_b):
+    assert timeless(result_a) == timeless(result_b)
+    assert records(a) == records(b)
+    left, right = arrays(a), arrays(b)
+    assert left.keys() == right.keys()
+    for name, value in left.items():
+        np.testing.assert_array_equal(value, right[name], err_msg=name)
+
+
+def test_the_result_says_what_the_ranks_say_and_the_same_run_gives_the_same_bits(tmp_path):
+    result, _ = go(tmp_path / "a")
+    again, _ = go(tmp_path / "b")
+    same(tmp_path / "a", tmp_path / "b", result, again)
+    with np.load(tmp_path / "a" / "ranks.npz", allow_pickle=False) as ranks:
+        assert len(ranks["target"]) == result["protocol"]["counts"]["test_targets"]
+        masked = measure(("hr@5", "ndcg@10"), ranks["greater_masked"], ranks["equal_masked"])
+        unmasked = measure(("hr@5", "ndcg@10"), ranks["greater"], ranks["equal"])
+    assert {name: result["test"]["masked"][name] for name in masked} == masked
+    assert result["test"]["unmasked"] == unmasked
+    assert set(result["baselines"]) == {"popularity", "markov", "markov3"}
+    assert result["ceiling"]["masked"]["ndcg@10"] > result["baselines"]["popularity"]["masked"]["ndcg@10"]
+    assert result["run_id"].endswith("-s0")
+    assert json.loads((tmp_path / "a" / "result.json").read_text()) == result
+    for name in ("config.json", "command.txt", "machine.json", "metrics.jsonl", "checkpoints", "bundle"):
+        assert (tmp_path / "a" / name).exists(), name
+
+
+def test_another_seed_is_another_run_of_the_same_configuration(tmp_path):
+    first, _ = go(tmp_path / "a", epochs=1)
+    second, _ = go(tmp_path / "b", epochs=1, seed=1)
+    assert first["run_id"].split("-")[0] == second["run_id"].split("-")[0]
+    assert first["test"] != second["test"]
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("moment", ["first step", "mid epoch", "before best", "after best", "while testing"])
+def test_a_run_killed_at_any_moment_goes_on_to_the_same_bits(tmp_path, moment, monkeypatch):
+    whole, _ = go(tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        plant(patch, moment)
+        with pytest.raises(Killed):
+            go(tmp_path / "cut", checkpoint_seconds=0.0)
+    assert not (tmp_path / "cut" / "result.json").exists()
+    resumed, said = go(tmp_path / "cut")
+    assert any(line.startswith("resuming") for line in said) == (moment != "first step")
+    same(tmp_path / "whole", tmp_path / "cut", whole, resumed)
+
+
+def plant(patch, moment):
+    """Make the training die at a named point, as a kill would: nothing after it is written."""
+
+    def die(*args, **named):
+        raise Killed
+
+    if moment in ("first step", "mid epoch"):
+        at, pause = {"first step": 1, "mid epoch": 20}[moment], fitting.Fitting.pause
+
+        def dies_at(self, state, clock):
+            if clock.step >= at:
+                raise Killed
+            return pause(self, state, clock)
+
+        patch.setattr(fitting.Fitting, "pause", dies_at)
+        patch.setattr(fitting.Loop, "adapt", lambda self, count, seconds: None)  # one step a dispatch
+    elif moment == "before best":
+        patch.setattr(fitting.Checkpoints, "save_best", die)
+    elif moment == "after best":
+        save = fitting.Checkpoints.save_best
+        patch.setattr(fitting.Checkpoints, "save_best", lambda *args: (save(*args), die()))
+    else:
+        patch.setattr(fitting.Fitting, "chosen", die)
+
+
+COMMAND = [
+    "--demo.users", "60", "--demo.items", "60", "--demo.events", "10", "--demo.genres", "4", "--demo.lag", "2",
+    "--model.width", "8", "--batch.size", "4", "--batch.length", "10", "--epochs", "400", "--stop.patience", "0",
+]  # fmt: skip
+
+
+def test_sigterm_saves_exits_75_and_the_same_command_goes_on(tmp_path):
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "jaxrec", "train", "--run", str(run), *COMMAND]
+    process = subprocess.Popen(command, env=os.environ, stderr=subprocess.PIPE, text=True)
+    deadline = time.time() + 240
+    while time.time() < deadline and not (run / "metrics.jsonl").exists():
+        time.sleep(0.2)
+    time.sleep(1)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 75, said
+    assert "the same command goes on" in said
+    before = records(run)
+    limited = [*command, "--max-seconds", "0.5"]
+    again = subprocess.run(limited, check=False, env=os.environ, capture_output=True, text=True, timeout=240)
+    assert again.returncode == 0, again.stderr
+    assert "resuming" in again.stderr
+    result = json.loads((run / "result.json").read_text())
+    assert result["stopped"] == "max_seconds"
+    assert not result["complete"]
+    assert records(run)[: len(before)] == before
+
+
+def test_a_time_limit_judges_what_there_is_and_more_time_ends_the_same_run(tmp_path):
+    whole, _ = go(tmp_path / "whole")
+    short, _ = go(tmp_path / "cut", max_seconds=0.0)
+    assert short["stopped"] == "max_seconds"
+    assert not short["complete"]
+    assert short["test"]["masked"]["hr@5"] >= 0
+    finished, _ = go(tmp_path / "cut")
+    same(tmp_path / "whole", tmp_path / "cut", whole, finished)
+    cached, said = go(tmp_path / "cut")
+    assert cached == finished
+    assert "complete" in said[-1]
+
+
+def test_evaluate_repeats_the_judgement_from_the_bundle_alone(tmp_path):
+    result, _ = go(tmp_path / "a", epochs=1)
+    again = evaluate(str(tmp_path / "a"), say=lambda sentence: None)
+    assert again["test"] == result["test"]
+    with pytest.raises(Mistake, match="no finished run"):
+        evaluate(str(tmp_path / "nowhere"))
+
+
+def test_another_configuration_in_an_old_folder_is_refused_with_the_difference(tmp_path):
+    go(tmp_path / "a", epochs=1)
+    with pytest.raises(Mistake, match=r"model\.width: 8 -> 4"):
+        go(tmp_path / "a", epochs=1, model=Model(width=4, dropout=0.3))
+    fresh, _ = go(tmp_path / "a", epochs=1, model=Model(width=4, dropout=0.3), fresh=True)
+    assert fresh["complete"]
+
+
+def test_patience_stops_and_the_best_epoch_is_the_one_that_is_tested(tmp_path):
+    config = replace(TINY, optimizer=Optimizer(lr=0.5), stop=Stopping(patience=1), epochs=30)
+    result, _ = go(tmp_path / "a", config)
+    assert result["stopped"] == "patience"
+    assert result["complete"]
+    valid = [row["valid"]["ndcg@10"] for row in records(tmp_path / "a") if "valid" in row]
+    assert result["valid"]["epoch"] == int(np.argmax(valid)) + 1 == result["epochs"] - 1
+    assert result["valid"]["masked"]["ndcg@10"] == max(valid)
+
+
+def test_what_nothing_reads_is_reported(tmp_path):
+    said: list[str] = []
+    config = replace(TINY, run=str(tmp_path / "a"), epochs=1, optimizer=Optimizer(name="adam", weight_decay=0.1))
+    explicit = ["optimizer.name", "optimizer.weight_decay", "model.width", "stop.patience", "eval.every", "tensorboard"]
+    result = train(config, explicit=explicit, say=said.append)
+    assert result["ignored"] == ["optimizer.weight_decay"]
+    assert "note: optimizer.weight_decay was set, but nothing in this configuration reads it" in said
+
+
+def test_a_number_that_breaks_stops_the_run_naming_step_rows_and_array(tmp_path):
+    with pytest.raises(Mistake, match=r"step \d+ is not finite: the first bad array is .*, with rows of user"):
+        go(tmp_path / "a", replace(TINY, optimizer=Optimizer(lr=1e30, clip=0.0), epochs=9))
+
+
+def test_a_cell_that_wants_what_the_data_lacks_is_refused_in_one_sentence(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from jaxrec.cells import GRU\n\n\nclass Weather(GRU):\n    wants = ('x', 'context')\n", encoding="utf-8"
+    )
+    with pytest.raises(Mistake, match="Weather wants 'context'"):
+        go(tmp_path / "a", model=Model(width=8, cell=f"{file}:Weather"))
+
+
+def test_signals_are_exceptions_for_python(tmp_path, monkeypatch):
+    pause = fitting.Fitting.pause
+
+    def interrupted(self, state, clock):
+        self.signal.requested = "SIGTERM"
+        return pause(self, state, clock)
+
+    monkeypatch.setattr(fitting.Fitting, "pause", interrupted)
+    with pytest.raises(Stopped, match="SIGTERM: saved after step"):
+        go(tmp_path / "a")

@@ -26,8 +26,8 @@ class Scan:
     """One step after the other, batch inside: works for every cell.
 
     ``hoist`` projects all events before the loop: one large product for an accelerator, but memory traffic on a CPU,
-    where it costs 9 % at (64, 50, 128); None chooses by platform. ``unroll`` steps per turn of the loop never pays on
-    a CPU.
+    where a training pass at (64, 50, 128) gets 5 % (GRU) to 50 % (LSTM) slower; None hoists except on a CPU. ``unroll``
+    steps per turn of the loop never pay on a CPU.
     """
 
     hoist: bool | None = None

@@ -1,0 +1,106 @@
+"""Write the tables of README.md from the rows in experiments/results: `python scripts/tables.py`; --check compares.
+
+A table stands between `<!-- table: NAME -->` and `<!-- end -->`. Numbers are never typed.
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "experiments" / "results"
+Row = dict[str, Any]
+
+
+def rows(name: str) -> list[Row]:
+    """Every row of an experiment, oldest first."""
+    path = RESULTS / f"{name}.jsonl"
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def markdown(columns: list[str], lines: list[list[str]]) -> str:
+    rule = ["---"] + ["---:"] * (len(columns) - 1)
+    return "\n".join("| " + " | ".join(line) + " |" for line in [columns, rule, *lines])
+
+
+def accuracy() -> str:
+    """Data sets: the model over its seeds, beside the best counter and the ceiling."""
+    groups: dict[str, list[Row]] = defaultdict(list)
+    for row in rows("accuracy"):
+        groups[row["setting"]].append(row)
+    lines = []
+    for name, found in groups.items():
+        reading = found[0]["headline"]
+        names = [metric for metric in found[0]["test"][reading] if not metric.startswith(("coverage", "popularity"))][
+            :2
+        ]
+        for metric in names:
+            values = [row["test"][reading][metric] for row in found]
+            floor, counter = max((base[reading][metric], which) for which, base in found[0]["baselines"].items())
+            lines.append([name, protocol(found[0]), metric, spread(values), f"{floor:.4f} ({counter})", minutes(found)])
+    return markdown(["data", "protocol", "metric", "GRU, test", "best counter", "CPU-minutes a seed"], lines)
+
+
+def protocol(row: Row) -> str:
+    card = row["protocol"]
+    masked = "seen masked" if row["headline"] == "masked" else "nothing masked"
+    return f"{card['split']['name']}, {masked}, {card['counts']['test_targets']:,} targets"
+
+
+def spread(values: list[float]) -> str:
+    """The value of one seed; mean and 95 % interval of the mean (Student's t) over several."""
+    if len(values) == 1:
+        return f"**{values[0]:.4f}**"
+    student = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78}[len(values)]
+    half = student * np.std(values, ddof=1) / np.sqrt(len(values))
+    return f"**{np.mean(values):.4f}** ± {half:.4f} ({len(values)} seeds)"
+
+
+def minutes(found: list[Row]) -> str:
+    return f"{np.mean([row['seconds']['train'] for row in found]) / 60:.1f}"
+
+
+def throughput() -> str:
+    """The newest row of each model."""
+    newest = {row["model"]: row for row in rows("throughput")}
+    lines = []
+    for name, row in newest.items():
+        speed = row["events_per_cpu_second"]
+        span = f"{row['ratio']:.2f} ({row['ratio_low']:.2f} to {row['ratio_high']:.2f})"
+        lines.append([name, f"{speed['jaxrec']:,.0f}", f"{speed['torch']:,.0f}", span])
+    return markdown(["model", "jaxrec, events per CPU-second", "PyTorch, same run", "jaxrec / PyTorch"], lines)
+
+
+TABLES = {"accuracy": accuracy, "throughput": throughput}
+
+
+def written(text: str) -> str:
+    """The text with every table made anew."""
+
+    def table(match: re.Match[str]) -> str:
+        return f"<!-- table: {match[1]} -->\n{TABLES[match[1]]()}\n<!-- end -->"
+
+    return re.sub(r"<!-- table: (\w+) -->.*?<!-- end -->", table, text, flags=re.DOTALL)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="exit with 1 when README.md is not what the rows say")
+    options = parser.parse_args()
+    readme = ROOT / "README.md"
+    before = readme.read_text(encoding="utf-8")
+    after = written(before)
+    if options.check:
+        return int(before != after)
+    readme.write_text(after, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

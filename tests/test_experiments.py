@@ -1,0 +1,67 @@
+"""Scripts start with their claim, rows carry their circumstances, and README tables are what the rows say."""
+
+import ast
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SCRIPTS = sorted((ROOT / "experiments").glob("*.py"))
+
+
+def module(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_a_script_says_claim_command_time_and_what_to_expect(path):
+    words = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    for word in ("Claim", "Command", "Time", "Expect"):
+        assert f"\n{word} " in words, word
+
+
+def test_every_accuracy_row_can_be_told_from_every_other_and_run_again():
+    rows = module(ROOT / "scripts" / "tables.py").rows("accuracy")
+    assert rows
+    assert len({row["run_id"] for row in rows}) == len(rows)
+    for row in rows:
+        assert row["command"] == f"python experiments/accuracy.py {row['setting']} --seeds {row['seed']}"
+        assert {"config", "machine", "protocol", "seconds", "seed", "test", "valid", "baselines"} <= row.keys()
+
+
+def test_the_readme_tables_are_what_the_rows_say():
+    tables = module(ROOT / "scripts" / "tables.py")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert readme.count("<!-- table:") == len(tables.TABLES)
+    assert tables.written(readme) == readme, "run python scripts/tables.py"
+
+
+def test_the_printed_commands_resolve_to_the_same_configuration():
+    from jaxrec.cli import _resolve_train
+    from jaxrec.config import resolve, to_dict
+    from jaxrec.runs.options import Config
+
+    accuracy = module(ROOT / "experiments" / "accuracy.py")
+    for name in accuracy.SETTINGS:
+        chosen = accuracy.flags(name, 1, Path("data"), Path("runs"))
+        resolved, _ = _resolve_train(accuracy.command(chosen)[2:])
+        assert to_dict(resolved.section) == to_dict(resolve(Config, flags=chosen).section)
+
+
+@pytest.mark.long
+def test_the_demo_experiment_adds_one_row_once(tmp_path):
+    code = (
+        "import sys; sys.path.insert(0, 'experiments'); import accuracy, pathlib; "
+        f"accuracy.ROWS = pathlib.Path({str(tmp_path / 'rows.jsonl')!r}); "
+        f"sys.argv = ['accuracy', 'demo', '--runs', {str(tmp_path)!r}]; accuracy.main(); accuracy.main()"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+    (row,) = map(json.loads, (tmp_path / "rows.jsonl").read_text().splitlines())
+    assert row["test"]["masked"]["ndcg@10"] > row["baselines"]["markov3"]["masked"]["ndcg@10"]

@@ -229,3 +229,15 @@ def test_signals_are_exceptions_for_python(tmp_path, monkeypatch):
     monkeypatch.setattr(fitting.Fitting, "pause", interrupted)
     with pytest.raises(Stopped, match="SIGTERM: saved after step"):
         go(tmp_path / "a")
+
+
+@pytest.mark.parametrize("mode", ["jit", "shard_map", "pmap"])
+def test_several_devices_train_the_same_run(tmp_path, mode):
+    alone, _ = go(tmp_path / "alone", epochs=2)
+    go(tmp_path / "many", epochs=2, max_seconds=0.0)
+    many, _ = go(tmp_path / "many", epochs=2, parallel=mode, devices=2)  # begun on one device, gone on with on two
+    assert many["run_id"] == alone["run_id"]
+    losses = [[row["loss"] for row in records(tmp_path / run) if "loss" in row] for run in ("alone", "many")]
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+    with pytest.raises(Mistake, match="cannot be shared evenly by 3 devices"):
+        go(tmp_path / "odd", parallel=mode, devices=3)

@@ -64,6 +64,7 @@ def command(chosen: dict[str, Any]) -> list[str]:
 def row(run: Path, setting: str) -> dict[str, Any]:
     """What a finished run leaves behind: its numbers with their circumstances, without the places of files."""
     result, config = read_json(run / "result.json"), read_json(run / "config.json")
+    config = {name: value for name, value in config.items() if name not in ("data", "test", "valid", "run")}
     kept = (
         "run_id",
         "seed",

@@ -43,6 +43,8 @@ class Preparation(Section):
     """targets that never occur in training: counted as missed, or not evaluated"""
     mask_seen: Literal["auto", "none", "history", "history_except_target"] = "auto"
     """items that cannot be recommended; auto: history for users, none for sessions"""
+    verify: bool = False
+    """compare every byte of prepared data with the hash it was written with; sizes always are"""
     demo: Demo = field(default_factory=Demo)
     """the generator behind data = demo"""
 

@@ -30,7 +30,7 @@ def prepare(options: Preparation, say: Say = print) -> Prepared:
     """
     if ready(options):
         say(f"{options.data}: prepared data, loaded as it is")
-        return load(options.data)
+        return load(options.data, options.verify)
     return build(options, find_sources(options), say)
 
 
@@ -38,14 +38,14 @@ def prepare_cached(options: Preparation, cache: str | Path, say: Say = print) ->
     """`prepare`, kept in a directory under `cache` named by the contents of the files and the options that matter."""
     if ready(options):
         return prepare(options, say)
-    sources = find_sources(options)
+    sources, verify = find_sources(options), options.verify
     hashes = [source.sha256 for source in sources.values()]
     name = data_name(sources)
     identity = {"schema": SCHEMA, "name": name, "files": hashes, **effective(options)}
     directory = Path(cache) / f"{name}-{fingerprint(identity)}"
     if is_prepared(directory):
         say(f"{directory}: prepared before")
-        return load(directory)
+        return load(directory, verify)
     prepared = build(options, sources, say)
     try:
         save(prepared, directory)

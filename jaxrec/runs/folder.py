@@ -53,7 +53,9 @@ class Folder:
 
     def __init__(self, path: Path | str):
         self.path = Path(path)
-        self.identity = self.path / "run.json"  # which run this is; its presence makes the folder a run
+        self.identity = (
+            self.path / "run.json"
+        )  # which run this is, and what its id is the hash of; it makes the folder a run
         self.config = self.path / "config.json"  # the resolved configuration
         self.command = self.path / "command.txt"  # what recreates the run
         self.machine = self.path / "machine.json"
@@ -83,8 +85,7 @@ class Folder:
             resumed = self.identity.exists()
             if resumed:
                 self._compare(run_id, config)
-            write_json(self.identity, {"id": run_id})
-            write_json(self.config, dict(config))
+            write_json(self.identity, {"id": run_id, "of": dict(config)})
         except BaseException:
             self.release()
             raise
@@ -147,11 +148,10 @@ class Folder:
                 path.unlink(missing_ok=True)
 
     def _compare(self, run_id: str, config: Mapping[str, Any]) -> None:
-        found = read_json(self.identity)["id"]
-        if found == run_id:
+        found = read_json(self.identity)
+        if found["id"] == run_id:
             return
-        before = read_json(self.config) if self.config.exists() else {}
-        changes = differences(before, json.loads(json.dumps(dict(config))))
+        changes = differences(found["of"], json.loads(json.dumps(dict(config))))
         what = "; ".join(changes[:5]) + (f"; and {len(changes) - 5} more" if len(changes) > 5 else "")
         raise Mistake(
             f"{self.path} holds another run ({what or 'same configuration, other data'}); "

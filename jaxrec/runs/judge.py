@@ -10,7 +10,6 @@ from jaxrec.evaluation.ranks import Ranks, evaluate
 from jaxrec.evaluation.summary import list_length, summarise
 from jaxrec.models.counting import Markov, Popularity
 from jaxrec.models.recommender import Recommender
-from jaxrec.runs.options import Config
 
 BASELINES: dict[str, Callable[[], Any]] = {
     "popularity": Popularity,
@@ -37,20 +36,20 @@ def model(
     return ranks, summarise(prepared, ranks, metrics)
 
 
-def baselines(prepared: Prepared, config: Config) -> dict[str, Any]:
+def baselines(prepared: Prepared, metrics: tuple[str, ...]) -> dict[str, Any]:
     """Numbers of popularity and of Markov counting (last item; last three with weights 1, 1/2, 1/4) on the test
     targets.
     """
     return {
-        name: summarise(prepared, make().fit(prepared).counts(prepared, "test"), config.eval.metrics)
+        name: summarise(prepared, make().fit(prepared).counts(prepared, "test"), metrics)
         for name, make in BASELINES.items()
     }
 
 
-def ceiling(prepared: Prepared, config: Config) -> dict[str, Any] | None:
+def ceiling(prepared: Prepared, metrics: tuple[str, ...]) -> dict[str, Any] | None:
     """Numbers of the generator's exact predictor where the data came from one, else None."""
-    if config.data != "demo":
+    if "demo" not in prepared.card["source"]:
         return None
     from jaxrec.data.demo import true_counts
 
-    return summarise(prepared, Counts(*true_counts(prepared, "test", options=config.demo)), config.eval.metrics)
+    return summarise(prepared, Counts(*true_counts(prepared, "test")), metrics)

@@ -26,7 +26,7 @@ SCHEMA = 1
 # where things lie, how long and on what they run: none of it decides the result beyond the last bits of a sum over
 # devices
 VOLATILE = (
-    "data", "test", "valid", "run", "seed", "max_seconds", "checkpoint_seconds", "fresh", "tensorboard",
+    "data", "test", "valid", "verify", "run", "seed", "max_seconds", "checkpoint_seconds", "fresh", "tensorboard",
     "parallel", "devices",
 )  # fmt: skip
 Say = Callable[[str], None]
@@ -65,6 +65,7 @@ def train(
             if folder.result.exists() and (done := read_json(folder.result))["complete"]:
                 say(f"{folder.path} holds this run already, complete; --fresh trains it again")
                 return done
+            write_json(folder.config, to_dict(config))
             folder.command.write_text(" ".join(command) + "\n", encoding="utf-8")
             write_json(folder.machine, machine())
             return run(config, prepared, folder, run_id, say, lambda: seen.unread(explicit))
@@ -98,7 +99,8 @@ def run(
         "schema": SCHEMA, "run_id": run_id, "run": str(folder.path),
         "complete": fitting.progress.done, "stopped": fitting.stopped,
         "headline": headline(prepared), "test": test, "valid": valid,
-        "baselines": judge.baselines(prepared, config), "ceiling": judge.ceiling(prepared, config),
+        "baselines": judge.baselines(prepared, config.eval.metrics),
+        "ceiling": judge.ceiling(prepared, config.eval.metrics),
         "protocol": prepared.card, "model": about(recommender, config), "seed": config.seed, "ignored": ignored,
         "warnings": [sentence for sentence in [collapsed(ranks)] if sentence],
         "epochs": fitting.progress.clock.epoch, "steps": fitting.progress.clock.step,
@@ -134,7 +136,10 @@ def evaluate(directory: str, *, allow_code: bool = False, say: Say = print) -> d
         )
     ranks, test = judge.model(bundle.model, prepared, bundle.config.eval.metrics, "test")
     save_ranks(str(folder.ranks), ranks)
-    result = read_json(folder.result) | {"test": test, "baselines": judge.baselines(prepared, bundle.config)}
+    result = read_json(folder.result) | {
+        "test": test,
+        "baselines": judge.baselines(prepared, bundle.config.eval.metrics),
+    }
     write_json(folder.result, result)
     return result
 

@@ -36,13 +36,13 @@ def test_a_new_folder_becomes_the_run_and_the_same_run_resumes(tmp_path):
     path = tmp_path / "runs" / "one"
     with Folder(path) as folder:
         assert folder.claim("id-1", CONFIG) is False
-    assert read_json(path / "config.json") == CONFIG
+    assert read_json(path / "run.json")["of"] == CONFIG
     populate(Folder(path))
     before = everything(path)
     with Folder(path) as folder:
         assert folder.claim("id-1", CONFIG | {"epochs": 9}) is True
     assert everything(path) == before
-    assert read_json(path / "config.json")["epochs"] == 9
+    assert read_json(path / "run.json")["of"]["epochs"] == 9
 
 
 def test_another_run_is_refused_with_what_differs(tmp_path):
@@ -60,7 +60,7 @@ def test_another_run_is_refused_with_what_differs(tmp_path):
     many = {f"k{number}": number for number in range(8)}
     with pytest.raises(Mistake, match="; and 5 more"), Folder(tmp_path) as folder:
         folder.claim("id-2", many)
-    assert read_json(tmp_path / "config.json") == CONFIG
+    assert read_json(tmp_path / "run.json")["of"] == CONFIG
 
 
 def test_fresh_removes_the_files_of_the_run_and_no_others(tmp_path):
@@ -69,9 +69,9 @@ def test_fresh_removes_the_files_of_the_run_and_no_others(tmp_path):
     populate(Folder(tmp_path))
     with Folder(tmp_path) as folder:
         assert folder.claim("id-2", {"epochs": 1}, fresh=True) is False
-    assert everything(tmp_path) == ["config.json", "notes.md", "run.json"]
+    assert everything(tmp_path) == ["notes.md", "run.json"]
     assert (tmp_path / "notes.md").read_text() == "mine"
-    assert read_json(tmp_path / "config.json") == {"epochs": 1}
+    assert read_json(tmp_path / "run.json")["of"] == {"epochs": 1}
 
 
 def test_a_removal_that_was_cut_short_is_finished_not_resumed(tmp_path, monkeypatch):
@@ -89,7 +89,7 @@ def test_a_removal_that_was_cut_short_is_finished_not_resumed(tmp_path, monkeypa
     assert (tmp_path / "checkpoints").exists()
     with Folder(tmp_path) as folder:
         assert folder.claim("id-1", CONFIG) is False
-    assert everything(tmp_path) == ["config.json", "notes.md", "run.json"]
+    assert everything(tmp_path) == ["notes.md", "run.json"]
 
 
 @pytest.mark.parametrize("fresh", [False, True])

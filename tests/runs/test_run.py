@@ -241,3 +241,33 @@ def test_several_devices_train_the_same_run(tmp_path, mode):
     np.testing.assert_allclose(*losses, rtol=1e-5)
     with pytest.raises(Mistake, match="cannot be shared evenly by 3 devices"):
         go(tmp_path / "odd", parallel=mode, devices=3)
+
+
+SLIM = """
+import sys
+for name in ("polars", "rich", "tyro", "tensorflow_datasets", "tensorboardX", "importlib_resources"):
+    sys.modules[name] = None  # importing it now fails
+from jaxrec.runs.__main__ import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_prepared_data_trains_from_a_configuration_alone_without_the_conveniences(tmp_path):
+    from jaxrec.config import to_dict
+    from jaxrec.data.prepare import prepare
+    from jaxrec.data.prepared import save
+
+    save(prepare(TINY, lambda sentence: None), tmp_path / "data")
+    config = to_dict(replace(TINY, data=str(tmp_path / "data"), run=str(tmp_path / "run"), epochs=1))
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    command = [sys.executable, "-c", SLIM, str(tmp_path / "config.json")]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["complete"]
+    assert result["ceiling"]["masked"]["ndcg@10"] > 0, "the card remembers the generator"
+    config["model"]["widht"] = 8
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    wrong = subprocess.run(command, check=False, capture_output=True, text=True, timeout=240)
+    assert wrong.returncode == 2
+    assert "model.width" in wrong.stderr

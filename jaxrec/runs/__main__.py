@@ -1,0 +1,35 @@
+"""`python -m jaxrec.runs CONFIG.json`: one run from a resolved configuration, for schedulers and slim machines.
+
+CONFIG.json is what a run folder holds as `config.json`. Where `data` names prepared data this needs jax, flax, optax,
+orbax, numpy and jaxtyping only: nothing that reads other formats, draws tables or parses a command line.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from jaxrec.config import Mistake, from_dict
+from jaxrec.runs.folder import read_json
+from jaxrec.runs.options import Config
+from jaxrec.runs.run import Stopped, train
+
+
+def main(argv: list[str]) -> int:
+    """The exit status: 0, 2 for a mistake, 75 when a signal stopped the run and the same command goes on."""
+    try:
+        if len(argv) != 1:
+            raise Mistake(f"{len(argv)} arguments were given; give one, the path of a configuration in JSON")
+        config = from_dict(Config, read_json(Path(argv[0])), argv[0])
+        command = ["python", "-m", "jaxrec.runs", *argv]
+        print(json.dumps(train(config, command=command, say=lambda sentence: print(sentence, file=sys.stderr))))
+    except Mistake as mistake:
+        print(f"jaxrec: {mistake}", file=sys.stderr)
+        return 2
+    except Stopped as stopped:
+        print(f"jaxrec: {stopped}", file=sys.stderr)
+        return 75
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -39,6 +39,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "diginetica": BLOCK
     | TOP20
     | {"data": "diginetica/train_sessions.txt.gz", "test": "diginetica/test_sessions.txt.gz", "epochs": 3}
+    | {"held_out": 0.02, "batch.size": 16}
     | {"optimizer.lr": 2e-3, "optimizer.warmup": 100, "eval.users": 3000, "stop.patience": 0},
     "30music": BLOCK
     | TOP20

@@ -16,7 +16,9 @@ class Preparation(Section):
     test: str | None = None
     """file of test events (split given)"""
     valid: str | None = None
-    """file of validation events (split given); without it the last 10 % of the training sequences"""
+    """file of validation events (split given); without it the last training sequences, see held-out"""
+    held_out: Annotated[float, Within(0.0, 1.0, above=True)] = 0.1
+    """share of the training sequences, the last in the file, that validate where no file is given for it"""
     user_column: str | None = None
     """name of the column with the user; guessed from common names when absent"""
     item_column: str | None = None
@@ -66,6 +68,8 @@ def effective(options: Preparation) -> dict[str, Any]:
     chosen: dict[str, Any] = {"split": kind} | {name: getattr(options, name) for name in ALWAYS}
     if kind == "time":
         chosen["boundaries"] = list(options.boundaries)
+    if kind == "given" and options.valid is None:
+        chosen["held_out"] = options.held_out
     if options.data == "demo":
         chosen["demo"] = {name: getattr(options.demo, name) for name in field_types(Demo)}
     else:

@@ -166,7 +166,7 @@ def cut(log: Log, offsets: np.ndarray, options: Preparation) -> tuple[np.ndarray
     ends = splits.part_ends(offsets, log.part)
     if splits.VALID in log.part:
         return *ends, {"name": kind, "held_out": 0}
-    train_end, valid_end, held = splits.hold_out(offsets, ends)
+    train_end, valid_end, held = splits.hold_out(offsets, ends, options.held_out)
     return train_end, valid_end, {"name": kind, "held_out": held}
 
 

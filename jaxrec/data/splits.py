@@ -5,7 +5,6 @@ import numpy as np
 from jaxrec.config import Mistake
 
 TRAIN, VALID, TEST = 0, 1, 2  # parts of a given split, in the order of events inside a sequence
-HELD_OUT = 10  # one training sequence in so many validates when a given split has no validation file
 
 Ends = tuple[np.ndarray, np.ndarray]
 
@@ -37,8 +36,8 @@ def counts_before(offsets: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return total[offsets[1:]] - total[offsets[:-1]]
 
 
-def hold_out(offsets: np.ndarray, ends: Ends) -> tuple[np.ndarray, np.ndarray, int]:
-    """Make the last tenth of the sequences that have training events (at least one) validation; and how many they are.
+def hold_out(offsets: np.ndarray, ends: Ends, share: float) -> tuple[np.ndarray, np.ndarray, int]:
+    """Make the last ``share`` of the sequences that have training events (at least one) validation; and how many.
 
     Mistake when there is only one, because nothing would be left for training.
     """
@@ -46,7 +45,7 @@ def hold_out(offsets: np.ndarray, ends: Ends) -> tuple[np.ndarray, np.ndarray, i
     training = np.flatnonzero(train_end > offsets[:-1])
     if len(training) < 2:
         raise Mistake("one training sequence cannot be held out for validation and trained on; add a --valid file")
-    held = training[-max(1, len(training) // HELD_OUT) :]
+    held = training[-min(len(training) - 1, max(1, int(len(training) * share))) :]
     train_end = train_end.copy()
     train_end[held] = offsets[held]
     return train_end, valid_end, len(held)

@@ -46,15 +46,17 @@ def test_the_last_tenth_of_the_training_sequences_validates():
     ends = offsets[1:].copy(), offsets[1:].copy()
     for end in ends:
         end[-2:] = offsets[-3:-1]
-    train_end, valid_end, held = splits.hold_out(offsets, ends)
+    train_end, valid_end, held = splits.hold_out(offsets, ends, 0.1)
     assert held == 2
     assert (train_end == offsets[:-1]).nonzero()[0].tolist() == [18, 19, 20, 21]
     assert (valid_end == ends[1]).all()
+    assert splits.hold_out(offsets, ends, 0.5)[2] == 10
+    assert splits.hold_out(offsets, ends, 1.0)[2] == 19, "one sequence is left to train on"
 
 
 def test_one_training_sequence_cannot_be_held_out():
     with pytest.raises(Mistake, match="--valid"):
-        splits.hold_out(np.array([0, 3]), (np.array([3]), np.array([3])))
+        splits.hold_out(np.array([0, 3]), (np.array([3]), np.array([3])), 0.1)
 
 
 @given(st.lists(st.integers(0, 50), min_size=3, max_size=60), st.floats(0.01, 0.99))

@@ -1,5 +1,6 @@
 """The command line: parse, call one function, print. Every verb imports what it needs when it runs."""
 
+import json
 import os
 import re
 import sys
@@ -74,9 +75,9 @@ class Recommend(Section):
     run: str
     """directory of the run or of a saved model"""
     history: str | None = None
-    """item ids, oldest first, separated by commas or spaces"""
+    """item ids, oldest first: "a,b,c", or "a b c", or a JSON list where ids hold commas themselves"""
     histories: str | None = None
-    """file with one history per line"""
+    """file with one history per line, each written like --history"""
     k: int = 10
     """items in each list"""
     exclude_seen: bool = False
@@ -248,8 +249,17 @@ def _histories(options: Recommend) -> Iterator[list[str]]:
             raise Mistake(f"{options.histories}: cannot be read ({error.strerror}); give a file of histories") from None
     else:
         lines = sys.stdin.read().splitlines()
-    for line in lines:
-        yield [item for item in re.split(r"[,\s]+", line.strip()) if item]
+    yield from map(_items, lines)
+
+
+def _items(line: str) -> list[str]:
+    """The ids on a line: a JSON list, or words between commas, or words between blanks where there is no comma."""
+    if line.lstrip().startswith("["):
+        try:
+            return [str(item) for item in json.loads(line)]
+        except ValueError:
+            pass  # an id may begin with a bracket too
+    return [item.strip() for item in line.split(",") if item.strip()] if "," in line else line.split()
 
 
 def _resolve_train(argv: list[str]) -> tuple[Resolved[Config], Train]:

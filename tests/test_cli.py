@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from jaxrec.cli import VERBS, main
+from jaxrec.cli import VERBS, _items, main
 from jaxrec.config import Call, keys
 from jaxrec.runs.options import Config
 
@@ -301,3 +301,18 @@ def test_from_nothing_to_a_recommendation(tmp_path: Path):
     best = json.loads(lines)
     assert len(best["items"]) == 3
     assert not {"g0-i000", "g1-i001"} & set(best["items"])
+
+
+@pytest.mark.parametrize(
+    ("line", "items"),
+    [
+        ("a,b, c", ["a", "b", "c"]),
+        ("Toy Story, Heat", ["Toy Story", "Heat"]),
+        ("12 7\t31", ["12", "7", "31"]),
+        ('["Kolya, \\"DVD\\"", 7]', ['Kolya, "DVD"', "7"]),
+        ("[a] [b]", ["[a]", "[b]"]),
+        ("", []),
+    ],
+)
+def test_a_history_is_read_as_it_was_meant(line: str, items: list[str]):
+    assert _items(line) == items

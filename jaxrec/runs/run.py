@@ -1,6 +1,7 @@
 """One resolved configuration becomes a run directory and a result row."""
 
 import os
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -60,30 +61,30 @@ def train(
         prepared = prepare_cached(config, cache(), say=say)
         run_id, deciding = identity(config, prepared)
         folder = Folder(config.run or f"runs/{prepared.card['name']}-{config.model.cell.name}-{run_id}")
-        folder.claim(run_id, deciding, fresh=config.fresh)
-        with folder:
-            if folder.result.exists() and (done := read_json(folder.result))["complete"]:
-                say(f"{folder.path} holds this run already, complete; --fresh trains it again")
-                return done
-            write_json(folder.config, to_dict(config))
-            folder.command.write_text(" ".join(command) + "\n", encoding="utf-8")
-            write_json(folder.machine, machine())
-            return run(config, prepared, folder, run_id, say, lambda: seen.unread(explicit))
+        # everything that can be refused is built before the folder is touched
+        steps = config.epochs * steps_an_epoch(config, prepared)
+        step, hyper = build.step(config, steps)
+        recommender = build.model(config.model, build.offered(prepared), seed=config.seed)
+        fitting = Fitting(config, prepared, folder.path, step, hyper, steps, say)
+        ignored = seen.unread(explicit)
+    folder.claim(run_id, deciding, fresh=config.fresh)
+    with folder:
+        if folder.result.exists() and (done := read_json(folder.result))["complete"]:
+            say(f"{folder.path} holds this run already, complete; --fresh trains it again")
+            return done
+        write_json(folder.config, to_dict(config))
+        folder.command.write_text(shlex.join(command) + "\n", encoding="utf-8")
+        write_json(folder.machine, machine())
+        say(f"{folder.path}: {size(recommender)}")
+        for name in ignored:
+            say(f"note: {name} was set, but nothing in this configuration reads it")
+        return run(folder, fitting, recommender, {"run_id": run_id, "ignored": ignored})
 
 
-def run(
-    config: Config, prepared: Prepared, folder: Folder, run_id: str, say: Say, unread: Callable[[], list[str]]
-) -> dict[str, Any]:
+def run(folder: Folder, fitting: Fitting, recommender: Recommender, known: dict[str, Any]) -> dict[str, Any]:
     """Train, then judge the best weights once on the test targets, and write everything down."""
-    plan_steps = config.epochs * steps_an_epoch(config, prepared)
-    step, hyper = build.step(config, plan_steps)
-    recommender = build.model(config.model, build.offered(prepared), seed=config.seed)
-    say(f"{folder.path}: {size(recommender)}")
-    fitting = Fitting(config, prepared, folder.path, step, hyper, plan_steps, say)
-    state = step.init(recommender, hyper, jax.random.key(config.seed))
-    ignored = unread()
-    for name in ignored:
-        say(f"note: {name} was set, but nothing in this configuration reads it")
+    config, prepared = fitting.config, fitting.prepared
+    state = fitting.step.init(recommender, fitting.hyper, jax.random.key(config.seed))
     state = fitting.fit(state, source.load(prepared, user=config.model.user))
     if fitting.stopped and fitting.stopped.startswith("SIG"):
         raise Stopped(
@@ -96,12 +97,12 @@ def run(
     save_ranks(str(folder.ranks), ranks)
     save_bundle(folder.bundle, best, prepared, config)
     result = {
-        "schema": SCHEMA, "run_id": run_id, "run": str(folder.path),
+        "schema": SCHEMA, **known, "run": str(folder.path),
         "complete": fitting.progress.done, "stopped": fitting.stopped,
         "headline": headline(prepared), "test": test, "valid": valid,
         "baselines": judge.baselines(prepared, config.eval.metrics),
         "ceiling": judge.ceiling(prepared, config.eval.metrics),
-        "protocol": prepared.card, "model": about(recommender, config), "seed": config.seed, "ignored": ignored,
+        "protocol": prepared.card, "model": about(recommender, config), "seed": config.seed,
         "warnings": [sentence for sentence in [collapsed(ranks)] if sentence],
         "epochs": fitting.progress.clock.epoch, "steps": fitting.progress.clock.step,
         "seconds": {"train": fitting.progress.seconds, "test": judged},

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -188,6 +188,6 @@ def distinct_items(histories: Sequence[History]) -> tuple[np.ndarray, np.ndarray
     return seen, at
 
 
-def save(path: str, ranks: Ranks) -> None:
-    """Write ``ranks.npz``: the columns of `Ranks`, no pickle."""
-    np.savez_compressed(path, **{name: value for name, value in ranks._asdict().items() if name != "top"})
+def save(file: Any, ranks: Ranks) -> None:
+    """Write ``ranks.npz`` to a path or an open file: the columns of `Ranks`, no pickle."""
+    np.savez_compressed(file, **{name: value for name, value in ranks._asdict().items() if name != "top"})

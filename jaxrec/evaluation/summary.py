@@ -19,11 +19,14 @@ def summarise(prepared: Prepared, ranks: Any, metrics: tuple[str, ...]) -> dict[
 
     ``ranks`` has the fields ``greater equal greater_masked equal_masked`` and may have ``top (n, k)``.
     """
-    found: dict[str, Any] = {"unmasked": evaluate(metrics, ranks.greater, ranks.equal), "masked": None}
+    found: dict[str, Any] = {
+        "unmasked": evaluate(metrics, ranks.greater, ranks.equal, candidates=prepared.candidates),
+        "masked": None,
+    }
     if headline(prepared) == "masked":
-        found["masked"] = evaluate(metrics, ranks.greater_masked, ranks.equal_masked)
+        found["masked"] = evaluate(metrics, ranks.greater_masked, ranks.equal_masked, candidates=prepared.candidates)
     top = getattr(ranks, "top", None)
-    if top is not None:
+    if top is not None and top.any():
         k = top.shape[1]
         found[headline(prepared)] |= {
             f"coverage@{k}": coverage(top, prepared.candidates),

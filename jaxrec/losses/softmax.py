@@ -34,7 +34,7 @@ class Softmax:
     chunk: int | None = None
 
     def __post_init__(self) -> None:
-        if self.chunk is not None and self.chunk < 1:
+        if self.chunk is not None and not (isinstance(self.chunk, int) and self.chunk >= 1):
             raise Mistake(f"chunk = {self.chunk} is not a number of scores; give 1 or more, or leave it out")
         if isinstance(self.label_smoothing, int | float) and not 0 <= self.label_smoothing <= 1:
             raise Mistake(f"label_smoothing = {self.label_smoothing} is not a share; give a number from 0 to 1")

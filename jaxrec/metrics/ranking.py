@@ -60,12 +60,22 @@ def parse(name: str) -> tuple[Metric, int | None]:
     return METRICS[word], None if cutoff is None else int(cutoff)
 
 
-def evaluate(names: Iterable[str], greater: ArrayLike, equal: ArrayLike, ties: Ties = "expected") -> dict[str, float]:
-    """Mean of each named metric over the targets: ``{"hr@10": 0.23, ...}``, under the names as given."""
+def evaluate(
+    names: Iterable[str],
+    greater: ArrayLike,
+    equal: ArrayLike,
+    ties: Ties = "expected",
+    candidates: int | None = None,
+) -> dict[str, float]:
+    """Mean of each named metric over the targets: ``{"hr@10": 0.23, ...}``, under the names as given.
+
+    With ``candidates``, a target that has as many above it is a sure miss and gains nothing at any cutoff.
+    """
     metrics = {name: parse(name) for name in names}
     if np.size(greater) == 0:
         raise Mistake("there are no targets to average over; choose a split that has some")
-    return {name: float(np.mean(metric(greater, equal, k, ties))) for name, (metric, k) in metrics.items()}
+    ranked = np.ones(np.size(greater)) if candidates is None else np.asarray(greater) < candidates
+    return {name: float(np.mean(ranked * metric(greater, equal, k, ties))) for name, (metric, k) in metrics.items()}
 
 
 def _expected(

@@ -96,7 +96,8 @@ def counts(
     def compare(scores: Array, first: Array) -> tuple[Array, Array]:
         ids = first + jnp.arange(length)
         other = (ids[None, :] != target[:, None]) & (ids <= candidates)[None, :]
-        above = jnp.sum(other & (scores > score[:, None]), axis=1)
+        # not `scores > score`: beside a score that is not a number everything is better, and no run looks perfect
+        above = jnp.sum(other & ~(scores <= score[:, None]), axis=1)
         # -inf marks what is hidden: it is nobody's equal
         same = jnp.sum(other & (scores == score[:, None]) & (scores > -jnp.inf), axis=1)
         return above, same

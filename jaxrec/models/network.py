@@ -22,7 +22,7 @@ def dropout(x: Array, rate: Any, keys: Array | None) -> Array:
     threshold = jnp.round(rate * 65536).astype(jnp.uint32)
     bits = jax.vmap(lambda key: jax.random.bits(key, x.shape[1:], jnp.uint16))(keys)
     keep = bits.astype(jnp.uint32) >= threshold
-    return jnp.where(keep, x / (1 - threshold / 65536).astype(x.dtype), 0)
+    return jnp.where(keep, x / jnp.maximum(1 - threshold / 65536, 2**-16).astype(x.dtype), 0)
 
 
 def site(keys: Array | None, number: int) -> Array | None:

@@ -5,6 +5,7 @@ import inspect
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 
 import jaxrec.losses
 from jaxrec.cells import Event, find
@@ -28,11 +29,16 @@ class Offer(NamedTuple):
 
 def offered(prepared: Prepared) -> Offer:
     """What prepared data offers a model."""
-    return Offer(prepared.candidates, len(prepared.user_ids), prepared.gaps is not None, prepared.starts is not None)
+    users = len(prepared.user_ids) if prepared.card["sequence"] == "user" else 0
+    return Offer(prepared.candidates, users, prepared.gaps is not None, prepared.starts is not None)
 
 
 def model(options: Model, offer: Offer, *, seed: int, allow_code: bool = True) -> Recommender:
     """A fresh recommender as ``options`` describe it."""
+    if options.user and not offer.users:
+        raise Mistake(
+            "model.user = True needs users, and sequences are sessions here; leave it out, or add --sequence user"
+        )
     one = (1, 1)
     example = Event(
         x=jnp.zeros((*one, options.width)),
@@ -46,6 +52,17 @@ def model(options: Model, offer: Offer, *, seed: int, allow_code: bool = True) -
         norm=options.norm, residual=options.residual, tied=options.tied, bias=options.bias, user=options.user,
         backend=options.backend, wants=example, seed=seed,
     )  # fmt: skip
+
+
+def without_strangers(recommender: Recommender, prepared: Prepared) -> Recommender:
+    """The model with a zero vector for every user without training pairs, as for users that it never heard of."""
+    if "user" not in recommender.tables:
+        return recommender
+    trained = np.asarray(prepared.train_end) - np.asarray(prepared.offsets)[:-1] >= 2
+    known = np.zeros(recommender.tables["user"].shape[0], bool)
+    known[np.asarray(prepared.users)[trained]] = True
+    users = jnp.where(known[:, None], recommender.tables["user"], 0.0)
+    return dataclasses.replace(recommender, tables=recommender.tables | {"user": users})
 
 
 def loss(call: Call) -> Any:

@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -43,18 +42,26 @@ class Bundle:
     user_ids: Vocabulary
 
 
-def save(directory: str | Path, model: Recommender, prepared: Prepared, config: Config) -> Path:
-    """Write a bundle: complete or not at all; one that is there already is replaced."""
+def save(
+    directory: str | Path, model: Recommender, prepared: Prepared, config: Config, code: dict[str, bytes] | None = None
+) -> Path:
+    """Write a bundle: complete or not at all; one that is there already is replaced.
+
+    ``code`` is `read_code` as it was when training began (None reads it now).
+    """
     target = Path(directory)
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    temporary = target.with_name(f".{target.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)  # left behind by a kill
+    temporary.mkdir()
     offer = build.offered(prepared)
     about = {
         "schema": SCHEMA, "config": to_dict(config), "card": prepared.card, "offer": offer._asdict(),
-        "candidates": prepared.candidates, "known": prepared.known, "code": copy_code(config.model.cell, temporary),
+        "candidates": prepared.candidates, "known": prepared.known,
+        "code": copy_code(read_code(config.model.cell) if code is None else code, temporary),
     }  # fmt: skip
     np.savez(temporary / "weights.npz", allow_pickle=False, **leaves(model))
-    np.save(temporary / "popularity.npy", np.asarray(prepared.popularity))
+    np.savez(temporary / "popularity.npz", counts=np.asarray(prepared.popularity))
     for name in ("item_ids", "user_ids"):
         vocabulary = getattr(prepared, name)
         np.savez(temporary / f"{name}.npz", blob=np.asarray(vocabulary.blob), offsets=np.asarray(vocabulary.offsets))
@@ -80,7 +87,7 @@ def load(directory: str | Path, *, allow_code: bool = False) -> Bundle:
     fresh = jax.eval_shape(lambda: build.model(options, offer, seed=0, allow_code=allow_code))
     return Bundle(
         model=filled(fresh, place / "weights.npz"), config=config, card=about["card"], offer=offer,
-        candidates=about["candidates"], popularity=np.load(place / "popularity.npy", allow_pickle=False),
+        candidates=about["candidates"], popularity=arrays(place / "popularity.npz")["counts"],
         item_ids=words(place / "item_ids.npz"), user_ids=words(place / "user_ids.npz"),
     )  # fmt: skip
 
@@ -96,7 +103,9 @@ def read(path: Path) -> dict[str, Any]:
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise Mistake(f"{path} cannot be read ({error}); evaluate the run again to write it anew") from None
+        raise Mistake(
+            f"{path} cannot be read ({error}); restore the file, or train the run again with --fresh"
+        ) from None
     if about.get("schema") != SCHEMA:
         raise Mistake(
             f"{path} has schema {about.get('schema')}, this version reads {SCHEMA}; use the version that wrote it"
@@ -104,9 +113,20 @@ def read(path: Path) -> dict[str, Any]:
     return about
 
 
+def arrays(path: Path) -> dict[str, np.ndarray]:
+    """Every array of an npz file."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return dict(file)
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise Mistake(
+            f"{path} cannot be read ({error}); restore the file, or train the run again with --fresh"
+        ) from None
+
+
 def words(path: Path) -> Vocabulary:
-    with np.load(path, allow_pickle=False) as arrays:
-        return Vocabulary(arrays["blob"], arrays["offsets"])
+    found = arrays(path)
+    return Vocabulary(found["blob"], found["offsets"])
 
 
 def leaves(model: Recommender) -> dict[str, np.ndarray]:
@@ -116,11 +136,7 @@ def leaves(model: Recommender) -> dict[str, np.ndarray]:
 
 def filled(abstract: Recommender, path: Path) -> Recommender:
     """The model with the structure of ``abstract`` and the arrays of a file."""
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            found = dict(arrays)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise Mistake(f"{path} cannot be read ({error}); evaluate the run again to write it anew") from None
+    found = arrays(path)
     places, tree = jax.tree_util.tree_flatten_with_path(abstract)
     values = []
     for place, leaf in places:
@@ -139,11 +155,15 @@ def code_files(call: Call) -> set[str]:
     return set().union({call.file} if call.file else set(), *map(code_files, inner))
 
 
-def copy_code(call: Call, place: Path) -> dict[str, dict[str, str]]:
-    """Copy the user's files of a call into ``place``; ``{original: {file, sha256}}``."""
+def read_code(call: Call) -> dict[str, bytes]:
+    """The content of every user's file that a call names."""
+    return {file: Path(file).expanduser().read_bytes() for file in sorted(code_files(call))}
+
+
+def copy_code(code: dict[str, bytes], place: Path) -> dict[str, dict[str, str]]:
+    """Write the user's files into ``place``; ``{original: {file, sha256}}``."""
     copies = {}
-    for number, file in enumerate(sorted(code_files(call))):
-        content = Path(file).expanduser().read_bytes()
+    for number, (file, content) in enumerate(code.items()):
         name = f"cell_{number}.py"
         (place / name).write_bytes(content)
         copies[file] = {"file": name, "sha256": hashlib.sha256(content).hexdigest()}

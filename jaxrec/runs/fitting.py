@@ -12,7 +12,7 @@ from jaxrec.data.prepared import Prepared
 from jaxrec.evaluation.summary import headline
 from jaxrec.metrics import parse
 from jaxrec.models.recommender import Recommender
-from jaxrec.parallel.strategy import distribute
+from jaxrec.parallel.strategy import distribute, local_devices
 from jaxrec.runs import judge
 from jaxrec.runs.options import Config
 from jaxrec.training.autopsy import explain
@@ -37,6 +37,7 @@ class Progress:
     best_epoch: int = 0
     waited: int = 0
     done: bool = False
+    stopped: str | None = None  # why it is done before its last epoch
 
     @classmethod
     def from_notes(cls, notes: dict[str, Any]) -> "Progress":
@@ -60,16 +61,23 @@ class Fitting:
     ):
         self.config, self.prepared, self.directory, self.say = config, prepared, directory, say
         self.step, self.hyper, self.steps = step, hyper, steps
-        self.metric = config.stop.metric
-        if self.metric not in config.eval.metrics:
-            parse(self.metric)
+        measured = {parse(name): name for name in config.eval.metrics}
+        if parse(config.stop.metric) not in measured:
             raise Mistake(
-                f"stop.metric = {self.metric!r} is not measured; add it to eval.metrics = {list(config.eval.metrics)}"
+                f"stop.metric = {config.stop.metric!r} is not measured; "
+                f"add it to eval.metrics ({', '.join(measured.values())})"
+            )
+        self.metric = measured[parse(config.stop.metric)]
+        self.devices = local_devices(config.devices)
+        if config.batch.size % config.devices:
+            raise Mistake(
+                f"batch.size = {config.batch.size} rows cannot be shared evenly by {config.devices} devices; "
+                f"use a multiple of {config.devices}, or other --devices"
             )
         # read here, not when first needed: what nobody has read by the first step is reported as ignored
         self.every, self.patience = config.eval.every, config.stop.patience
         self.users, self.limit, self.interval = config.eval.users, config.max_seconds, config.checkpoint_seconds
-        self.tensorboard = config.tensorboard
+        self.tensorboard, self.mode = config.tensorboard, config.parallel
         self.checkpoints = Checkpoints(directory / "checkpoints", say=say)
         self.progress = Progress()
         self.signal = StopSignal()
@@ -86,12 +94,13 @@ class Fitting:
         config, state = self.config, self.resumed(state)
         self.began = self.ticked = self.saved = time.perf_counter()
         if self.progress.done:
+            self.stopped = self.progress.stopped
             return state
 
         def steps(state, source, index, reset, bounds, hyper, axis=None):  # type: ignore[no-untyped-def]
             return run_steps(self.step, state, source, index, reset, bounds, hyper, axis)
 
-        run = distribute(steps, config.parallel, config.devices, split=(None, None, 1, 1, None, None), donate=(0,))
+        run = distribute(steps, self.mode, self.devices, split=(None, None, 1, 1, None, None), donate=(0,))
         size = config.batch.size * config.optimizer.accumulate
         loop = Loop(run=run, plans=self.plan, size=size, record=self.record, pause=self.pause, epoch_end=self.epoch_end)
         clock = self.progress.clock
@@ -107,9 +116,8 @@ class Fitting:
             finally:
                 for callback in self.callbacks:
                     callback.close()
-        if self.stopped is None or self.stopped == "patience":
-            self.progress.done = True
-        self.save(state)
+            self.progress.done = self.stopped in (None, "patience")
+            self.save(state)  # inside: a second signal must not cut it
         self.progress.seconds, self.began = self.seconds(), time.perf_counter()
         return state
 
@@ -171,7 +179,8 @@ class Fitting:
         else:
             progress.waited += 1
         if self.patience and progress.waited >= self.patience:
-            self.stopped = "patience"
+            self.stopped = progress.stopped = "patience"
+            progress.done = True
         self.save(state)
         return self.stopped is not None
 

@@ -1,5 +1,6 @@
 """One resolved configuration becomes a run directory and a result row."""
 
+import hashlib
 import os
 import shlex
 import time
@@ -11,14 +12,14 @@ import jax
 
 from jaxrec.config import Mistake, fingerprint, to_dict, watch
 from jaxrec.data.prepare import prepare_cached
-from jaxrec.data.prepared import Prepared, file_sha256
+from jaxrec.data.prepared import Prepared
 from jaxrec.evaluation.ranks import save as save_ranks
 from jaxrec.evaluation.summary import collapsed, headline
 from jaxrec.models.recommender import Recommender
 from jaxrec.runs import build, judge
-from jaxrec.runs.bundle import code_files, load, save as save_bundle
+from jaxrec.runs.bundle import load, read_code, save as save_bundle
 from jaxrec.runs.fitting import LAYOUTS, Fitting
-from jaxrec.runs.folder import Folder, read_json, write_json
+from jaxrec.runs.folder import Folder, read_json, replacing, write_json
 from jaxrec.runs.machine import card as machine
 from jaxrec.runs.options import Config
 from jaxrec.training import source
@@ -37,13 +38,13 @@ class Stopped(Exception):
     """A signal ended the process in order; the same command goes on from there."""
 
 
-def identity(config: Config, prepared: Prepared) -> tuple[str, dict[str, Any]]:
+def identity(config: Config, prepared: Prepared, code: dict[str, bytes]) -> tuple[str, dict[str, Any]]:
     """The run's id and what it is the hash of: the configuration without paths and conveniences, the data's
     fingerprint, the seed.
     """
     deciding = {name: value for name, value in to_dict(config).items() if name not in VOLATILE}
     deciding["data"] = prepared.card["fingerprint"]
-    deciding["code"] = {Path(file).name: file_sha256(Path(file)) for file in sorted(code_files(config.model.cell))}
+    deciding["code"] = {Path(file).name: hashlib.sha256(content).hexdigest() for file, content in code.items()}
     return f"{fingerprint(deciding)}-s{config.seed}", deciding | {"seed": config.seed}
 
 
@@ -59,43 +60,52 @@ def train(
     remember_compilations()
     with watch(config) as seen:
         prepared = prepare_cached(config, cache(), say=say)
-        run_id, deciding = identity(config, prepared)
-        folder = Folder(config.run or f"runs/{prepared.card['name']}-{config.model.cell.name}-{run_id}")
         # everything that can be refused is built before the folder is touched
         steps = config.epochs * steps_an_epoch(config, prepared)
         step, hyper = build.step(config, steps)
         recommender = build.model(config.model, build.offered(prepared), seed=config.seed)
+        recommender = build.without_strangers(recommender, prepared)
+        code = read_code(config.model.cell)
+        run_id, deciding = identity(config, prepared, code)
+        folder = Folder(config.run or f"runs/{prepared.card['name']}-{config.model.cell.name}-{run_id}")
         fitting = Fitting(config, prepared, folder.path, step, hyper, steps, say)
+        fresh = config.fresh
         ignored = seen.unread(explicit)
-    folder.claim(run_id, deciding, fresh=config.fresh)
+    folder.claim(run_id, deciding, fresh=fresh)
     with folder:
         if folder.result.exists() and (done := read_json(folder.result))["complete"]:
             say(f"{folder.path} holds this run already, complete; --fresh trains it again")
             return done
-        write_json(folder.config, to_dict(config))
-        folder.command.write_text(shlex.join(command) + "\n", encoding="utf-8")
+        # without `fresh`: whoever repeats what stands here means to go on, not to start over
+        write_json(folder.config, to_dict(config) | {"fresh": False})
+        again = shlex.join(word for word in command if word != "--fresh")
+        folder.command.write_text(again + "\n", encoding="utf-8")
         write_json(folder.machine, machine())
         say(f"{folder.path}: {size(recommender)}")
         for name in ignored:
             say(f"note: {name} was set, but nothing in this configuration reads it")
-        return run(folder, fitting, recommender, {"run_id": run_id, "ignored": ignored})
+        return run(folder, fitting, recommender, code, {"run_id": run_id, "ignored": ignored})
 
 
-def run(folder: Folder, fitting: Fitting, recommender: Recommender, known: dict[str, Any]) -> dict[str, Any]:
+def run(
+    folder: Folder, fitting: Fitting, recommender: Recommender, code: dict[str, bytes], known: dict[str, Any]
+) -> dict[str, Any]:
     """Train, then judge the best weights once on the test targets, and write everything down."""
     config, prepared = fitting.config, fitting.prepared
     state = fitting.step.init(recommender, fitting.hyper, jax.random.key(config.seed))
     state = fitting.fit(state, source.load(prepared, user=config.model.user))
     if fitting.stopped and fitting.stopped.startswith("SIG"):
         raise Stopped(
-            f"{fitting.stopped}: saved after step {fitting.progress.clock.step}; the same command goes on from there"
+            f"{fitting.stopped}: saved after step {fitting.progress.clock.step}; "
+            "the same command, without --fresh, goes on from there"
         )
     best, valid = fitting.chosen(state)
     began = time.perf_counter()
     ranks, test = judge.model(best, prepared, config.eval.metrics, "test")
     judged = time.perf_counter() - began
-    save_ranks(str(folder.ranks), ranks)
-    save_bundle(folder.bundle, best, prepared, config)
+    with replacing(folder.ranks) as file:
+        save_ranks(file, ranks)
+    save_bundle(folder.bundle, best, prepared, config, code)
     result = {
         "schema": SCHEMA, **known, "run": str(folder.path),
         "complete": fitting.progress.done, "stopped": fitting.stopped,
@@ -135,13 +145,15 @@ def evaluate(directory: str, *, allow_code: bool = False, say: Say = print) -> d
         raise Mistake(
             f"{bundle.config.data} is not what {directory} was trained on (its fingerprint differs); restore it"
         )
-    ranks, test = judge.model(bundle.model, prepared, bundle.config.eval.metrics, "test")
-    save_ranks(str(folder.ranks), ranks)
-    result = read_json(folder.result) | {
-        "test": test,
-        "baselines": judge.baselines(prepared, bundle.config.eval.metrics),
-    }
-    write_json(folder.result, result)
+    metrics = bundle.config.eval.metrics
+    ranks, test = judge.model(bundle.model, prepared, metrics, "test")
+    owner = read_json(folder.identity)
+    folder.claim(owner["id"], owner["of"])
+    with folder:
+        with replacing(folder.ranks) as file:
+            save_ranks(file, ranks)
+        result = read_json(folder.result) | {"test": test, "baselines": judge.baselines(prepared, metrics)}
+        write_json(folder.result, result)
     return result
 
 

@@ -55,6 +55,8 @@ class Served:
         """
         if isinstance(histories, str) or any(isinstance(history, str | int) for history in histories):
             raise Mistake(f'histories = {histories!r} is one history; give a list of them, as in [["a", "b"]]')
+        if times is None and any("gap" in block.cell.wants for block in self.bundle.model.network.blocks):
+            raise Mistake("this model looks at the time between events; give times, one list of seconds a history")
         if k < 1:
             raise Mistake(f"k = {k} recommends nothing; give 1 or more")
         hidden_seen = self.masked if exclude_seen is None else exclude_seen

@@ -114,7 +114,12 @@ class Loop:
             metrics = jax.tree.map(lambda leaf, part=slice(done, end): np.asarray(leaf)[part], metrics)
             self.adapt(end - done, time.perf_counter() - began)
             if not metrics.finite.all():
-                bad = done + int(np.argmin(metrics.finite))
+                good = int(np.argmin(metrics.finite))
+                yield (
+                    state,
+                    jax.tree.map(lambda leaf, good=good: leaf[:good], metrics),
+                )  # the clock stays with the state
+                bad = done + good
                 raise NotFinite(state, slab.index[bad], slab.reset[bad])
             yield state, metrics
             done = end

@@ -104,7 +104,7 @@ class Step:
 
     def __call__(self, state: State, batch: Batch, hyper: Hyper, axis: str | None = None) -> tuple[State, Metrics]:
         batch = batch._replace(keys=row_keys(state, batch.item.shape[0], axis))
-        loss, events, rows, grads = self.gradients(state, batch, hyper)
+        loss, events, rows, grads = self.gradients(state, batch, hyper, axis)
         if axis is not None:
             loss, events, grads = jax.lax.psum((loss, events, grads), axis)
         grads = jax.tree.map(lambda g: g / jnp.maximum(events, 1).astype(g.dtype), grads)
@@ -126,10 +126,13 @@ class Step:
         )
 
     def gradients(
-        self, state: State, batch: Batch, hyper: Hyper
+        self, state: State, batch: Batch, hyper: Hyper, axis: str | None = None
     ) -> tuple[Array, Array, dict[str, Rows], dict[str, Any]]:
         """Summed loss, positions, the touched rows, and gradients of the sum with respect to rows and network."""
-        rows = gather(state.tables, self.touched(state.tables, batch))
+        touched = self.touched(state.tables, batch)
+        if axis is not None:  # every device gathers the rows of all, so that row gradients can be summed place by place
+            touched = jax.tree.map(lambda ids: jax.lax.all_gather(ids, axis, tiled=True), touched)
+        rows = gather(state.tables, touched)
 
         def total(params: dict[str, Any], part: Batch) -> Array:
             seen = {name: rows[name]._replace(values=values) for name, values in params["rows"].items()}

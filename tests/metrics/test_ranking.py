@@ -150,3 +150,11 @@ def test_evaluate_averages_under_the_names_given():
 def test_errors_name_the_value(call, part):
     with pytest.raises(ValueError, match=re.escape(part)):
         call()
+
+
+def test_a_sure_miss_gains_nothing_at_any_cutoff():
+    names = ("hr", "ndcg", "mrr", "hr@2000")
+    assert evaluate(names, np.array([50, 50]), np.array([0, 0]), candidates=50) == dict.fromkeys(names, 0.0)
+    last = evaluate(names, np.array([49]), np.array([0]), candidates=50)
+    assert last["hr"] == 1.0
+    assert 0 < last["mrr"] < last["ndcg"] < 1

@@ -89,3 +89,10 @@ def test_counts_vmap_over_models():
     for number, (model, hid, _, _) in enumerate(worlds):
         alone = catalogue.counts(model, hid, target, seen, candidates=40, k=4)
         jax.tree.map(lambda a, b, n=number: np.testing.assert_array_equal(a[n], b), together, alone)
+
+
+def test_a_model_that_scores_no_number_is_the_worst_not_the_best():
+    model, hidden, target, _ = world(0, 20, 3, ties=False)
+    found = catalogue.counts(model, hidden.at[1].set(jnp.nan), jnp.asarray(target), None, candidates=20)
+    assert int(found.greater[1]) == 19
+    assert int(found.greater[0]) < 19

@@ -145,7 +145,7 @@ def test_sigterm_saves_exits_75_and_the_same_command_goes_on(tmp_path):
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 75, said
-    assert "the same command goes on" in said
+    assert "the same command, without --fresh, goes on" in said
     before = records(run)
     limited = [*command, "--max-seconds", "0.5"]
     again = subprocess.run(limited, check=False, env=os.environ, capture_output=True, text=True, timeout=240)
@@ -239,7 +239,7 @@ def test_several_devices_train_the_same_run(tmp_path, mode):
     assert many["run_id"] == alone["run_id"]
     losses = [[row["loss"] for row in records(tmp_path / run) if "loss" in row] for run in ("alone", "many")]
     np.testing.assert_allclose(*losses, rtol=1e-5)
-    with pytest.raises(Mistake, match="cannot be shared evenly by 3 devices"):
+    with pytest.raises(Mistake, match=r"batch\.size = 4 rows cannot be shared evenly by 3 devices"):
         go(tmp_path / "odd", parallel=mode, devices=3)
 
 
@@ -271,3 +271,43 @@ def test_prepared_data_trains_from_a_configuration_alone_without_the_convenience
     wrong = subprocess.run(command, check=False, capture_output=True, text=True, timeout=240)
     assert wrong.returncode == 2
     assert "model.width" in wrong.stderr
+
+
+def test_what_can_be_refused_is_refused_before_anything_is_written(tmp_path):
+    for changes, words in (
+        ({"eval": Evaluation(metrics=("ndcg@10", "hitrate@10"))}, "hitrate@10"),
+        ({"stop": Stopping(metric="mrr@7")}, "not measured"),
+        ({"model": Model(cell=str(tmp_path / "nope.py") + ":X")}, "cannot be read"),
+        ({"model": Model(cell="gruu")}, "did you mean"),
+        ({"devices": 99}, "devices=99"),
+        ({"model": Model(user=True), "sequence": "session"}, "needs users"),
+    ):
+        with pytest.raises(Mistake, match=words):
+            go(tmp_path / "run", **changes)
+        assert not (tmp_path / "run").exists()
+
+
+def test_fresh_is_a_wish_of_the_moment_and_is_not_written_down(tmp_path):
+    said: list[str] = []
+    command = ["jaxrec", "train", "--fresh", "--model.cell", "gru(hidden=8)"]
+    train(replace(TINY, run=str(tmp_path / "a"), epochs=1, fresh=True), command=command, say=said.append)
+    assert json.loads((tmp_path / "a" / "config.json").read_text())["fresh"] is False
+    assert (tmp_path / "a" / "command.txt").read_text() == "jaxrec train --model.cell 'gru(hidden=8)'\n"
+
+
+def test_after_a_number_broke_the_checkpoint_agrees_with_itself(tmp_path):
+    config = replace(TINY, optimizer=Optimizer(lr=1e30, clip=0.0), epochs=9)
+    for _ in range(2):  # the second attempt goes on from the first's checkpoint and meets the same step
+        with pytest.raises(Mistake, match="is not finite") as stopped:
+            go(tmp_path / "a", config)
+    checkpoints = fitting.Checkpoints(tmp_path / "a" / "checkpoints")
+    assert checkpoints.latest() == int(str(stopped.value).split()[1]) - 1
+
+
+def test_people_without_training_pairs_have_no_vector_of_their_own(tmp_path):
+    go(tmp_path / "a", epochs=1, model=Model(width=8, user=True), split="time", boundaries=("0.3", "0.6"))
+    users = next(value for name, value in arrays(tmp_path / "a").items() if "user" in name)
+    norms = np.abs(users).max(axis=1)
+    assert norms[0] == 0
+    assert (norms == 0).sum() > 1
+    assert (norms > 0).sum() > 1

@@ -21,10 +21,10 @@ HYPER = {"lr": 0.05, "weight_decay": 0.1, "clip": 0.5, "dropout": 0.3, "label_sm
 HYPER = {name: jnp.float32(value) for name, value in HYPER.items()}
 
 
-def model(seed=0):
+def model(seed=0, tied=True, user=False):
     return recommender.build(
-        lambda features, rngs: GRU(features, WIDTH, rngs=rngs), items=ITEMS, users=1, width=WIDTH, depth=1,
-        feedforward=1, norm=True, residual=True, tied=True, bias=True, user=False, backend=None,
+        lambda features, rngs: GRU(features, WIDTH, rngs=rngs), items=ITEMS, users=6, width=WIDTH, depth=1,
+        feedforward=1, norm=True, residual=True, tied=tied, bias=True, user=user, backend=None,
         wants=Event(x=jnp.zeros((1, 1, WIDTH))), seed=seed,
     )  # fmt: skip
 
@@ -35,7 +35,8 @@ def batch(seed=0, rows=ROWS):
     item = np.where(mask, draw.integers(1, ITEMS + 1, mask.shape), 0).astype(np.int32)
     target = np.where(mask, draw.integers(1, ITEMS + 1, mask.shape), 0).astype(np.int32)
     reset = np.tile(np.arange(TIME) == 0, (rows, 1))
-    return Batch(*map(jnp.asarray, (item, target, mask, reset)))
+    user = np.where(mask, draw.integers(1, 7, (rows, 1)), 0).astype(np.int32)
+    return Batch(*map(jnp.asarray, (item, target, mask, reset)), user=jnp.asarray(user))
 
 
 def run(step, state, steps=3, hyper=HYPER, go=None):
@@ -51,9 +52,10 @@ def close(a, b, tolerance=1e-5):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=tolerance, rtol=tolerance), a, b)
 
 
-def test_three_data_parallel_modes_agree_with_one_device_dropout_included():
+@pytest.mark.parametrize("gathered", [False, True], ids=["whole tables", "gathered rows"])
+def test_three_data_parallel_modes_agree_with_one_device_dropout_included(gathered):
     step = Step(Softmax(), Optimiser("adamw"))
-    start = step.init(model(), HYPER, jax.random.key(3))
+    start = step.init(model(tied=not gathered, user=gathered), HYPER, jax.random.key(3))
     alone, losses = run(step, start)
     for mode in ("jit", "shard_map", "pmap"):
         many = distribute(step, mode, 8, split=(None, 0, None))

@@ -50,11 +50,15 @@ def demo() -> str:
 
 def accuracy() -> str:
     """Data sets: the model over its seeds, beside the best counter and the ceiling."""
-    groups: dict[str, list[Row]] = defaultdict(list)
+    groups: dict[str, dict[int, Row]] = defaultdict(dict)
     for row in rows("accuracy"):
-        groups[row["setting"]].append(row)
+        name, run = row["setting"], row["run_id"].split("-")[0]
+        if any(other["run_id"].split("-")[0] != run for other in groups[name].values()):
+            groups[name].clear()  # another configuration: its seeds are not this one's
+        groups[name][row["seed"]] = row
     lines = []
-    for name, found in groups.items():
+    for name, by_seed in groups.items():
+        found = list(by_seed.values())
         if name == "demo":
             continue
         reading = found[0]["headline"]
@@ -65,7 +69,7 @@ def accuracy() -> str:
             values = [row["test"][reading][metric] for row in found]
             floor, counter = max((base[reading][metric], which) for which, base in found[0]["baselines"].items())
             lines.append([name, protocol(found[0]), metric, spread(values), f"{floor:.4f} ({counter})", minutes(found)])
-    return markdown(["data", "protocol", "metric", "GRU, test", "best counter", "CPU-minutes a seed"], lines)
+    return markdown(["data", "protocol", "metric", "GRU, test", "best counter", "minutes a seed"], lines)
 
 
 def protocol(row: Row) -> str:
@@ -78,7 +82,7 @@ def spread(values: list[float]) -> str:
     """The value of one seed; mean and 95 % interval of the mean (Student's t) over several."""
     if len(values) == 1:
         return f"**{values[0]:.4f}**"
-    student = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78}[len(values)]
+    student = [12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26][min(len(values), 10) - 2]
     half = student * np.std(values, ddof=1) / np.sqrt(len(values))
     return f"**{np.mean(values):.4f}** ± {half:.4f} ({len(values)} seeds)"
 

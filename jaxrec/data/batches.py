@@ -122,7 +122,7 @@ def _best_fit(size: Numbers, length: int, rng: np.random.Generator) -> tuple[Num
 
 def _lay(pieces: _Pieces, row: Numbers, column: Numbers, length: int, rng: np.random.Generator) -> Plan:
     """Write the pieces into their places, after shuffling the rows."""
-    rows = int(row.max()) + 1 if len(row) else 0
+    rows = int(np.max(row)) + 1 if len(row) else 0
     at = rng.permutation(rows)[row] * length + column
     index = np.full(rows * length, -1, np.int32)
     reset = np.zeros(rows * length, bool)

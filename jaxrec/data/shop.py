@@ -63,7 +63,7 @@ def simulate(options: Demo) -> tuple[Numbers, NDArray[np.bool_], Numbers]:
     shortest = options.events // 4
     chance = rng.random(options.users)  # its square is a third on average: many short histories, few long ones
     lengths = shortest + ((3 * (options.events - shortest) + 1) * (chance * chance)).astype(np.int64)
-    histories = np.full((options.users, int(lengths.max())), -1, np.int64)
+    histories = np.full((options.users, int(np.max(lengths))), -1, np.int64)
     visits, clock = np.zeros(histories.shape, bool), np.zeros_like(histories)
     genre = (rng.random(options.users) * options.genres).astype(np.int64)
     now = OPENING + (rng.random(options.users) * (300 * DAY)).astype(np.int64)

@@ -85,9 +85,9 @@ def _expected(
     first, last = _ranks(greater, equal, ties)
     if k is not None and k < 1:
         raise Mistake(f"k = {k} is not a cutoff; give a whole number from 1, or None for none")
-    cutoff = int(last.max(initial=-1)) + 1 if k is None else k
+    cutoff = int(np.max(last, initial=-1)) + 1 if k is None else k
     # a cutoff may be far beyond every rank, and most ranks beyond a small cutoff: the table needs only where both meet
-    length = min(cutoff, int(last.max(initial=-1)) + 1)
+    length = min(cutoff, int(np.max(last, initial=-1)) + 1)
     gains = gain(np.arange(length, dtype=np.float64))
     start, stop = np.minimum(first, length), np.minimum(last + 1, length)
     before = np.concatenate([[0.0], np.cumsum(gains)])

@@ -130,7 +130,7 @@ class Counter:
 
     def _step_above(self) -> float:
         """A power of two above every sum of transitions, so that adding its multiples rounds nothing away."""
-        return 2.0 ** np.ceil(np.log2(1 + sum(self.weights) * self.transitions.times.max(initial=0)))
+        return 2.0 ** np.ceil(np.log2(1 + sum(self.weights) * np.max(self.transitions.times, initial=0)))
 
     def _ranks(self, histories: Histories, target: Numbers, mask: str) -> tuple[Numbers, ...]:
         size, rows = self.transitions.size, len(target)

@@ -1,5 +1,6 @@
 """The table at the end of a run: the model beside counting baselines and, on built-in data, the generator's ceiling."""
 
+import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -20,8 +21,9 @@ def print_result(result: Result, *, as_json: bool, run: str) -> None:
         if result["test"][reading] is not None:
             columns, rows = table(result, reading)
             print_table(columns, rows, title=title(result, reading))
-    for line in notes(result, run):
-        print(line)
+    for line in notes(result):
+        print(textwrap.fill(line, 80))
+    print(f'Next: jaxrec recommend --run {run} --history "ITEM,ITEM" --k 10')
 
 
 def protocol(result: Result) -> str:
@@ -74,7 +76,7 @@ def about_lists(values: Mapping[str, float]) -> str | None:
     return f"Lists of {k}: {share} of the catalogue is recommended; items of {events} events on average."
 
 
-def notes(result: Result, run: str) -> Iterator[str]:
+def notes(result: Result) -> Iterator[str]:
     """What else a reader should know, a sentence a line."""
     stopped = f", stopped by {result['stopped']}" if result["stopped"] else ""
     seconds = result["seconds"]["train"]
@@ -88,4 +90,3 @@ def notes(result: Result, run: str) -> Iterator[str]:
         yield f"Protocol: {leaks}."
     if not result["complete"]:
         yield "The run is not complete: the same command, with more --max-seconds, goes on."
-    yield f'Next: jaxrec recommend --run {run} --history "ITEM,ITEM" --k 10'

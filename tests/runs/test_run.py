@@ -245,8 +245,8 @@ def test_several_devices_train_the_same_run(tmp_path, mode):
 
 SLIM = """
 import sys
-for name in ("polars", "rich", "tyro", "tensorflow_datasets", "tensorboardX", "importlib_resources"):
-    sys.modules[name] = None  # importing it now fails
+for name in ("polars", "tyro", "tensorflow_datasets", "tensorboardX", "importlib_resources"):
+    sys.modules[name] = None  # importing it now fails; rich is flax's own
 from jaxrec.runs.__main__ import main
 sys.exit(main(sys.argv[1:]))
 """

@@ -1,9 +1,9 @@
 """How well does a plain GRU recommend on real data, beside counting?
 
 Claim     One stack of GRU blocks, full softmax over all positions, nothing tuned beyond what is written below, clears
-          the counting floor (but not on 30music: six epochs are too few against people who repeat what they played).
-          Aims: HR@10 .330 / NDCG@10 .193 on ml-1m.txt (seen items masked;
-          eleven epochs gave .324 / .189, and the loss was still falling) and P@20 47 % / MRR@20 12.8 % on Diginetica.
+          the counting floor on ml-100k, ml-1m and Diginetica; the short runs on 30music and beauty-2014 do not yet.
+          Aims: HR@10 .330 / NDCG@10 .193 on ml-1m.txt (seen items masked; eleven epochs gave .324 / .189, and the
+          loss was still falling) and P@20 47 % / MRR@20 12.8 % on Diginetica (reached).
 Command   python experiments/accuracy.py ml-100k --seeds 0 1 2 3 4 --data ../shared/data
           names: demo ml-100k ml-1m beauty-2014 diginetica 30music; --print shows the jaxrec commands instead;
           --collect DIR adds the row of a run that was trained by such a command elsewhere

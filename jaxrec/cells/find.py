@@ -42,9 +42,7 @@ def locate(call: Call, *, allow_code: bool = True) -> type[Cell]:
         choices, place = ours(), "jaxrec"
     else:
         if not allow_code:
-            raise Mistake(
-                f"{call} would run code from {call.file}; allow it with --allow-code (allow_code=True) if you trust that file"
-            )
+            raise Mistake(f"{call} would run code from {call.file}; if you trust it, --allow-code (allow_code=True)")
         choices, place = exported(vars(load(call.file))), call.file
     squashed = {squash(name): kind for name, kind in choices.items()}
     if squash(call.name) not in squashed:

@@ -91,7 +91,7 @@ def choose(prepared: Prepared, events: np.ndarray, users: int | None) -> np.ndar
     """Targets of at most ``users`` sequences, evenly spaced in canonical order: the same ones every time."""
     if users is None:
         return events
-    sequence = np.searchsorted(prepared.offsets, events, side="right") - 1
+    sequence = prepared.sequence_of(events)
     distinct = np.unique(sequence)
     if users >= len(distinct):
         return events
@@ -101,7 +101,7 @@ def choose(prepared: Prepared, events: np.ndarray, users: int | None) -> np.ndar
 
 def describe(prepared: Prepared, events: np.ndarray) -> Ranks:
     """The columns that say what was asked, answers still zero."""
-    sequence = np.searchsorted(prepared.offsets, events, side="right") - 1
+    sequence = prepared.sequence_of(events)
     zero = np.zeros(len(events), np.int64)
     return Ranks(
         example=sequence, user=np.asarray(prepared.users)[sequence].astype(np.int64),

@@ -1,14 +1,13 @@
 """Judging: a model, the counting baselines and, on built-in data, the generator's own ceiling on the same targets."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import Any
 
 from jaxrec.config import Mistake
 from jaxrec.data.prepared import Prepared
 from jaxrec.evaluation.ranks import Ranks, evaluate
 from jaxrec.evaluation.summary import list_length, summarise
+from jaxrec.models import counting
 from jaxrec.models.counting import Markov, Popularity
 from jaxrec.models.recommender import Recommender
 
@@ -17,15 +16,6 @@ BASELINES: dict[str, Callable[[], Any]] = {
     "markov": lambda: Markov((1.0,)),
     "markov3": lambda: Markov((1.0, 0.5, 0.25)),
 }
-
-
-class Counts(NamedTuple):
-    """What `summarise` reads, for anything that ranks."""
-
-    greater: np.ndarray
-    equal: np.ndarray
-    greater_masked: np.ndarray
-    equal_masked: np.ndarray
 
 
 def model(
@@ -54,7 +44,7 @@ def ceiling(prepared: Prepared, metrics: tuple[str, ...]) -> dict[str, Any] | No
     from jaxrec.data.demo import true_counts
 
     try:
-        found = Counts(*true_counts(prepared, "test"))
+        found = counting.Ranks(*true_counts(prepared, "test"))
     except Mistake:  # filters or sessions cut the histories that the generator knows
         return None
     return summarise(prepared, found, metrics)

@@ -81,7 +81,8 @@ def train(
         again = shlex.join(word for word in command if word != "--fresh")
         folder.command.write_text(again + "\n", encoding="utf-8")
         write_json(folder.machine, machine())
-        say(f"{folder.path}: {size(recommender)}")
+        parameters = size(recommender)
+        say(f"{folder.path}: {sum(parameters.values()):,} parameters, {parameters['tables']:,} of them in tables")
         for name in ignored:
             say(f"note: {name} was set, but nothing in this configuration reads it")
         return run(folder, fitting, recommender, code, {"run_id": run_id, "ignored": ignored})
@@ -112,7 +113,8 @@ def run(
         "headline": headline(prepared), "test": test, "valid": valid,
         "baselines": judge.baselines(prepared, config.eval.metrics),
         "ceiling": judge.ceiling(prepared, config.eval.metrics),
-        "protocol": prepared.card, "model": about(recommender, config), "seed": config.seed,
+        "protocol": prepared.card, "seed": config.seed,
+        "model": {"cell": str(config.model.cell), "parameters": size(recommender)},
         "warnings": [sentence for sentence in [collapsed(ranks)] if sentence],
         "epochs": fitting.progress.clock.epoch, "steps": fitting.progress.clock.step,
         "seconds": {"train": fitting.progress.seconds, "test": judged},
@@ -157,20 +159,11 @@ def evaluate(directory: str, *, allow_code: bool = False, say: Say = print) -> d
     return result
 
 
-def size(recommender: Recommender) -> str:
-    """One line about a model's parameters."""
-    tables = sum(table.size for table in recommender.tables.values())
-    dense = sum(leaf.size for leaf in jax.tree.leaves(recommender.network))
-    return f"{tables + dense:,} parameters, {tables:,} of them in tables"
-
-
-def about(recommender: Recommender, config: Config) -> dict[str, Any]:
+def size(recommender: Recommender) -> dict[str, int]:
+    """Parameters in tables and in the network."""
     return {
-        "cell": str(config.model.cell),
-        "parameters": {
-            "tables": sum(table.size for table in recommender.tables.values()),
-            "network": sum(leaf.size for leaf in jax.tree.leaves(recommender.network)),
-        },
+        "tables": sum(table.size for table in recommender.tables.values()),
+        "network": sum(leaf.size for leaf in jax.tree.leaves(recommender.network)),
     }
 
 

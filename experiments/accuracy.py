@@ -33,8 +33,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "demo": {},
     "ml-100k": BLOCK | {"data": "ml-100k/ml-100k.inter.gz", "batch.length": 100, "batch.size": 8, "epochs": 20},
     "ml-1m": BLOCK
-    | {"data": "ml-1m/ml-1m.txt.gz", "model.depth": 2, "model.feedforward": 4, "batch.length": 200, "epochs": 11}
-    | {"batch.size": 8, "model.dropout": 0.2, "optimizer.lr": 1e-3, "optimizer.warmup": 200}
+    | {"data": "ml-1m/ml-1m.txt.gz", "model.depth": 2, "model.feedforward": 4, "batch.length": 200, "epochs": 20}
+    | {"batch.size": 8, "optimizer.lr": 1e-3, "optimizer.warmup": 200}
     | {"eval.every": 4, "stop.patience": 0},
     "beauty-2014": BLOCK
     | {"data": "amazon-beauty-2014/interactions.tsv.gz", "model.dropout": 0.5, "batch.size": 16, "optimizer.lr": 1e-3}

@@ -1,17 +1,19 @@
 """How many real target events does one CPU core train a second, and how does an equal PyTorch model do in the same run?
 
-Claim     Faster than an equal PyTorch model. Aims: >= 40,000 events per CPU-second for one GRU layer of 128 with the
-          full softmax over 1,682 items, >= 15,000 for two residual blocks with feed-forward (not reached: see the rows;
-          the softmax alone, three matrix products, allows about 45,000 on that core). Rows of 50, float32, dropout .2,
-          clipped AdamW, all included.
+Claim     Faster than an equal PyTorch model, and close to what the matrix products alone allow. Aims: >= 40,000 events
+          per CPU-second for one GRU layer of 128 with the full softmax over 1,682 items, >= 15,000 for two residual
+          blocks with feed-forward. Not reached on the core of the rows, where the products alone, with nothing between
+          them, allow little more than that. Rows of 50, float32, dropout .2, clipped AdamW, all included.
 Command   taskset -c 0 python experiments/throughput.py --data ../shared/data/ml-100k/ml-100k.inter.gz
           (pip install -c constraints.txt -e '.[bench]' first, for torch)
 Time      About five minutes on one core.
-Expect    One row a model in experiments/results/throughput.jsonl: events per CPU-second of both, median of nine
-          alternations in one process, and the median ratio with its range.
+Expect    One row a model in experiments/results/throughput.jsonl: events per CPU-second of both and of the products
+          alone, median of nine alternations in one process, and the median ratio to PyTorch with its range.
 
 Both sides train the same packed rows of the same data: torch gets them without resets (its GRU has none), which only
 saves it work. Events are real targets, padding is not counted. One thread each; CPU time is the process's own.
+Products alone are the forward and backward matrix products of the model at their own shapes, by the same compiler: the
+gates, the recurrence one step after the other, the feed-forward and the softmax (whose scores are computed once).
 """
 
 import argparse
@@ -25,6 +27,7 @@ os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_paralleli
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import torch
 from torch import nn
@@ -34,6 +37,7 @@ from jaxrec.config import resolve
 from jaxrec.data.batches import packed
 from jaxrec.data.prepare import prepare
 from jaxrec.data.prepared import Prepared
+from jaxrec.losses.fused import block_sizes
 from jaxrec.runs import build
 from jaxrec.runs.machine import card
 from jaxrec.runs.options import Config
@@ -122,6 +126,55 @@ def torchs(config: Config, items: int, index: np.ndarray, events: np.ndarray) ->
     return go
 
 
+def alone(left: jax.Array, right: jax.Array) -> jax.Array:
+    """A product that the compiler can neither drop nor merge with another."""
+    return jax.lax.optimization_barrier(left @ right)
+
+
+def trained(x: jax.Array, weights: jax.Array) -> list[jax.Array]:
+    """The product of a layer and the two of its backward pass."""
+    y = alone(x, weights)
+    return [y, alone(x.T, y), alone(y, weights.T)]
+
+
+def recurrence(x: jax.Array, weights: jax.Array, rows: int) -> list[jax.Array]:
+    """Forward and backward one step after the other, the gradient of the weights in one product afterwards."""
+
+    def step(state: jax.Array, _: None) -> tuple[jax.Array, None]:
+        return alone(alone(state, weights), weights.T), None
+
+    last, _ = jax.lax.scan(step, x[:rows], None, length=len(x) // rows)
+    return [last, alone(x.T, jnp.tile(x, (1, 3)))]
+
+
+def products(config: Config, items: int) -> Callable[[], Any]:
+    """The matrix products of the same steps and nothing else: what the core allows."""
+    size, length, width = config.batch.size, config.batch.length, config.model.width
+    blocks = block_sizes(size * length, items + 1)
+    turns = -(-size * length // blocks.positions)
+
+    @jax.jit
+    def step(x: jax.Array, gates: jax.Array, up: jax.Array, table: jax.Array) -> list[jax.Array]:
+        done = []
+        for _ in range(config.model.depth):
+            done += [*trained(x, gates), *recurrence(x, gates, size)]
+            if config.model.feedforward:
+                wider = trained(x, up)
+                done += [*wider, *trained(wider[0], up.T)]
+            x = x + done[2]  # so that the next block is not this one again
+        softmax = jax.lax.scan(
+            lambda total, h: (total + sum(part[0, 0] for part in trained(h, table)), None),
+            jnp.zeros(()),
+            jnp.resize(x, (turns, blocks.positions, width)),
+        )
+        return [part[0, 0] for part in done] + [softmax[0]]
+
+    multiple = max(1, config.model.feedforward)
+    shapes = (size * length, width), (width, 3 * width), (width, multiple * width), (width, items + 1)
+    given = [jax.random.normal(jax.random.key(0), shape) * shape[1] ** -0.5 for shape in shapes]
+    return lambda: [step(*given) for _ in range(STEPS)]
+
+
 def cpu_ratio(peer: tuple[float, ...], mine: tuple[float, ...]) -> dict[str, float]:
     """How much more CPU time the peer takes: the median over rounds of the ratio within a round, and its range."""
     ratios = np.array(peer) / np.array(mine)
@@ -140,6 +193,7 @@ def measure(name: str, data: str, rounds: int) -> dict[str, Any]:
     real = int((index >= 0).sum())
     peers = {
         "jaxrec": ours(config, prepared, index, reset),
+        "products": products(config, items),
         "torch": torchs(config, items, index, np.array(prepared.items)),
     }
     times = alternate(peers, rounds=rounds)

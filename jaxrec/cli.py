@@ -1,5 +1,8 @@
 """The command line: parse, call one function, print. Every verb imports what it needs when it runs."""
 
+import contextlib
+import io
+import itertools
 import json
 import os
 import re
@@ -304,7 +307,21 @@ def _parse(cls: type[S], argv: list[str], verb: str, *, default: S | None = None
     markers: list[Any] = [] if verb in PAIRED else [tyro.conf.FlagCreatePairsOff]
     markers += [tyro.conf.PositionalRequiredArgs] if verb in POSITIONAL else []
     extra: dict[str, Any] = {} if default is None else {"default": default}
-    return tyro.cli(cls, prog=f"jaxrec {verb}", args=argv, registry=registry, config=markers, **extra)
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(cls, prog=f"jaxrec {verb}", args=argv, registry=registry, config=markers, **extra)
+    except SystemExit as end:
+        if end.code in (0, None):  # --help
+            raise
+        raise Mistake(f"{_sentence(said.getvalue())}; jaxrec {verb} --help shows what it takes") from None
+
+
+def _sentence(box: str) -> str:
+    """What tyro says in the first part of a message, framed or ruled below its title."""
+    lines = [line.strip("\u2502 ") for line in box.splitlines()[1:]]
+    rule = lambda line: not line.strip("\u2500-")  # noqa: E731
+    return " ".join(itertools.takewhile(lambda line: not rule(line), itertools.dropwhile(rule, lines))).rstrip(".")
 
 
 def _primitive(info: Any) -> Any:
@@ -315,9 +332,9 @@ def _primitive(info: Any) -> Any:
     choices = [_bare(choice) for choice in (typing.get_args(info.type) if union else (info.type,))]
     optional = union and type(None) in choices
     kind = next((choice for choice in choices if choice is not type(None)), None)
-    if kind is not Call and not (optional and kind in (str, int, float)):
+    if kind is None or kind not in READERS or (kind is str and not optional):
         return None
-    read = Call.parse if kind is Call else kind
+    read = READERS[kind]
     return PrimitiveConstructorSpec(
         nargs=1,
         metavar="NAME(...)" if kind is Call else kind.__name__.upper(),
@@ -325,6 +342,24 @@ def _primitive(info: Any) -> Any:
         is_instance=lambda value: isinstance(value, kind) or (optional and value is None),
         str_from_instance=lambda value: ["none" if value is None else str(value)],
     )
+
+
+def _number(kind: type[Any], description: str) -> Callable[[str], Any]:
+    def read(word: str) -> Any:
+        try:
+            return kind(word)
+        except ValueError:
+            raise ValueError(f"{word!r} is not {description}") from None
+
+    return read
+
+
+READERS: dict[Any, Callable[[str], Any]] = {
+    Call: Call.parse,
+    str: str,
+    int: _number(int, "a whole number"),
+    float: _number(float, "a number"),
+}
 
 
 def _bare(annotation: Any) -> Any:

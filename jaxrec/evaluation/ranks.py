@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxrec.config import Mistake
 from jaxrec.data.prepared import Prepared
 from jaxrec.models import history
 from jaxrec.models.catalogue import Counts, counts
@@ -84,7 +85,21 @@ def evaluate(model: Recommender, prepared: Prepared, split: str, *, users: int |
                 values[order] = np.asarray(getattr(found, name))[: len(order)]
             if top is not None:
                 top[order] = np.asarray(found.top)[: len(order)]
+    refuse_broken(prepared, results["greater"], table)
     return miss(prepared, table._replace(**results, top=top))
+
+
+def refuse_broken(prepared: Prepared, greater: np.ndarray, table: Ranks) -> None:
+    """`Mistake` where the model's score of a known target is not a number."""
+    broken = np.flatnonzero((greater == prepared.candidates) & (table.target > 0))
+    if len(broken):
+        first = broken[:1]
+        person = prepared.user_ids.decode(table.user[first])[0]
+        raise Mistake(
+            f"the model's score is not a number for {len(broken):,} of {len(greater):,} targets, first for the one "
+            f"after {table.position[first][0]:,} events of user {person!r}; its state overflows: lower optimizer.lr "
+            "or optimizer.clip, or hold the cell against the laws with `jaxrec check`"
+        )
 
 
 def choose(prepared: Prepared, events: np.ndarray, users: int | None) -> np.ndarray:

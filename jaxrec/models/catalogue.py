@@ -114,7 +114,10 @@ def counts(
 
     zero = jnp.zeros(hidden.shape[0], jnp.int32)
     found, _ = jax.lax.scan(add, (zero, zero, zero, zero, empty(hidden, k)), catalogue)
-    return Counts(*found[:4], found[4][1] if k else None)
+    broken = jnp.isnan(score)
+    worst = (candidates, 0, candidates, 0)  # one more is greater than there are others: no honest place
+    above, same, above_masked, same_masked = (jnp.where(broken, *pair) for pair in zip(worst, found[:4], strict=True))
+    return Counts(above, same, above_masked, same_masked, found[4][1] if k else None)
 
 
 def top_k(

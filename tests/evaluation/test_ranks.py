@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jaxrec.cells import GRU, Event
+from jaxrec.config import Mistake
 from jaxrec.data.prepared import Prepared
 from jaxrec.data.vocabulary import Vocabulary
 from jaxrec.evaluation import ranks
@@ -111,6 +112,18 @@ def test_lists_are_described_under_the_headline_reading(model):
     summary = summarise(data, found, ("hr@10",))
     assert set(summary["masked"]) == {"hr@10", "coverage@10", "popularity@10"}
     assert set(summary["unmasked"]) == {"hr@10"}
+
+
+def test_a_score_that_is_not_a_number_is_named_with_its_user(model):
+    item = 7
+    data = prepared()
+    broken = recommender.Recommender(model.tables | {"bias": model.tables["bias"].at[item].set(jnp.nan)}, model.network)
+    events = data.targets("test")
+    hit = data.items[events] == item
+    data.items[events[0]] = item
+    owner = data.user_ids.decode(data.users[data.sequence_of(events[:1])])[0]
+    with pytest.raises(Mistake, match=rf"{int(hit[1:].sum()) + 1} of {len(events)} targets.* of user '{owner}'"):
+        ranks.evaluate(broken, data, "test")
 
 
 def test_a_collapsed_model_is_named(model):

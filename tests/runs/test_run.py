@@ -71,7 +71,7 @@ def test_the_result_says_what_the_ranks_say_and_the_same_run_gives_the_same_bits
         unmasked = measure(("hr@5", "ndcg@10"), ranks["greater"], ranks["equal"])
     assert {name: result["test"]["masked"][name] for name in masked} == masked
     assert result["test"]["unmasked"] == unmasked
-    assert set(result["baselines"]) == {"popularity", "markov", "markov3"}
+    assert set(result["baselines"]) == {"popularity", "markov", "markov3", "markov3_shares"}
     assert result["ceiling"]["masked"]["ndcg@10"] > result["baselines"]["popularity"]["masked"]["ndcg@10"]
     assert result["run_id"].endswith("-s0")
     assert json.loads((tmp_path / "a" / "result.json").read_text()) == result

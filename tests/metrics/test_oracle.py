@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxrec.metrics import ranking
+from jaxrec.metrics import lists, ranking
 
 FILE = Path(__file__).parents[2] / "experiments" / "metric_oracle.py"
 
@@ -21,7 +21,7 @@ def oracle():
 
 def test_every_metric_is_brute_force(oracle):
     worst = oracle.compare(150, 0, trec=False)
-    assert worst.keys() == {*ranking.METRICS, *ranking.LISTS}
+    assert worst.keys() == {*ranking.METRICS, *lists.LISTS}
     assert max(worst.values()) < oracle.ALLOWED
 
 

@@ -21,7 +21,8 @@ def test_cells_are_those_that_can_be_imported():
 
 def test_losses_and_metrics_are_those_that_can_be_imported():
     import jaxrec.losses as losses
-    from jaxrec.metrics.ranking import LISTS, METRICS
+    from jaxrec.metrics.lists import LISTS
+    from jaxrec.metrics.ranking import METRICS
 
     exported = {name: getattr(losses, name) for name in losses.__all__}
     classes = {name.lower() for name, kind in exported.items() if inspect.isclass(kind)}

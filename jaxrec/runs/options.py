@@ -161,7 +161,7 @@ class Evaluate(Section):
 
 @dataclass(frozen=True, kw_only=True)
 class Compare(Section):
-    """Hold runs against the first one on the same test targets, from their saved ranks."""
+    """Hold runs against the first one, target by target, from what they saved."""
 
     runs: tuple[str, ...]
     """directories of two or more runs; the first is what the others are held against"""

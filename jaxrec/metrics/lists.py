@@ -56,7 +56,8 @@ def novelty(lists: ArrayLike, popularity: ArrayLike) -> float:
 
 
 def diversity(lists: ArrayLike, features: ArrayLike) -> float:
-    """Intra-list diversity: mean cosine distance of two items of a list (Smyth and McClave 2001), averaged over lists.
+    """Intra-list diversity, where items have features: mean cosine distance of two items of a list, averaged over
+    lists (Smyth and McClave 2001).
 
     Items without features (a zero vector) and lists with fewer than two others are left out. NaN when no list is left.
     """

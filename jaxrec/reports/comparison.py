@@ -58,7 +58,7 @@ def print_slices(found: Mapping[str, Any], letters: Mapping[str, str]) -> None:
         if one["metric"] == metric and one["slices"]:
             rows = [
                 (name, f"{row['count']:,}", f"{row['first']:.4f}", f"{row['delta']:+.4f}",
-                 f"{row['low']:+.4f} to {row['high']:+.4f}")
+                 f"{row['low']:+.4f}, {row['high']:+.4f}")
                 for name, row in one["slices"].items()
                 if row["count"] < found["targets"]
             ]  # fmt: skip
@@ -73,6 +73,7 @@ def notes(found: Mapping[str, Any]) -> list[str]:
     how = (
         f"Intervals: paired bootstrap over users. p: permutation test, {found['rounds']:,} rounds"
         + (", corrected for the number of runs (Holm)." if len(found["runs"]) > 2 else ".")
+        + " wins/losses: share of the targets where the run is better or worse than A."
         + " One run each: another seed moves the numbers too."
     )
     return [told, how, *(f"Note: {sentence}." for sentence in found["notes"])]

@@ -41,7 +41,7 @@ def _metrics(root: Path) -> Iterator[Entry]:
     for entry in _table(root, "jaxrec.metrics.ranking", "METRICS"):
         yield replace(entry, call=f"{entry.name}@K")
     for entry in _table(root, "jaxrec.metrics.lists", "LISTS"):
-        yield replace(entry, call=f"{entry.name}@K", sentence=f"Of the lists, in every result. {entry.sentence}")
+        yield replace(entry, call=f"{entry.name}@K", sentence=f"About the lists of a run. {entry.sentence}")
 
 
 def _backends(root: Path) -> Iterator[Entry]:

@@ -23,7 +23,7 @@ def print_result(result: Result, *, as_json: bool, run: str, slices: bool = Fals
     if as_json:
         print_json(result)
         return
-    print(protocol(result))
+    print(textwrap.fill(protocol(result), 80))
     for reading in ("masked", "unmasked"):
         if result["test"][reading] is not None:
             columns, rows = table(result, reading)

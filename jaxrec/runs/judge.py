@@ -46,6 +46,7 @@ class Judged(NamedTuple):
     def save(self, folder: Folder) -> None:
         """Write ``ranks.npz``, and ``candidates.npz`` where candidates were sampled."""
         write_ranks(folder.ranks, self.ranks, self.masks)
+        folder.candidates.unlink(missing_ok=True)  # those of an earlier judgement are not this one's
         if self.drawn:
             which = {name: getattr(self.ranks, name) for name in ("example", "position", "target")}
             with replacing(folder.candidates) as file:

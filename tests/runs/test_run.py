@@ -218,6 +218,9 @@ def test_evaluate_measures_more_and_exports_the_ranks(tmp_path):
     }
     with pytest.raises(Mistake, match="did you mean"):
         evaluate(str(tmp_path / "a"), metrics=("ndgc@5",))
+    assert (tmp_path / "a" / "candidates.npz").exists()
+    assert evaluate(str(tmp_path / "a"), say=lambda sentence: None)["test"] == result["test"]
+    assert not (tmp_path / "a" / "candidates.npz").exists(), "nothing in the result is about them any more"
 
 
 def test_a_collapsed_model_is_named_in_the_result_and_below_the_table(tmp_path, capsys):

@@ -177,7 +177,8 @@ def compare(argv: list[str]) -> int:
     from jaxrec.reports.comparison import print_comparison
     from jaxrec.runs.compare import compare as run
 
-    found = run(options.runs, metrics=options.metrics, rounds=options.rounds, seed=options.seed)
+    rest = {"rounds": options.rounds, "seed": options.seed}
+    found = run(options.runs, metrics=options.metrics, split=options.split, **rest)
     print_comparison(found, as_json=options.json)
     return 0
 

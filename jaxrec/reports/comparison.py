@@ -7,6 +7,7 @@ from typing import Any
 from jaxrec.reports.tables import print_json, print_table
 
 SURE = 0.05
+SPLITS = {"test": "test", "valid": "validation"}
 
 
 def print_comparison(found: Mapping[str, Any], *, as_json: bool) -> None:
@@ -16,7 +17,8 @@ def print_comparison(found: Mapping[str, Any], *, as_json: bool) -> None:
         return
     letters = {run["run"]: letter(place) for place, run in enumerate(found["runs"])}
     how = "items of the history left out" if found["reading"] == "masked" else "every item a candidate"
-    print(textwrap.fill(f"{found['data']}: {found['targets']:,} test targets of {found['users']:,} users, {how}", 80))
+    asked = f"{found['targets']:,} {SPLITS[found['split']]} targets of {found['users']:,} users"
+    print(textwrap.fill(f"{found['data']}: {asked}, {how}", 80))
     for run in found["runs"]:
         print(f"  {letters[run['run']]}  {run['run']}  {run['cell']}")
     print_differences(found, letters)

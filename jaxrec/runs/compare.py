@@ -36,12 +36,14 @@ class Run:
     masks: Masks
 
     @classmethod
-    def read(cls, directory: str) -> "Run":
-        """`Mistake` where the folder holds no finished run."""
+    def read(cls, directory: str, split: str = "test") -> "Run":
+        """With its answers on the test or the validation targets. `Mistake` where the folder holds no finished run."""
         folder = Folder(directory)
         if not folder.result.exists():
             raise Mistake(f"{directory} holds no finished run (no result.json); finish it with jaxrec train")
-        return cls(folder.path, read_json(folder.result), *load(folder.ranks))
+        return cls(
+            folder.path, read_json(folder.result), *load(folder.ranks if split == "test" else folder.ranks_valid)
+        )
 
     @cached_property
     def ids(self) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -59,8 +61,9 @@ class Run:
 
 
 def compare(
-    directories: Sequence[str], *, metrics: Sequence[str] = (), rounds: int = 10_000, seed: int = 0
-) -> dict[str, Any]:
+    directories: Sequence[str], *, metrics: Sequence[str] = (), split: str = "test", rounds: int = 10_000,
+    seed: int = 0,
+) -> dict[str, Any]:  # fmt: skip
     """Hold every run against the first: ``{"reading", "targets", "users", "metrics", "runs", "comparisons", "notes"}``.
 
     ``metrics`` are those of the first run where none is given. A comparison has, for one run and one metric, both
@@ -71,7 +74,7 @@ def compare(
     """
     if len(directories) < 2:
         raise Mistake(f"{len(directories)} run is nothing to compare; name two or more folders of runs")
-    first, *others = runs = [Run.read(directory) for directory in directories]
+    first, *others = runs = [Run.read(directory, split) for directory in directories]
     for other in others:
         refuse_unlike(first, other)
     reading = first.result["headline"]
@@ -84,7 +87,8 @@ def compare(
         for one, corrected in zip(same, holm([one["p"] for one in same]), strict=True):
             one["p_holm"] = float(corrected)
     return {
-        "reading": reading, "targets": len(first.ranks.target), "users": len(np.unique(first.ranks.user)),
+        "split": split, "reading": reading,
+        "targets": len(first.ranks.target), "users": len(np.unique(first.ranks.user)),
         "data": first.result["protocol"]["name"], "metrics": list(names), "rounds": rounds, "seed": seed,
         "runs": [about(run, names, reading) for run in runs], "comparisons": found, "notes": notes(runs),
     }  # fmt: skip
@@ -98,7 +102,7 @@ def metrics_of(run: Run, reading: str) -> tuple[str, ...]:
 def about(run: Run, names: Sequence[str], reading: str) -> dict[str, Any]:
     values = {name: float(np.mean(values_of(run, name, reading))) for name in names}
     model = run.result["model"]["cell"]
-    return {"run": str(run.path), "run_id": run.result["run_id"], "cell": model, "test": values}
+    return {"run": str(run.path), "run_id": run.result["run_id"], "cell": model, "values": values}
 
 
 def values_of(run: Run, name: str, reading: str) -> NDArray[np.float64]:
@@ -149,7 +153,7 @@ def refuse_unlike(first: Run, other: Run) -> None:
     a, b = first.ranks, other.ranks
     if len(a.target) != len(b.target):
         raise Mistake(
-            f"{pair} were judged on {len(a.target):,} and {len(b.target):,} test targets{because}; train both on the "
+            f"{pair} were judged on {len(a.target):,} and {len(b.target):,} targets{because}; train both on the "
             "same data with the same split and filters"
         )
     same_data = first.result["protocol"]["fingerprint"] == other.result["protocol"]["fingerprint"]
@@ -162,7 +166,7 @@ def refuse_unlike(first: Run, other: Run) -> None:
             for run in (first, other)
         )
         raise Mistake(
-            f"{pair} were judged on other test targets{because}: {int(unlike.sum()):,} of {len(unlike):,} differ, the "
+            f"{pair} were judged on other targets{because}: {int(unlike.sum()):,} of {len(unlike):,} differ, the "
             f"first is {asked}; train both on the same data with the same split"
         )
     if not np.array_equal(a.candidates, b.candidates):

@@ -167,6 +167,8 @@ class Compare(Section):
     """directories of two or more runs; the first is what the others are held against"""
     metrics: tuple[str, ...] = ()
     """metrics with their list length; none takes those of the first run"""
+    split: Literal["test", "valid"] = "test"
+    """which targets: test, or the validation targets of the last validation"""
     rounds: Positive = 10_000
     """sign flips of the permutation test"""
     seed: Count = 0

@@ -163,10 +163,15 @@ def evaluate(
         "test": judged.found, "baselines": judge.baselines(prepared, names),
         "ceiling": judge.ceiling(prepared, names), "warnings": judged.warnings,
     }  # fmt: skip
+    valid = None
+    if not folder.ranks_valid.exists():  # a run from before they were kept
+        valid, _ = judge.model(bundle.model, prepared, names, "valid", users=bundle.config.eval.users)
     owner = read_json(folder.identity)
     folder.claim(owner["id"], owner["of"])
     with folder:
         judged.save(folder)
+        if valid is not None:
+            judge.write_ranks(folder.ranks_valid, valid, slices(prepared, valid))
         result = read_json(folder.result) | new
         write_json(folder.result, result)
     if parquet is not None:

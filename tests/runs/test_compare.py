@@ -116,7 +116,7 @@ def test_another_number_of_targets_is_refused_with_the_split(tmp_path):
     slices = {name: mask[:100] for name, mask in SLICES.items()}
     card = CARD | {"split": {"name": "time"}}
     a, b = written(tmp_path / "a", table()), written(tmp_path / "b", fewer, card=card, slices=slices)
-    with pytest.raises(Mistake, match=r'300 and 100 test targets \(split\.name: "leave-one-out" -> "time"\)'):
+    with pytest.raises(Mistake, match=r'300 and 100 targets \(split\.name: "leave-one-out" -> "time"\)'):
         compare([a, b])
 
 
@@ -137,6 +137,15 @@ def test_runs_from_before_slices_compare_without_them(tmp_path):
     found = compare([a, b], rounds=50)
     assert found["comparisons"][0]["slices"] == {}
     assert f"jaxrec evaluate --run {a}" in found["notes"][0]
+
+
+def test_validation_targets_compare_as_well(pair):
+    with pytest.raises(Mistake, match=r"ranks-valid\.npz does not exist; jaxrec evaluate"):
+        compare(pair, split="valid")
+    for run, better in zip(pair, (0, 5), strict=True):
+        save(f"{run}/ranks-valid.npz", table(seed=8, better=better), SLICES)
+    delta = np.mean((table(seed=8, better=5).greater_masked < 10) * 1.0 - (table(seed=8).greater_masked < 10))
+    assert compare(pair, split="valid", rounds=50)["comparisons"][0]["delta"] == pytest.approx(delta)
 
 
 def test_what_is_no_pair_of_runs_is_a_mistake(pair, tmp_path):

@@ -219,8 +219,12 @@ def test_evaluate_measures_more_and_exports_the_ranks(tmp_path):
     with pytest.raises(Mistake, match="did you mean"):
         evaluate(str(tmp_path / "a"), metrics=("ndgc@5",))
     assert (tmp_path / "a" / "candidates.npz").exists()
+    kept, _ = load(tmp_path / "a" / "ranks-valid.npz")
+    (tmp_path / "a" / "ranks-valid.npz").unlink()
     assert evaluate(str(tmp_path / "a"), say=lambda sentence: None)["test"] == result["test"]
     assert not (tmp_path / "a" / "candidates.npz").exists(), "nothing in the result is about them any more"
+    for before, after in zip(kept[:9], load(tmp_path / "a" / "ranks-valid.npz")[0][:9], strict=True):
+        np.testing.assert_array_equal(before, after)
 
 
 def test_a_collapsed_model_is_named_in_the_result_and_below_the_table(tmp_path, capsys):

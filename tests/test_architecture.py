@@ -17,8 +17,12 @@ APART = ({"data", "cells", "losses", "metrics"},)  # and these do not import eac
 WITHOUT_JAX = (
     "jaxrec/data/",
     "jaxrec/metrics/",
+    "jaxrec/evaluation/ranks_file.py",
+    "jaxrec/evaluation/slices.py",
+    "jaxrec/evaluation/summary.py",
     "jaxrec/models/counting.py",
     "jaxrec/reports/",
+    "jaxrec/runs/compare.py",
     "jaxrec/runs/options.py",
 )
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax"}

@@ -87,6 +87,8 @@ def test_these_never_import_jax(argv: list[str], tmp_path: Path):
         (["train", "7"], "Unrecognized options: 7"),
         (["list"], "Missing from jaxrec list: {cells,data,losses,metrics,backends}"),
         (["evaluate"], "Missing from jaxrec evaluate: --run"),
+        (["compare", "runs/a"], "1 run is nothing to compare"),
+        (["compare", "runs/a", "runs/b"], "runs/a holds no finished run"),
     ],
 )
 def test_a_mistake_is_one_sentence(

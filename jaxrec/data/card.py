@@ -12,7 +12,7 @@ QUANTILES = {"min": 0.0, "25%": 0.25, "median": 0.5, "75%": 0.75, "95%": 0.95, "
 
 def tie_shares(offsets: np.ndarray, times: np.ndarray | None) -> dict[str, Any]:
     """Share of events at the time of another event of their sequence, and of sequences whose last event is tied."""
-    ties: dict[str, Any] = {"policy": "file order", "events_tied_share": None, "users_tied_last_share": None}
+    ties: dict[str, Any] = {"events_tied_share": None, "users_tied_last_share": None}
     if times is None:
         return ties
     same = np.diff(times) == 0
@@ -50,9 +50,22 @@ def counts(prepared: Prepared) -> dict[str, int]:
     return found
 
 
-def leaks(split: dict[str, Any], parts_overlap: bool | None) -> str:
-    """What the split lets training know about the future, in a sentence."""
-    if split["name"] == "leave-one-out":
+def leaks(split: dict[str, Any], parts_overlap: bool | None, filters: dict[str, Any]) -> str:
+    """What split and filters let training know about the future, in a sentence."""
+    return split_leaks(split, parts_overlap) + ("; " + FILTERS_LEAK if filters_leak(split, filters) else "")
+
+
+FILTERS_LEAK = "but the filters counted validation and test events too (--filter-scope train does not)"
+
+
+def filters_leak(split: dict[str, Any], filters: dict[str, Any]) -> bool:
+    """Whether events after the boundary decided which training events stay."""
+    counts = max(filters["k_core"], filters["min_user_events"], filters["min_item_events"]) > 1
+    return split["name"] != "given" and filters["scope"] == "all" and (counts or filters["deduplicate"] == "last")
+
+
+def split_leaks(split: dict[str, Any], parts_overlap: bool | None) -> str:
+    if split["name"] in ("leave-one-out", "last-n"):
         return (
             "leaks the future: a user's training events may be later than another user's test event, so popularity, "
             "transitions and items of the future are known in training"
@@ -75,9 +88,10 @@ def summarise(card: dict[str, Any], say: Callable[[str], None]) -> None:
         f"{n['train_events']:,} for training, targets: {n['valid_targets']:,} validation, {n['test_targets']:,} test"
     )
     if ties["events_tied_share"] is not None:
+        fate = "ties stay in file order" if ties["policy"] == "file order" else f"ties are {ties['policy']}"
         say(
             f"ties: {ties['events_tied_share']:.1%} of events share their time with another of the same {kind}, "
-            f"{ties['users_tied_last_share']:.1%} of {kind}s have a tied last event; ties stay in file order"
+            f"{ties['users_tied_last_share']:.1%} of {kind}s have a tied last event; {fate}"
         )
     unknown = n["unknown_valid_targets"] + n["unknown_test_targets"]
     if unknown:

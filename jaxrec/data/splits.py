@@ -11,9 +11,14 @@ Ends = tuple[np.ndarray, np.ndarray]
 
 def leave_one_out(offsets: np.ndarray) -> Ends:
     """(train_end, valid_end): the last event tests, the one before validates; under 3 events all are training."""
+    return last_n(offsets, 1)
+
+
+def last_n(offsets: np.ndarray, n: int) -> Ends:
+    """(train_end, valid_end): the last n events test, the n before validate; under 2 n + 1 events all are training."""
     end = offsets[1:]
-    enough = np.diff(offsets) >= 3
-    return end - 2 * enough, end - enough
+    held = n * (np.diff(offsets) > 2 * n)
+    return end - 2 * held, end - held
 
 
 def by_time(offsets: np.ndarray, times: np.ndarray, boundaries: tuple[int, int]) -> Ends:
@@ -28,6 +33,12 @@ def part_ends(offsets: np.ndarray, part: np.ndarray) -> Ends:
     """(train_end, valid_end) from the part 0, 1, 2 of each event, ascending inside each sequence."""
     train, valid = counts_before(offsets, part < VALID), counts_before(offsets, part < TEST)
     return offsets[:-1] + train, offsets[:-1] + valid
+
+
+def part_of_each(offsets: np.ndarray, ends: Ends) -> np.ndarray:
+    """int8 (events,): the part 0, 1, 2 of each event; what `part_ends` undoes."""
+    cuts = np.stack([offsets[:-1], *ends, offsets[1:]], axis=1)
+    return np.repeat(np.tile(np.array([TRAIN, VALID, TEST], np.int8), len(cuts)), np.diff(cuts).ravel())
 
 
 def counts_before(offsets: np.ndarray, mask: np.ndarray) -> np.ndarray:

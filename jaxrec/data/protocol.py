@@ -40,13 +40,13 @@ def decide(log: Log, options: Preparation, say: Say) -> tuple[Log, np.ndarray, s
     before = sizes(log.sequence, log.item)
     log, offsets = ordered(log, options.ties_seed if options.ties == "shuffle" else None)
     log, offsets = without_repeats(log, offsets, options, steps)
-    log, offsets, ends, split = counted(log, offsets, options, steps)
-    after = sizes(log.sequence, log.item)
-    removed = {name: before[name] - after[name] for name in before}
-    if after["items"] < 2:
-        cause = "the filters leave" if removed["events"] else "the data has"
-        remedy = "lower --k-core and --min-*-events" if removed["events"] else "give data with more items"
-        raise Mistake(f"{cause} {after['items']} item(s), and a recommender needs at least two; {remedy}")
+    if counting(options) and options.filter_scope == "all":
+        log, offsets, _ = arranged(log, survivors(log.sequence, log.item, options, steps))
+    refuse_too_few(before, log)
+    ends, split = cut(log, offsets, options)
+    if counting(options) and options.filter_scope == "train":
+        log, offsets, ends = training_counted(log, offsets, ends, options, steps)
+    removed = refuse_too_few(before, log)
     asked = {name: getattr(options, name) for name in FILTERS}
     scope = options.filter_scope
     filters = asked | {"scope": scope, "counted": COUNTED[scope], "order": ORDER, "removed": steps}
@@ -79,6 +79,17 @@ def refuse(log: Log, options: Preparation) -> None:
         raise Mistake("--ties shuffle needs times, and the data has none: its order is all there is; use --ties file")
 
 
+def refuse_too_few(before: dict[str, int], log: Log) -> dict[str, int]:
+    """What went since `before`; Mistake when fewer than two items are left."""
+    after = sizes(log.sequence, log.item)
+    removed = {name: before[name] - after[name] for name in before}
+    if after["items"] < 2:
+        cause = "the filters leave" if removed["events"] else "the data has"
+        remedy = "lower --k-core and --min-*-events" if removed["events"] else "give data with more items"
+        raise Mistake(f"{cause} {after['items']} item(s), and a recommender needs at least two; {remedy}")
+    return removed
+
+
 def counting(options: Preparation) -> bool:
     return max(options.k_core, options.min_user_events, options.min_item_events) > 0
 
@@ -106,23 +117,16 @@ def dropped(name: str, log: Log, stay: np.ndarray, steps: Steps) -> tuple[Log, n
     return fewer, offsets
 
 
-def counted(
-    log: Log, offsets: np.ndarray, options: Preparation, steps: Steps
-) -> tuple[Log, np.ndarray, splits.Ends, dict[str, Any]]:
-    """Counting filters in their scope, and the split."""
-    if not counting(options):
-        return log, offsets, *cut(log, offsets, options)
-    if options.filter_scope == "all":
-        stay = survivors(log.sequence, log.item, options, steps)
-        log, offsets, _ = arranged(log, stay)
-        return log, offsets, *cut(log, offsets, options)
-    ends, split = cut(log, offsets, options)
+def training_counted(
+    log: Log, offsets: np.ndarray, ends: splits.Ends, options: Preparation, steps: Steps
+) -> tuple[Log, np.ndarray, splits.Ends]:
+    """(log, offsets, ends) without the training events that the counts of training alone take away."""
     part = splits.part_of_each(offsets, ends)
     training = np.flatnonzero(part == splits.TRAIN)
     stay = part != splits.TRAIN
     stay[training[survivors(log.sequence[training], log.item[training], options, steps)]] = True
     log, offsets, index = arranged(log, np.flatnonzero(stay))
-    return log, offsets, splits.part_ends(offsets, part[index]), split
+    return log, offsets, splits.part_ends(offsets, part[index])
 
 
 def survivors(sequence: np.ndarray, item: np.ndarray, options: Preparation, steps: Steps) -> np.ndarray:

@@ -5,21 +5,55 @@ from typing import Any
 
 import numpy as np
 
-from jaxrec.data.prepared import Prepared
+from jaxrec.data.options import Preparation
+from jaxrec.data.prepared import SCHEMA, Prepared
 
 QUANTILES = {"min": 0.0, "25%": 0.25, "median": 0.5, "75%": 0.75, "95%": 0.95, "max": 1.0}
 
 
+def begun(
+    options: Preparation, name: str, kind: str, source: dict[str, Any], decided: dict[str, Any], offsets: np.ndarray
+) -> dict[str, Any]:
+    """The card but for what only the arrays tell; `decided` is what `protocol.decide` decided, with ties and leaks."""
+    split = decided["split"]
+    return {
+        "schema": SCHEMA,
+        "name": name,
+        "source": source,
+        "filters": decided["filters"],
+        "split": split,
+        "catalogue": catalogue(options, split["name"]),
+        "unknown_targets": options.unknown_targets,
+        "mask_seen": resolved(options.mask_seen, "history" if kind == "user" else "none"),
+        "sequence": kind,
+        "ties": decided["ties"],
+        "leaks": leaks(split, decided["parts_overlap"], decided["filters"]),
+        "lengths": lengths(offsets),
+    }
+
+
+def catalogue(options: Preparation, split: str) -> str:
+    return resolved(options.catalogue, "train" if split == "time" else "all")
+
+
+def resolved(asked: str, automatic: str) -> str:
+    return automatic if asked == "auto" else asked
+
+
 def tie_shares(offsets: np.ndarray, times: np.ndarray | None) -> dict[str, Any]:
     """Share of events at the time of another event of their sequence, and of sequences whose last event is tied."""
-    ties: dict[str, Any] = {"events_tied_share": None, "users_tied_last_share": None}
     if times is None:
-        return ties
+        return {"events_tied_share": None, "users_tied_last_share": None}
+    tied = tied_events(offsets, times)
+    last = tied[offsets[1:] - 1]
+    return {"events_tied_share": float(tied.mean()), "users_tied_last_share": float(last.mean())}
+
+
+def tied_events(offsets: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """bool (events,): whether a neighbour in the sequence has the same time."""
     same = np.diff(times) == 0
     same[offsets[1:-1] - 1] = False  # neighbours in different sequences
-    tied = np.append(same, False) | np.append(False, same)
-    last = tied[offsets[1:] - 1]
-    return ties | {"events_tied_share": float(tied.mean()), "users_tied_last_share": float(last.mean())}
+    return np.append(same, False) | np.append(False, same)
 
 
 def lengths(offsets: np.ndarray) -> dict[str, float]:

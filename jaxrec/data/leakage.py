@@ -17,8 +17,8 @@ from jaxrec.config import Mistake
 from jaxrec.data import card as cards
 from jaxrec.data.filters import first_of_each
 from jaxrec.data.logs import Log
-from jaxrec.data.prepared import Prepared, ranges
-from jaxrec.data.splits import TRAIN
+from jaxrec.data.prepared import PIECE, Prepared, piece
+from jaxrec.data.splits import TEST, TRAIN, part_of_each
 
 
 class Finding(NamedTuple):
@@ -49,7 +49,33 @@ class Truth:
         return cls(log.item_names.to_list(), log.item, log.time, log.session, log.part)
 
 
-def proven(prepared: Prepared, truth: Truth) -> dict[str, Any]:
+class Block(NamedTuple):
+    """Whole sequences, read at once: events `begin` to `end`, with everything that has one entry an event."""
+
+    begin: int
+    end: int
+    items: np.ndarray
+    training: np.ndarray
+    test: np.ndarray
+    offsets: np.ndarray  # of its sequences, from 0
+    times: np.ndarray | None  # microseconds of the truth, else milliseconds of the arrays
+
+
+def blocks(prepared: Prepared, truth: "Truth | None") -> Iterator[Block]:
+    """The data in blocks of some million events (more where one sequence is longer)."""
+    number = prepared.offsets[:-1] // PIECE
+    firsts = np.flatnonzero(np.diff(number, prepend=-1))
+    times = prepared.times if truth is None or truth.time is None else truth.time
+    for low, high in zip(firsts, np.append(firsts[1:], len(number)), strict=True):
+        offsets = prepared.offsets[low : high + 1]
+        begin, end = int(offsets[0]), int(offsets[-1])
+        ends = prepared.train_end[low:high], prepared.valid_end[low:high]
+        part = part_of_each(offsets, (np.minimum(ends[0], ends[1]), np.minimum(ends[1], offsets[1:])))
+        seen = None if times is None else piece(times, begin, end)
+        yield Block(begin, end, piece(prepared.items, begin, end), part == TRAIN, part == TEST, offsets - begin, seen)
+
+
+def proven(prepared: Prepared, truth: "Truth | None") -> dict[str, Any]:
     """For the card: whether nothing leaks, and every finding. Mistake on a leak that the split does not bring."""
     findings = check(prepared, truth)
     if faults := [finding for finding in findings if finding.fault]:
@@ -60,54 +86,103 @@ def proven(prepared: Prepared, truth: Truth) -> dict[str, Any]:
     }
 
 
-def check(prepared: Prepared, truth: Truth | None = None) -> list[Finding]:
-    """Every finding about a split; without `truth` (prepared data that was loaded) times are those of the arrays,
-    to the millisecond, and what only the raw events can tell is left out.
+def check(prepared: Prepared, truth: "Truth | None" = None) -> list[Finding]:
+    """Every finding about a split; without `truth` (prepared data that was loaded, or made by way of the disk) times
+    are those of the arrays, to the millisecond, and what only the raw events can tell is left out.
     """
-    training = np.zeros(len(prepared.items), bool)
-    training[ranges(prepared.offsets[:-1], prepared.train_end)] = True
-    times = prepared.times if truth is None else truth.time
-    found = [events(prepared, training, times), boundary(prepared, training, truth)]
-    if times is not None:
-        found.append(order(prepared, times))
-    found += vocabulary(prepared, training, truth)
-    found.append(numbering(prepared, training))
-    found.append(popularity(prepared, training, truth))
-    found += statistics(prepared, times, truth)
-    found.append(filters(prepared, training))
+    counts = Counts(prepared, truth)
+    for block in blocks(prepared, truth):
+        counts.add(block)
+    found = [events(prepared, truth, counts), boundary(prepared, truth, counts)]
+    if counts.later:
+        found.append(Finding("order", counts.back, f"{counts.back:,} events are later than the next of their sequence"))
+    found += vocabulary(prepared, truth, counts)
+    found.append(
+        Finding("numbering", counts.misnumbered, f"{counts.misnumbered:,} known items are not numbered by training")
+    )
+    found.append(popularity(prepared, truth, counts))
+    found += statistics(prepared, truth, counts)
+    found.append(filters(prepared, counts))
     return found
 
 
-def events(prepared: Prepared, training: np.ndarray, times: np.ndarray | None) -> Finding:
+class Counts:
+    """What one pass over the blocks counts."""
+
+    def __init__(self, prepared: Prepared, truth: "Truth | None"):
+        size = max(prepared.candidates, prepared.known, len(prepared.popularity) - 1) + 2
+        self.prepared, self.truth = prepared, truth
+        self.learnt = np.zeros(size, np.int64)  # training events of each number
+        self.raw = None if truth is None else np.zeros(len(truth.item), np.int64)  # and of each raw id
+        self.later: list[np.ndarray] = []  # times after the boundary, a block each
+        self.training = self.foreign = self.strangers = self.back = self.misnumbered = self.gaps = self.times = 0
+
+    def add(self, block: Block) -> None:
+        prepared, truth, learnt = self.prepared, self.truth, block.items[block.training]
+        fresh, place = np.unique(learnt[self.learnt[learnt] == 0], return_index=True)
+        fresh, known = fresh[np.argsort(place)], int(np.count_nonzero(self.learnt))
+        self.misnumbered += int(np.count_nonzero(fresh != np.arange(known + 1, known + 1 + len(fresh))))
+        self.learnt += np.bincount(learnt, minlength=len(self.learnt))
+        self.training += len(learnt)
+        self.strangers += int(np.count_nonzero(block.items > prepared.known))
+        if truth is not None and self.raw is not None:
+            self.raw += np.bincount(truth.code[block.begin : block.end][block.training], minlength=len(self.raw))
+            if truth.part is not None:
+                self.foreign += int(np.count_nonzero(truth.part[block.begin : block.end][block.training] != TRAIN))
+        if block.times is not None:
+            by_time = prepared.card["split"]["name"] == "time"
+            self.later.append(block.times[~block.training if by_time else block.test])
+            self.in_time(block, block.times)
+
+    def in_time(self, block: Block, times: np.ndarray) -> None:
+        prepared = self.prepared
+        back = np.diff(times) < 0
+        back[block.offsets[1:-1] - 1] = False
+        if prepared.card["split"]["name"] == "given":  # there the file goes before the time
+            part = block.training * 1 - block.test * 1
+            back &= np.diff(part) == 0
+        self.back += int(np.count_nonzero(back))
+        if prepared.times is None:
+            return
+        milliseconds = piece(prepared.times, block.begin, block.end)
+        if times.dtype == milliseconds.dtype and self.truth is not None and self.truth.time is not None:
+            self.times += int(np.count_nonzero(times // 1000 != milliseconds))
+        if prepared.gaps is not None:
+            since = np.diff(milliseconds, prepend=milliseconds[:1])
+            since[block.offsets[:-1]] = 0
+            kept = piece(prepared.gaps, block.begin, block.end)
+            self.gaps += int(np.count_nonzero((since / 1000).astype(np.float32) != kept))
+
+
+def events(prepared: Prepared, truth: "Truth | None", counts: Counts) -> Finding:
     """Training events at or after the first event that is tested (or validates, for split time)."""
-    split = prepared.card["split"]["name"]
-    if times is None:
+    if not counts.later:
         return Finding("events", None, "without times nobody can say which events are later than others", True)
-    test = np.zeros(len(times), bool)
-    test[ranges(prepared.valid_end, prepared.offsets[1:])] = True
-    later, learnt = times[~training if split == "time" else test], times[training]
-    if not len(later) or not len(learnt):
+    later, exact = np.concatenate(counts.later), truth is not None and truth.time is not None
+    if not len(later) or not counts.training:
         return Finding("events", 0, "one side of the boundary is empty")
-    if split == "time":
-        # times of the arrays are cut to milliseconds: events of the boundary's own cannot be told apart
-        wrong = int(np.count_nonzero(learnt >= later.min() if times is not prepared.times else learnt > later.min()))
-        return Finding("events", wrong, f"{wrong:,} training events are not before the first event after the boundary")
     first, median = later.min(), np.partition(later, len(later) // 2)[len(later) // 2]
-    after_first, after_median = (int(np.count_nonzero(learnt > moment)) for moment in (first, median))
+    on, after_first, after_median = 0, 0, 0
+    for block in blocks(prepared, truth):
+        if block.times is not None:
+            learnt = block.times[block.training]
+            on += int(np.count_nonzero(learnt == first))
+            after_first += int(np.count_nonzero(learnt > first))
+            after_median += int(np.count_nonzero(learnt > median))
+    if prepared.card["split"]["name"] == "time":
+        # times of the arrays are cut to milliseconds: events of the boundary's own cannot be told apart
+        wrong = after_first + (on if exact else 0)
+        return Finding("events", wrong, f"{wrong:,} training events are not before the first event after the boundary")
     return Finding(
         "events",
         after_first,
-        f"{share(after_first, learnt)} of the training events are later than the earliest test event, "
-        f"{share(after_median, learnt)} later than the median one",
+        f"{after_first / counts.training:.1%} of the training events are later than the earliest test event, "
+        f"{after_median / counts.training:.1%} later than the median one",
         by_design=True,
     )
 
 
-def share(count: int, events: np.ndarray) -> str:
-    return f"{count / max(len(events), 1):.1%}"
-
-
-def boundary(prepared: Prepared, training: np.ndarray, truth: Truth | None) -> Finding:
+def boundary(prepared: Prepared, truth: "Truth | None", counts: Counts) -> Finding:
     """Sequences (or, of given files, events) that are not split as the card says."""
     split, begin, end = prepared.card["split"], prepared.offsets[:-1], prepared.offsets[1:]
     inside = (begin <= prepared.train_end) & (prepared.train_end <= prepared.valid_end) & (prepared.valid_end <= end)
@@ -119,80 +194,47 @@ def boundary(prepared: Prepared, training: np.ndarray, truth: Truth | None) -> F
         right = held if prepared.card["filters"]["scope"] == "train" else held & long
         wrong += int(np.count_nonzero(~right & ~(~long & (valid == 0) & (test == 0))))
         return Finding("boundary", wrong, f"{wrong:,} sequences do not hold out their last {n} and the {n} before")
-    if truth is None:  # nothing but the card remembers what was given
-        wrong += int(np.count_nonzero(training) != prepared.card["counts"]["train_events"])
-    elif split["name"] == "given" and truth.part is not None:
-        wrong += int(np.count_nonzero(truth.part[training] != TRAIN))
+    if truth is None and "counts" in prepared.card:  # nothing but the card remembers what was given
+        wrong += int(counts.training != prepared.card["counts"]["train_events"])
+    if split["name"] == "given" and truth is not None:
+        wrong += counts.foreign
         return Finding("boundary", wrong, f"{wrong:,} training events are not of the training file")
     return Finding("boundary", wrong, f"{wrong:,} sequences have their parts out of order")
 
 
-def order(prepared: Prepared, times: np.ndarray) -> Finding:
-    """Events that are later than their successor: a history that would hold its own future."""
-    back = np.diff(times) < 0
-    back[prepared.offsets[1:-1] - 1] = False
-    if prepared.card["split"]["name"] == "given":  # there the file goes before the time
-        back[last_of_parts(prepared)] = False
-    wrong = int(np.count_nonzero(back))
-    return Finding("order", wrong, f"{wrong:,} events are later than the next of their sequence")
-
-
-def last_of_parts(prepared: Prepared) -> np.ndarray:
-    """Indices of the last event before each inner boundary of a sequence."""
-    ends = np.concatenate([prepared.train_end, prepared.valid_end])
-    return ends[(ends > 0) & (ends < len(prepared.items))] - 1
-
-
-def vocabulary(prepared: Prepared, training: np.ndarray, truth: Truth | None) -> Iterator[Finding]:
+def vocabulary(prepared: Prepared, truth: "Truth | None", counts: Counts) -> Iterator[Finding]:
     """Items that are known or offered although no training event has them."""
-    occurs = np.zeros(max(prepared.candidates, int(prepared.items.max(initial=0))) + 1, bool)
-    occurs[prepared.items[training]] = True
+    occurs = counts.learnt > 0
     strangers = int(np.count_nonzero(~occurs[1 : prepared.known + 1])) + int(occurs[0])
     if prepared.card["catalogue"] == "train":
         strangers += max(prepared.candidates, len(prepared.item_ids), len(prepared.popularity) - 1) - prepared.known
-        strangers += int(np.count_nonzero(prepared.items > prepared.known))
+        strangers += counts.strangers
         what = "the catalogue is that of training"
     else:
         what = "the catalogue holds all items by request, and marks those that training knows"
     yield Finding("vocabulary", strangers, f"{what}; {strangers:,} items pass for known without a training event")
-    if truth is not None:
-        learnt = np.bincount(truth.code[training], minlength=len(truth.item)) > 0
-        names = {truth.item[code] for code in np.flatnonzero(learnt)}
+    if truth is not None and counts.raw is not None:
+        names = {truth.item[code] for code in np.flatnonzero(counts.raw)}
         wrong = len(names.symmetric_difference(prepared.item_ids.strings[: prepared.known]))
         yield Finding("vocabulary", wrong, f"{wrong:,} raw ids differ between the known items and the training events")
 
 
-def numbering(prepared: Prepared, training: np.ndarray) -> Finding:
-    """Known items whose number is not their place by first appearance in training."""
-    numbers, place = np.unique(prepared.items[training], return_index=True)
-    wrong = int(np.count_nonzero(np.argsort(place) != np.arange(len(place))))
-    wrong = wrong if prepared.items[training].all() else max(wrong, 1)
-    return Finding("numbering", wrong, f"{wrong:,} of {len(numbers):,} known items are not numbered by training")
-
-
-def popularity(prepared: Prepared, training: np.ndarray, truth: Truth | None) -> Finding:
+def popularity(prepared: Prepared, truth: "Truth | None", counts: Counts) -> Finding:
     """Items whose popularity is not their number of training events, counted on the raw ids where they are there."""
-    if truth is None:
-        counted = np.bincount(prepared.items[training], minlength=len(prepared.popularity))
-        wrong = int(np.count_nonzero(counted != prepared.popularity)) if len(counted) == len(prepared.popularity) else 1
-    else:
-        counts = np.bincount(truth.code[training], minlength=len(truth.item))
-        by_name = {truth.item[code]: int(counts[code]) for code in np.flatnonzero(counts)}
+    wrong = int(np.count_nonzero(counts.learnt[: len(prepared.popularity)] != prepared.popularity))
+    if truth is not None and counts.raw is not None:
+        by_name = {truth.item[code]: int(counts.raw[code]) for code in np.flatnonzero(counts.raw)}
         told = zip(prepared.item_ids.strings, prepared.popularity[1:].tolist(), strict=False)
-        wrong = sum(by_name.get(name, 0) != count for name, count in told) + int(prepared.popularity[0] != 0)
+        wrong = max(wrong, sum(by_name.get(name, 0) != count for name, count in told))
     return Finding("popularity", wrong, f"{wrong:,} items have another popularity than their training events")
 
 
-def statistics(prepared: Prepared, times: np.ndarray | None, truth: Truth | None) -> Iterator[Finding]:
+def statistics(prepared: Prepared, truth: "Truth | None", counts: Counts) -> Iterator[Finding]:
     """Gaps that are not the plain difference to the event before, and session starts that are not causal."""
-    if prepared.gaps is not None and prepared.times is not None:
-        since = np.diff(prepared.times, prepend=prepared.times[:1])
-        since[prepared.offsets[:-1]] = 0
-        wrong = int(np.count_nonzero((since / 1000).astype(np.float32) != prepared.gaps))
-        yield Finding("statistics", wrong, f"{wrong:,} gaps are not the seconds since the event before")
-    if prepared.times is not None and truth is not None and times is not None:
-        wrong = int(np.count_nonzero(times // 1000 != prepared.times))
-        yield Finding("statistics", wrong, f"{wrong:,} times are not those of the raw events")
+    if prepared.gaps is not None:
+        yield Finding("statistics", counts.gaps, f"{counts.gaps:,} gaps are not the seconds since the event before")
+    if counts.later and truth is not None:
+        yield Finding("statistics", counts.times, f"{counts.times:,} times are not those of the raw events")
     if prepared.starts is not None:
         expected = prepared.starts.copy() if truth is None or truth.session is None else first_of_each(truth.session)
         expected[prepared.offsets[:-1]] = True
@@ -200,17 +242,18 @@ def statistics(prepared: Prepared, times: np.ndarray | None, truth: Truth | None
         yield Finding("statistics", wrong, f"{wrong:,} session starts are not where a session is met first")
 
 
-def filters(prepared: Prepared, training: np.ndarray) -> Finding:
+def filters(prepared: Prepared, counts: Counts) -> Finding:
     """Training events that stay, though training alone does not give their user and item the counts asked for."""
     asked = prepared.card["filters"]
     if not cards.filters_leak(prepared.card["split"], asked):
         return Finding("filters", 0, "no event after the boundary decided which training events stay")
-    items = prepared.items[training]
-    users = np.repeat(np.arange(len(prepared.train_end)), prepared.train_end - prepared.offsets[:-1])
-    user_events, item_events = (max(asked["k_core"], asked[f"min_{kind}_events"]) for kind in ("user", "item"))
-    enough = (np.bincount(users) >= user_events)[users] & (np.bincount(items) >= item_events)[items]
-    wrong = int(np.count_nonzero(~enough))
-    sentence = f"{wrong:,} training events stay although training alone has too few of their user or item"
     if asked["deduplicate"] == "last":
         return Finding("filters", None, "training events went because a later event has their user and item", True)
+    least, users = (max(asked["k_core"], asked[f"min_{kind}_events"]) for kind in ("item", "user"))
+    wrong = 0
+    for block in blocks(prepared, None):
+        sequence = np.repeat(np.arange(len(block.offsets) - 1), np.diff(block.offsets))[block.training]
+        few = np.bincount(sequence, minlength=1)[sequence] < users
+        wrong += int(np.count_nonzero(few | (counts.learnt[block.items[block.training]] < least)))
+    sentence = f"{wrong:,} training events stay although training alone has too few of their user or item"
     return Finding("filters", wrong, sentence, by_design=True)

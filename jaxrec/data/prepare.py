@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from jaxrec.config import Mistake, fingerprint, to_dict
-from jaxrec.data import card as cards, leakage, protocol, splits
+from jaxrec.data import card as cards, large, leakage, protocol, splits
 from jaxrec.data.assemble import assemble
 from jaxrec.data.clocks import span
 from jaxrec.data.demo import generate
 from jaxrec.data.events import Events
-from jaxrec.data.logs import Log, join
+from jaxrec.data.logs import join
 from jaxrec.data.options import Preparation, effective, split_kind
 from jaxrec.data.prepared import SCHEMA, Prepared, content_fingerprint, is_prepared, load, save
 from jaxrec.data.read import read
@@ -79,36 +79,26 @@ def data_name(sources: dict[int, Source]) -> str:
 
 
 def build(options: Preparation, sources: dict[int, Source], say: Say) -> Prepared:
-    """The preparation itself, in memory."""
-    files = {part: read(source, options, say, PREFIX[part]) for part, source in sources.items()}
-    files = files or {splits.TRAIN: demo_events(options)}
-    log, offsets, ends, decided = protocol.decide(join(files, options), options, say)
-    split = decided["split"]
-    card = {
-        "schema": SCHEMA,
-        "name": data_name(sources),
-        "source": source_card(sources, files, options),
-        "filters": decided["filters"],
-        "split": split,
-        "catalogue": resolved(options.catalogue, "train" if split["name"] == "time" else "all"),
-        "unknown_targets": options.unknown_targets,
-        "mask_seen": resolved(options.mask_seen, "history" if log.kind == "user" else "none"),
-        "sequence": log.kind,
-        "ties": {"policy": decided["ties"]} | cards.tie_shares(offsets, log.time),
-        "leaks": cards.leaks(split, files_overlap(log), decided["filters"]),
-        "lengths": cards.lengths(offsets),
-    }
-    prepared = assemble(log, offsets, *ends, card)
-    card["counts"] = cards.counts(prepared) | {"removed": decided["removed"]}
+    """The preparation itself, in memory or, where the file is large and plain, by way of the disk."""
+    prepared, truth, removed = large.streamed(options, sources, say) or in_memory(options, sources, say)
+    card = prepared.card
+    card["counts"] = cards.counts(prepared) | {"removed": removed}
     card["fingerprint"] = content_fingerprint(prepared)
     check_targets(card)
-    card["leak_check"] = leakage.proven(prepared, leakage.Truth.of(log))
+    card["leak_check"] = leakage.proven(prepared, truth)
     cards.summarise(card, say)
     return prepared
 
 
-def resolved(asked: str, automatic: str) -> str:
-    return automatic if asked == "auto" else asked
+def in_memory(
+    options: Preparation, sources: dict[int, Source], say: Say
+) -> tuple[Prepared, leakage.Truth, dict[str, int]]:
+    """Prepared data whose card lacks what is counted, what it was made of, and what the filters removed."""
+    files = {part: read(source, options, say, PREFIX[part]) for part, source in sources.items()}
+    files = files or {splits.TRAIN: demo_events(options)}
+    log, offsets, ends, decided = protocol.decide(join(files, options), options, say)
+    card = cards.begun(options, data_name(sources), log.kind, source_card(sources, files, options), decided, offsets)
+    return assemble(log, offsets, *ends, card), leakage.Truth.of(log), decided["removed"]
 
 
 def demo_events(options: Preparation) -> Events:
@@ -119,13 +109,6 @@ def demo_events(options: Preparation) -> Events:
     user, item, session = (pl.Series(columns[role]).cast(pl.String) for role in ("user", "item", "session"))
     because = "generated with a known structure"
     return Events(item, user, session, columns["time"] * 1000, format="demo", because=because, unit="milliseconds")
-
-
-def files_overlap(log: Log) -> bool | None:
-    """Whether an event of the training file is later than the first of the test file; None without times."""
-    if log.time is None or splits.TEST not in log.part:
-        return None
-    return bool(log.time[log.part == splits.TRAIN].max() > log.time[log.part == splits.TEST].min())
 
 
 def source_card(sources: dict[int, Source], files: dict[int, Events], options: Preparation) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from jaxrec.config import Mistake
-from jaxrec.data import splits
+from jaxrec.data import card as cards, splits
 from jaxrec.data.filters import k_core, minimum_counts, one_of_each, repeats
 from jaxrec.data.logs import Log, arranged, ordered
 from jaxrec.data.options import FILTERS, Preparation, split_kind
@@ -31,7 +31,7 @@ COUNTED = {
 
 
 def decide(log: Log, options: Preparation, say: Say) -> tuple[Log, np.ndarray, splits.Ends, dict[str, Any]]:
-    """(ordered log, offsets, (train_end, valid_end), for the card: split, filters, removed, ties).
+    """(ordered log, offsets, (train_end, valid_end), for the card: split, filters, removed, ties, parts_overlap).
 
     Mistake when the options contradict the data or each other, or too little is left.
     """
@@ -47,13 +47,30 @@ def decide(log: Log, options: Preparation, say: Say) -> tuple[Log, np.ndarray, s
     if counting(options) and options.filter_scope == "train":
         log, offsets, ends = training_counted(log, offsets, ends, options, steps)
     removed = refuse_too_few(before, log)
+    announce(options, steps, removed, say)
+    policy = f"shuffled with seed {options.ties_seed}" if options.ties == "shuffle" else "file order"
+    decided = {
+        "split": split,
+        "filters": filters_card(options, steps),
+        "removed": removed,
+        "ties": {"policy": policy} | cards.tie_shares(offsets, log.time),
+        "parts_overlap": parts_overlap(log),
+    }
+    return log, offsets, ends, decided
+
+
+def filters_card(options: Preparation, steps: Steps) -> dict[str, Any]:
+    """What was asked of the filters, how they count, in which order, and what each removed."""
     asked = {name: getattr(options, name) for name in FILTERS}
     scope = options.filter_scope
-    filters = asked | {"scope": scope, "counted": COUNTED[scope], "order": ORDER, "removed": steps}
-    announce(options, steps, removed, say)
-    shuffled = options.ties == "shuffle"
-    ties = f"shuffled with seed {options.ties_seed}" if shuffled else "file order"
-    return log, offsets, ends, {"split": split, "filters": filters, "removed": removed, "ties": ties}
+    return asked | {"scope": scope, "counted": COUNTED[scope], "order": ORDER, "removed": steps}
+
+
+def parts_overlap(log: Log) -> bool | None:
+    """Whether an event of the training file is later than the first of the test file; None without times."""
+    if log.time is None or splits.TEST not in log.part:
+        return None
+    return bool(log.time[log.part == splits.TRAIN].max() > log.time[log.part == splits.TEST].min())
 
 
 def refuse(log: Log, options: Preparation) -> None:

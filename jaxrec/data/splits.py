@@ -1,5 +1,7 @@
 """Where training, validation and test part: per sequence, as absolute event indices."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from jaxrec.config import Mistake
@@ -67,7 +69,12 @@ def time_boundaries(texts: tuple[str, str], times: np.ndarray) -> tuple[int, int
 
     The quantile q is the time of the event at rank floor(q n) of n, so that at most a share q comes strictly before it.
     """
-    first, second = (boundary(text, times) for text in texts)
+    return apart(texts, (boundary(texts[0], times), boundary(texts[1], times)))
+
+
+def apart(texts: tuple[str, str], places: tuple[int, int]) -> tuple[int, int]:
+    """The places; Mistake when the first is not before the second."""
+    first, second = places
     if not first < second:
         raise Mistake(
             f"boundaries {texts[0]!r} and {texts[1]!r} fall on {moment(first)} and {moment(second)}, "
@@ -77,14 +84,19 @@ def time_boundaries(texts: tuple[str, str], times: np.ndarray) -> tuple[int, int
 
 
 def boundary(text: str, times: np.ndarray) -> int:
+    """Microseconds of one boundary, a share of these times or a date."""
+    return place(text, len(times), lambda rank: int(np.partition(times, rank)[rank]))
+
+
+def place(text: str, events: int, at_rank: Callable[[int], int]) -> int:
+    """Microseconds of one boundary: `at_rank` gives the time of the event that many are not later than."""
     try:
         share = float(text)
     except ValueError:
         return date(text)
     if not 0 < share < 1:
         raise Mistake(f"boundary {text!r} is not between 0 and 1; give a share of the events or a date like 2014-09-28")
-    rank = int(share * len(times))
-    return int(np.partition(times, rank)[rank])
+    return at_rank(int(share * events))
 
 
 def date(text: str) -> int:

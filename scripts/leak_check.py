@@ -115,18 +115,15 @@ PLANTED: dict[str, Callable[[Prepared], Prepared | None]] = {
 }
 
 
-WHERE = {"events": "boundary", "gaps": "statistics", "starts": "statistics"}  # planted leak -> the check that finds it
-
-
 def in_training(prepared: Prepared, train_end: np.ndarray) -> np.ndarray:
     event = np.arange(len(prepared.items))
     return event < train_end[prepared.sequence_of(event)]
 
 
 def faults(prepared: Prepared, truth: Truth | None) -> set[str]:
-    """Names of the checks that find a fault; an event after the boundary in training is one of the boundary."""
+    """Names of the checks that find a fault; a boundary that moved is one of events."""
     found = {finding.check for finding in check(prepared, truth) if finding.fault}
-    return found | {"boundary"} if "events" in found else found
+    return found | {"events"} if "boundary" in found else found
 
 
 def planted(prepared: Prepared, truth: Truth | None) -> dict[str, bool | None]:
@@ -134,7 +131,7 @@ def planted(prepared: Prepared, truth: Truth | None) -> dict[str, bool | None]:
     found: dict[str, bool | None] = {}
     for name, plant in PLANTED.items():
         leaky = plant(prepared)
-        found[name] = None if leaky is None else WHERE.get(name, name) in faults(leaky, truth)
+        found[name] = None if leaky is None else name in faults(leaky, truth)
     return found
 
 

@@ -1,10 +1,10 @@
 """Proof that nothing after the boundary reached training, from the prepared arrays and the events they were made of.
 
 Each finding names what was looked at: `events` (how many of training are later than those of test), `boundary` (is
-it where the split says), `order` (inside a sequence), `vocabulary` (which items are known or offered), `numbering` (by
-what they are numbered), `popularity` (training counts), `statistics` (gaps and session starts, which are made of times)
-and `filters`. A leak that the split cannot avoid, or that was asked for, is `by_design`; any other is a fault, and
-`proven` refuses the data.
+it where the split says), `order` (inside a sequence), `vocabulary` (which items are known or offered), `raw ids` (are
+these those of the training events), `numbering` (by what items are numbered), `popularity` (training counts), `gaps`,
+`times` and `starts` (plain differences of the raw times, and where a session is met first) and `filters`. A leak that
+the split cannot avoid, or that was asked for, is `by_design`; any other is a fault, and `proven` refuses the data.
 """
 
 from collections.abc import Iterator
@@ -76,13 +76,18 @@ def blocks(prepared: Prepared, truth: "Truth | None") -> Iterator[Block]:
 
 
 def proven(prepared: Prepared, truth: "Truth | None") -> dict[str, Any]:
-    """For the card: whether nothing leaks, and every finding. Mistake on a leak that the split does not bring."""
+    """For the card: whether nothing leaks, the count of every check (None: it cannot be counted), and in words what
+    the protocol leaks by design. Mistake on any other leak.
+    """
     findings = check(prepared, truth)
     if faults := [finding for finding in findings if finding.fault]:
         raise Mistake(f"the prepared data leaks ({faults[0].sentence}); this is a fault of jaxrec: please report it")
+    open_ones = [finding for finding in findings if finding.leaks or finding.leaks is None]
     return {
-        "clean": not any(finding.leaks or finding.leaks is None for finding in findings),
-        "findings": [finding._asdict() for finding in findings],
+        "clean": not open_ones,
+        "leaks": {finding.check: finding.leaks for finding in findings},
+        "by_design": [finding.check for finding in open_ones],
+        "sentences": {finding.check: finding.sentence for finding in open_ones},
     }
 
 
@@ -216,7 +221,7 @@ def vocabulary(prepared: Prepared, truth: "Truth | None", counts: Counts) -> Ite
     if truth is not None and counts.raw is not None:
         names = {truth.item[code] for code in np.flatnonzero(counts.raw)}
         wrong = len(names.symmetric_difference(prepared.item_ids.strings[: prepared.known]))
-        yield Finding("vocabulary", wrong, f"{wrong:,} raw ids differ between the known items and the training events")
+        yield Finding("raw ids", wrong, f"{wrong:,} raw ids differ between the known items and the training events")
 
 
 def popularity(prepared: Prepared, truth: "Truth | None", counts: Counts) -> Finding:
@@ -232,14 +237,14 @@ def popularity(prepared: Prepared, truth: "Truth | None", counts: Counts) -> Fin
 def statistics(prepared: Prepared, truth: "Truth | None", counts: Counts) -> Iterator[Finding]:
     """Gaps that are not the plain difference to the event before, and session starts that are not causal."""
     if prepared.gaps is not None:
-        yield Finding("statistics", counts.gaps, f"{counts.gaps:,} gaps are not the seconds since the event before")
+        yield Finding("gaps", counts.gaps, f"{counts.gaps:,} gaps are not the seconds since the event before")
     if counts.later and truth is not None:
-        yield Finding("statistics", counts.times, f"{counts.times:,} times are not those of the raw events")
+        yield Finding("times", counts.times, f"{counts.times:,} times are not those of the raw events")
     if prepared.starts is not None:
         expected = prepared.starts.copy() if truth is None or truth.session is None else first_of_each(truth.session)
         expected[prepared.offsets[:-1]] = True
         wrong = int(np.count_nonzero(expected != prepared.starts))
-        yield Finding("statistics", wrong, f"{wrong:,} session starts are not where a session is met first")
+        yield Finding("starts", wrong, f"{wrong:,} session starts are not where a session is met first")
 
 
 def filters(prepared: Prepared, counts: Counts) -> Finding:

@@ -189,8 +189,9 @@ def announce(options: Preparation, steps: Steps, removed: dict[str, int], say: S
         return
     say("filters: " + ", ".join(f"{count:,} {name} removed" for name, count in removed.items()))
     if len(steps) > 1 or options.filter_scope == "train":
-        parts = ", ".join(f"{name.replace('_', ' ')} {counts['events']:,}" for name, counts in steps.items())
-        say(f"filters, events each: {parts}" + ("; training alone" if options.filter_scope == "train" else ""))
+        parts = ", ".join(f"{counts['events']:,} by {name}" for name, counts in steps.items())
+        scope = "; counts saw and dropped training events alone" if options.filter_scope == "train" else ""
+        say(f"filters, events: {parts.replace('_', '-')}{scope}")
 
 
 def cut(log: Log, offsets: np.ndarray, options: Preparation) -> tuple[splits.Ends, dict[str, Any]]:

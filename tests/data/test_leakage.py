@@ -103,9 +103,11 @@ def test_how_much_of_the_future_leave_one_out_leaks(tmp_path):
     path = tmp_path / "log.csv"
     path.write_text("user,item,time\n" + "".join(f"{user},{item},{time}\n" for user, item, time in rows))
     card = prepare(Preparation(data=str(path)), lambda _: None).card
-    found = {finding["check"]: finding for finding in card["leak_check"]["findings"]}
-    assert (found["events"]["leaks"], found["events"]["by_design"]) == (2, True)
-    assert found["events"]["sentence"].startswith("40.0% of the training events are later than the earliest test event")
+    found = card["leak_check"]
+    assert (found["leaks"]["events"], found["by_design"]) == (2, ["events"])
+    assert found["sentences"]["events"].startswith(
+        "40.0% of the training events are later than the earliest test event"
+    )
     assert not card["leak_check"]["clean"]
     assert card["leaks"].startswith("leaks the future: ")
 

@@ -1,0 +1,219 @@
+"""Going by way of the disk changes nothing: same contents, same card; and what is not plain is read in memory."""
+
+import csv
+import gzip
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from jaxrec.config import Mistake
+from jaxrec.data import buckets, coding, leakage, prepared as prepared_module, streaming
+from jaxrec.data.options import Preparation
+from jaxrec.data.prepare import prepare
+from jaxrec.data.prepared import contents, load, save
+
+IDS = st.sampled_from(["0", "7", "12", "007", "-3", "x", "é", "123456789012345678901", "40000000"])
+NUMBERS = st.integers(0, 30).map(str)
+OPTIONS = st.sampled_from(
+    [
+        {},
+        {"split": "last-n", "last": 2},
+        {"split": "time", "boundaries": ("0.5", "0.7")},
+        {"split": "time", "boundaries": ("0.6", "0.8"), "catalogue": "all", "unknown_targets": "drop"},
+        {"split": "leave-one-out", "catalogue": "train"},
+        {"split": "time", "boundaries": ("1970-01-01T00:00:20", "1970-01-01T00:00:30")},
+    ]
+)
+few = settings(max_examples=40)
+
+
+@st.composite
+def logs(draw):
+    """Rows of user, item, second; ids are small numbers or anything."""
+    ids = draw(st.sampled_from([NUMBERS, IDS]))
+    rows = draw(st.lists(st.tuples(ids, ids, st.integers(0, 50)), min_size=10, max_size=60))
+    base = [("5", item, time) for item, time in zip(["1", "2", "3", "1", "2", "3"], range(0, 60, 10), strict=True)]
+    return rows + base + [("6", item, time + 1) for _, item, time in base]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("streaming")
+
+
+@pytest.fixture(autouse=True)
+def pieces(monkeypatch):
+    """Every piece is so small that a short log has many of each."""
+    monkeypatch.setattr(streaming, "BLOCK", 40)
+    monkeypatch.setattr(streaming, "ROWS", 7)
+    monkeypatch.setattr(buckets, "ROWS", 9)
+    monkeypatch.setattr(prepared_module, "PIECE", 5)
+    monkeypatch.setattr(leakage, "PIECE", 6)
+    monkeypatch.setattr(coding, "DENSE", 100)
+
+
+def both(path, monkeypatch, **options):
+    """(in memory, streamed), each with what was said; a Mistake in place of data that was refused."""
+    made = []
+    for size in (1 << 40, 0):
+        monkeypatch.setattr(streaming, "LARGE", {"table": size, "parquet": size})
+        heard = []
+        try:
+            made.append((prepare(Preparation(data=str(path), **options), heard.append), heard))
+        except Mistake as mistake:
+            made.append((str(mistake), heard))
+    return made
+
+
+def same(plain, disk):
+    (one, _), (other, heard) = plain, disk
+    if isinstance(one, str) or isinstance(other, str):
+        assert one == other
+        return
+    assert any(": streamed; " in sentence for sentence in heard)
+    before, after = contents(one), contents(other)
+    assert before.keys() == after.keys()
+    for name, array in before.items():
+        assert (after[name].dtype, after[name].tolist()) == (array.dtype, array.tolist()), name
+    assert (one.known, one.candidates) == (other.known, other.candidates)
+    checked = [{key: value for key, value in found.card.items() if key != "leak_check"} for found in (one, other)]
+    assert checked[0] == checked[1]  # the fingerprint among them
+    assert other.card["leak_check"]["leaks"].items() <= one.card["leak_check"]["leaks"].items()
+
+
+def text_of(rows, header=("user", "item", "time")):
+    file = io.StringIO()
+    csv.writer(file, lineterminator="\n").writerows([header, *(row[: len(header)] for row in rows)])
+    return file.getvalue()
+
+
+@few
+@given(logs(), OPTIONS, st.booleans())
+def test_a_table_comes_out_the_same(folder, rows, options, zipped):
+    path = folder / ("log.csv.gz" if zipped else "log.csv")
+    data = text_of(rows).encode()
+    path.write_bytes(gzip.compress(data) if zipped else data)
+    with pytest.MonkeyPatch.context() as patch:
+        same(*both(path, patch, **options))
+
+
+@few
+@given(logs(), OPTIONS, st.sampled_from(["text", "number", "date"]))
+def test_parquet_comes_out_the_same(folder, rows, options, kind):
+    import polars as pl
+
+    user, item, time = (list(column) for column in zip(*rows, strict=True))
+    columns = {"user": user, "item": item, "time": time}
+    if kind == "number":
+        columns |= {"user": [hash(one) % 50 for one in user], "item": [hash(one) % 50 for one in item]}
+    frame = pl.DataFrame(columns)
+    if kind == "date":
+        frame = frame.with_columns(pl.from_epoch("time", time_unit="s"))
+    path = folder / "log.parquet"
+    frame.write_parquet(path)
+    with pytest.MonkeyPatch.context() as patch:
+        same(*both(path, patch, **options))
+
+
+@few
+@given(logs(), st.sampled_from([("user", "item"), ("session", "item"), ("session", "item", "time")]))
+def test_logs_without_times_and_sessions_come_out_the_same(folder, rows, header):
+    path = folder / "plain.tsv"
+    path.write_text(text_of(rows, header).replace(",", "\t"))
+    with pytest.MonkeyPatch.context() as patch:
+        same(*both(path, patch))
+
+
+@pytest.mark.parametrize("unit", [10**9, 10**12, 10**15, 10**18], ids=["s", "ms", "us", "ns"])
+def test_units_are_told_alike(tmp_path, monkeypatch, unit):
+    """Nanoseconds that differ below a microsecond are ties in both."""
+    rows = [(f"u{n % 3}", f"i{n % 5}", unit + (n * 7919) % 600) for n in range(40)]
+    path = tmp_path / "log.csv"
+    path.write_text(text_of(rows))
+    plain, disk = both(path, monkeypatch)
+    same(plain, disk)
+    assert plain[1][:2] == [sentence for sentence in disk[1] if "streamed" not in sentence][:2]
+
+
+LINES = [f"u{n % 3},i{n % 5},{n}" for n in range(30)]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ('"u1",i2,40', "quotes"),
+        ("u1,i2,2024-01-31", "not all whole numbers"),
+        ("u1,i2,40.5", "not all whole numbers"),
+        ("u1,,40", "missing"),
+        (",i1,40", "missing"),
+        ("u1,i1", "not all whole numbers"),
+        ("u1,i1,40,50", "not well formed"),
+        ("", "missing"),
+    ],
+)
+def test_what_is_not_plain_is_read_in_memory(tmp_path, monkeypatch, line, reason):
+    path = tmp_path / "log.csv"
+    path.write_text("\n".join(["user,item,time", *LINES[:20], line, *LINES[20:]]) + "\n")
+    (one, _), (other, heard) = both(path, monkeypatch)
+    assert any("read in memory, because" in sentence and reason in sentence for sentence in heard), heard
+    if isinstance(one, str):
+        assert one == other
+    else:
+        assert one.card == other.card
+
+
+def test_files_that_are_not_plain_never_begin_to_stream(tmp_path, monkeypatch):
+    path = tmp_path / "log.csv"
+    path.write_text("\n".join(["user,item,time", *LINES]) + "\n")
+    for options in ({"k_core": 2}, {"collapse_repeats": True}, {"ties": "shuffle"}, {"session_gap": 1}):
+        (one, _), (other, heard) = both(path, monkeypatch, **options)
+        assert not any("stream" in sentence for sentence in heard)
+        assert (one if isinstance(one, str) else one.card) == (other if isinstance(other, str) else other.card)
+
+
+def test_saved_and_loaded_it_is_the_same_and_the_folder_goes(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "spool"))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    (tmp_path / "spool").mkdir()
+    path = tmp_path / "log.csv"
+    path.write_text("\n".join(["user,item,time", *LINES]) + "\n")
+    (one, _), (other, _) = both(path, monkeypatch)
+    again = load(save(other, tmp_path / "prepared"), verify=True)
+    assert {name: array.tolist() for name, array in contents(again).items()} == {
+        name: array.tolist() for name, array in contents(one).items()
+    }
+    assert list((tmp_path / "spool").iterdir())
+    del other
+    assert not list((tmp_path / "spool").iterdir())
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(buckets, "renumber", full)
+    path = tmp_path / "log.csv"
+    path.write_text("\n".join(["user,item,time", *LINES]) + "\n")
+    _, (sentence, _) = both(path, monkeypatch)
+    assert "cannot be written (No space left on device); set TMPDIR to a folder with room" in sentence
+    assert [entry.name for entry in tmp_path.iterdir()] == ["log.csv"]
+
+
+@given(st.lists(st.integers(-(2**62), 2**62), min_size=1, max_size=40), st.data())
+def test_the_value_at_a_rank(folder, values, data):
+    path = folder / "values"
+    np.array(values, np.int64).tofile(path)
+    rank = data.draw(st.integers(0, len(values) - 1))
+    assert buckets.at_rank(path, len(values), rank, min(values), max(values)) == sorted(values)[rank]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 5), st.integers(-(2**40), 2**40)), min_size=1, max_size=40),
+    st.sampled_from([1, 1000, 1_000_000]),
+)
+def test_one_sort_is_a_sort_by_place_time_and_row(pairs, unit):
+    place, time = np.array([one for one, _ in pairs], np.int32), np.array([two // unit * unit for _, two in pairs])
+    assert buckets.in_place_and_time(place, time).tolist() == np.lexsort((time, place)).tolist()

@@ -18,7 +18,7 @@ from jaxrec.evaluation.summary import collapsed, headline
 from jaxrec.models.recommender import Recommender
 from jaxrec.runs import build, judge
 from jaxrec.runs.bundle import load, read_code, save as save_bundle
-from jaxrec.runs.fitting import LAYOUTS, Fitting
+from jaxrec.runs.fitting import Fitting, plan, rows_a_step
 from jaxrec.runs.folder import Folder, read_json, replacing, write_json
 from jaxrec.runs.machine import card as machine
 from jaxrec.runs.options import Config
@@ -93,7 +93,8 @@ def run(
 ) -> dict[str, Any]:
     """Train, then judge the best weights once on the test targets, and write everything down."""
     config, prepared = fitting.config, fitting.prepared
-    state = fitting.step.init(recommender, fitting.hyper, jax.random.key(config.seed))
+    lanes = rows_a_step(config) if config.batch.layout == "lanes" else 0
+    state = fitting.step.init(recommender, fitting.hyper, jax.random.key(config.seed), lanes)
     state = fitting.fit(state, source.load(prepared, user=config.model.user))
     if fitting.stopped and fitting.stopped.startswith("SIG"):
         raise Stopped(
@@ -125,12 +126,12 @@ def run(
 
 def steps_an_epoch(config: Config, prepared: Prepared) -> int:
     """Steps of the first epoch; later ones differ by a step or two where rows are packed afresh."""
-    plan = LAYOUTS[config.batch.layout](prepared, config.batch.length, seed=config.seed, epoch=0)
-    if not len(plan.index):
+    rows = plan(config, prepared, 0)
+    if not rows.rows:
         raise Mistake(
             f"{config.data} leaves no event to train on (no sequence has two training events); split it otherwise"
         )
-    return source.batches(plan, config.batch.size * config.optimizer.accumulate)
+    return source.batches(rows, rows_a_step(config))
 
 
 def evaluate(directory: str, *, allow_code: bool = False, say: Say = print) -> dict[str, Any]:

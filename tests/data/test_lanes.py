@@ -1,5 +1,6 @@
 """Lanes: what the paper's loop would read, every training pair once, in one order whatever a step's length."""
 
+import itertools
 import time
 from types import SimpleNamespace
 
@@ -105,7 +106,7 @@ def test_parts_put_together_are_the_whole(lengths, length, width, cuts):
     plan = lanes(sequences(lengths), length, width=width)
     steps = plan.rows // width
     places = [0, *sorted(cut for cut in cuts if cut <= steps), steps]
-    parts = [plan.part(a * width, b * width) for a, b in zip(places, places[1:], strict=False)]
+    parts = [plan.part(a * width, b * width) for a, b in itertools.pairwise(places)]
     whole = plan.part(0, plan.rows)
     for name in ("index", "reset"):
         np.testing.assert_array_equal(np.concatenate([getattr(part, name) for part in parts]), getattr(whole, name))

@@ -171,44 +171,39 @@ def test_the_gradient_is_cut_between_steps_and_not_inside_one():
     assert apart > 1e-3, "here the past matters, so the cut can be seen"
 
 
-def run_modes(step, hyper, data, length, run):
-    """Two epochs in one slab each."""
-    source, plan = load(data), lanes(data, length, width=LANES)
-    state, losses = step.init(model("lstm"), hyper, jax.random.key(0), LANES), []
-    state, source, hyper = run.place(state, source, hyper) if isinstance(run, Spread) else (state, source, hyper)
+def two_epochs(step, run):
+    """Of a slab each, the lanes' state going on from one to the next."""
+    data, losses = sequences(PAIRS), []
+    state, source, hyper = step.init(model("lstm"), DROPPED, jax.random.key(0), LANES), load(data), DROPPED
+    if isinstance(run, Spread):
+        state, source, hyper = run.place(state, source, hyper)
     for _ in range(2):
-        for slab in slabs(plan, size=LANES, steps=8, begin=0):
+        for slab in slabs(lanes(data, 2, width=LANES), size=LANES, steps=8, begin=0):
             state, metrics = run(state, source, slab.index, slab.reset, np.array([0, slab.count], np.int32), hyper)
             losses += np.asarray(metrics.loss)[: slab.count].tolist()
     return state, losses
 
 
-@pytest.mark.parametrize("microbatches", [1, 2])
-def test_devices_and_micro_batches_share_out_the_lanes_and_change_nothing(microbatches):
-    data, rule = sequences(PAIRS), Optimiser("adamw")
-    alone, losses = run_modes(Step(Softmax(), rule), DROPPED, data, 2, compile_run(Step(Softmax(), rule)))
-    step = Step(Softmax(), rule, microbatches=microbatches)
-    for mode in ("jit", "shard_map", "pmap"):
-        state, found = run_modes(step, DROPPED, data, 2, Spread(step, mode, 4))
-        np.testing.assert_allclose(found, losses, rtol=5e-6)
-        assert jax.tree.structure(state.carry) == jax.tree.structure(alone.carry)
-        assert_near((state.carry, state.tables, state.network), (alone.carry, alone.tables, alone.network), 5e-5)
-        if mode != "pmap":  # which hands it out joined
-            for leaf in jax.tree.leaves(state.carry):
-                assert [shard.data.shape[0] for shard in leaf.addressable_shards] == [LANES // 4] * 4
-                assert len({shard.device for shard in leaf.addressable_shards}) == 4
+@pytest.fixture(scope="module")
+def alone():
+    step = Step(Softmax())
+    return two_epochs(step, compile_run(step))
 
 
-def test_without_lanes_there_is_no_carry_under_any_mode():
-    step, data = Step(Softmax()), sequences(PAIRS)
-    for mode in ("jit", "shard_map", "pmap"):
-        run = Spread(step, mode, 2)
-        state = step.init(model(), HYPER, jax.random.key(0))
-        state, source, hyper = run.place(state, load(data), HYPER)
-        slab = next(slabs(packed(data, 6, seed=0, epoch=0), size=2, steps=2, begin=0))
-        state, _ = run(state, source, slab.index, slab.reset, np.array([0, 2], np.int32), hyper)
-        assert state.carry is None
-        assert int(state.step) == 2
+@pytest.mark.parametrize(
+    ("mode", "microbatches"), [("jit", 1), ("shard_map", 1), ("pmap", 1), ("jit", 2), ("shard_map", 2)]
+)
+def test_devices_and_micro_batches_share_out_the_lanes_and_change_nothing(alone, mode, microbatches):
+    (wanted, losses), step = alone, Step(Softmax(), microbatches=microbatches)
+    state, found = two_epochs(step, Spread(step, mode, 4))
+    np.testing.assert_allclose(found, losses, rtol=5e-6)
+    assert jax.tree.structure(state.carry) == jax.tree.structure(wanted.carry)
+    assert_near((state.carry, state.tables, state.network), (wanted.carry, wanted.tables, wanted.network), 5e-5)
+    if mode == "pmap":
+        return  # which hands the carry out joined
+    for leaf in jax.tree.leaves(state.carry):
+        assert [shard.data.shape[0] for shard in leaf.addressable_shards] == [LANES // 4] * 4
+        assert len({shard.device for shard in leaf.addressable_shards}) == 4
 
 
 def test_vmap_over_seeds_equals_one_by_one():

@@ -55,19 +55,22 @@ class Lanes(NamedTuple):
         return int(np.max(self.pairs, initial=0))
 
     def part(self, begin: int, end: int) -> Plan:
-        """Rows `begin` to `end`, which must be whole training steps; -1 where a lane has run out of sequences."""
+        """Rows `begin` to `end`, which must be whole training steps; -1 where a lane has run out of sequences.
+
+        There every slot is a reset too: a state that nobody reads must not grow, event after event, until it overflows.
+        """
         if begin % self.width or end % self.width:
             raise ValueError(f"rows {begin} to {end} are no whole steps of {self.width} lanes; ask for multiples")
         steps = (end - begin) // self.width
         left, right = begin // self.width * self.length, end // self.width * self.length
         index = np.full((self.width, right - left), -1, np.int32)
-        reset = np.zeros(index.shape, bool)
         over, begun = np.searchsorted(self.at, [left - self.longest, right - 1], side="right")
         start, pairs, lane, at = (leaf[over:begun] for leaf in (self.start, self.pairs, self.lane, self.at))
         low = np.maximum(at, left)
         count = np.maximum(np.minimum(at + pairs, right) - low, 0)
         step = within(count)
         index[np.repeat(lane, count), np.repeat(low - left, count) + step] = np.repeat(start + low - at, count) + step
+        reset = index < 0
         first = at >= left
         reset[lane[first], at[first] - left] = True
         lane_first = (self.width, steps, self.length)

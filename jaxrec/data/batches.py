@@ -8,7 +8,7 @@ it needs some 40 bytes a slot for a moment.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,24 @@ if TYPE_CHECKING:
 Numbers = NDArray[np.int64]
 
 
+class Rows(Protocol):
+    """The rows of one epoch, whatever the layout: batches of `size` are rows `0:size`, `size:2 * size`, ..."""
+
+    @property
+    def rows(self) -> int: ...
+
+    @property
+    def slots(self) -> int:
+        """Events that the rows have room for."""
+
+    @property
+    def inputs(self) -> int:
+        """Events that are in them."""
+
+    def part(self, begin: int, end: int) -> Plan:
+        """Rows `begin` to `end`, written out."""
+
+
 class Plan(NamedTuple):
     """The rows of one epoch.
 
@@ -30,6 +48,21 @@ class Plan(NamedTuple):
 
     index: NDArray[np.int32]  # type: ignore[assignment]  # hides tuple.index, which nobody needs of a plan
     reset: NDArray[np.bool_]
+
+    @property
+    def rows(self) -> int:
+        return len(self.index)
+
+    @property
+    def slots(self) -> int:
+        return self.index.size
+
+    @property
+    def inputs(self) -> int:
+        return int(np.count_nonzero(self.index >= 0))
+
+    def part(self, begin: int, end: int) -> Plan:
+        return Plan(self.index[begin:end], self.reset[begin:end])
 
 
 class _Pieces(NamedTuple):
@@ -60,9 +93,9 @@ def windows(prepared: Prepared, length: int, *, seed: int, epoch: int) -> Plan:
     return _lay(pieces, row, np.zeros_like(row), length, rng)
 
 
-def waste(plan: Plan) -> float:
+def waste(plan: Rows) -> float:
     """The share of slots that are padding (0 for a plan without rows)."""
-    return float(np.mean(plan.index < 0)) if plan.index.size else 0.0
+    return 1 - plan.inputs / plan.slots if plan.slots else 0.0
 
 
 def _generator(seed: int, epoch: int) -> np.random.Generator:
@@ -71,18 +104,23 @@ def _generator(seed: int, epoch: int) -> np.random.Generator:
     return np.random.default_rng([seed, epoch])
 
 
-def _cut(prepared: Prepared, length: int, rng: np.random.Generator) -> _Pieces:
-    """Cut every sequence's inputs into pieces of at most `length`; where the first cut falls is drawn uniformly."""
+def training_pairs(prepared: Prepared, length: int) -> tuple[Numbers, Numbers]:
+    """First event and number of training pairs of every sequence; Mistake for a `length` or data without a plan."""
     if length < 1:
         raise Mistake(f"length {length} leaves no room for an event; use 1 or more")
     begin = np.asarray(prepared.offsets[:-1], np.int64)
-    pairs = np.maximum(np.asarray(prepared.train_end, np.int64) - begin - 1, 0)
     if len(begin) and prepared.offsets[-1] > np.iinfo(np.int32).max:
         raise Mistake(f"{prepared.offsets[-1]} events are more than an int32 can number; split the data")
+    return begin, np.maximum(np.asarray(prepared.train_end, np.int64) - begin - 1, 0)
+
+
+def _cut(prepared: Prepared, length: int, rng: np.random.Generator) -> _Pieces:
+    """Cut every sequence's inputs into pieces of at most `length`; where the first cut falls is drawn uniformly."""
+    begin, pairs = training_pairs(prepared, length)
     first = np.where(pairs > length, rng.integers(1, length + 1, len(pairs)), length)
     count = np.where(pairs > 0, 1 - (first - pairs) // length, 0)
     sequence = np.repeat(np.arange(len(pairs)), count)
-    nth = _within(count)
+    nth = within(count)
     left = np.where(nth == 0, 0, first[sequence] + (nth - 1) * length)
     right = np.minimum(first[sequence] + nth * length, pairs[sequence])
     return _Pieces(begin[sequence] + left, right - left)
@@ -126,12 +164,12 @@ def _lay(pieces: _Pieces, row: Numbers, column: Numbers, length: int, rng: np.ra
     at = rng.permutation(rows)[row] * length + column
     index = np.full(rows * length, -1, np.int32)
     reset = np.zeros(rows * length, bool)
-    step = _within(pieces.size)
+    step = within(pieces.size)
     index[np.repeat(at, pieces.size) + step] = np.repeat(pieces.start, pieces.size) + step
     reset[at] = True
     return Plan(index.reshape(rows, length), reset.reshape(rows, length))
 
 
-def _within(count: Numbers) -> Numbers:
+def within(count: Numbers) -> Numbers:
     """0, 1, ..., count[0] - 1, 0, 1, ..., count[1] - 1, ..."""
     return np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)

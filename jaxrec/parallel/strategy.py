@@ -40,54 +40,67 @@ def distribute(
     devices: int | Sequence[jax.Device] = 1,
     *,
     split: Split,
+    out: Split | None = None,
     donate: Sequence[int] = (),
 ) -> "Distributed":
     """Compile `fn(*args, axis=None)` to run over `devices` (a count, or the devices).
 
     `split` names for every positional argument the array axis that is cut into one piece per device, or None for an
     argument that every device sees whole; it holds for all leaves of that argument. The outputs of `fn` must be the
-    same on every device and come back replicated. Under "jit", `fn` sees whole arrays and `axis=None`; under
-    "shard_map" and "pmap" it sees one piece and `axis="data"`, and must sum over that axis itself what depends on the
-    pieces (`jax.lax.psum` of sums and of counts, not a mean of means: pieces weigh differently). Buffers of the
-    arguments numbered in `donate` are reused for the outputs.
+    same on every device and come back replicated. `out`, where `fn` returns a tuple, names for every part of it the
+    axis along which devices hold pieces, or None: such a part stays where it is, but for pmap, which joins it on one
+    device. Under "jit", `fn` sees whole arrays and `axis=None`; under "shard_map" and "pmap" it sees one piece and
+    `axis="data"`, and must sum over that axis itself what depends on the pieces (`jax.lax.psum` of sums and of counts,
+    not a mean of means: pieces weigh differently). Buffers of the arguments numbered in `donate` are reused for the
+    outputs.
     """
     chosen = local_devices(devices) if isinstance(devices, int) else list(devices)
     mesh = Mesh(np.array(chosen), (AXIS,), axis_types=(AxisType.Auto,))
     if mode not in get_args(Mode):
         known = get_args(Mode)
         raise Mistake(f"parallel={mode!r} is not one of {', '.join(known)}{did_you_mean(mode, known)}")
-    compiled = {"jit": _by_jit, "shard_map": _by_shard_map, "pmap": _by_pmap}[mode](fn, mesh, split, tuple(donate))
-    return Distributed(compiled, mode, mesh, tuple(split), frozenset(donate))
+    make = {"jit": _by_jit, "shard_map": _by_shard_map, "pmap": _by_pmap}[mode]
+    compiled = make(fn, mesh, split, out, tuple(donate))
+    return Distributed(compiled, mode, mesh, tuple(split), out, frozenset(donate))
 
 
 def _specs(split: Split) -> tuple[PartitionSpec, ...]:
     return tuple(PartitionSpec() if axis is None else PartitionSpec(*[None] * axis, AXIS) for axis in split)
 
 
-def _by_jit(fn: Callable[..., Any], mesh: Mesh, split: Split, donate: tuple[int, ...]) -> Callable[..., Any]:
+def _by_jit(
+    fn: Callable[..., Any], mesh: Mesh, split: Split, out: Split | None, donate: tuple[int, ...]
+) -> Callable[..., Any]:
     def whole(*args: Any) -> Any:
         return fn(*args, axis=None)
 
     places = tuple(NamedSharding(mesh, spec) for spec in _specs(split))
     everywhere = NamedSharding(mesh, PartitionSpec())
-    return jax.jit(whole, in_shardings=places, out_shardings=everywhere, donate_argnums=donate)
+    ends = everywhere if out is None else tuple(NamedSharding(mesh, spec) for spec in _specs(out))
+    return jax.jit(whole, in_shardings=places, out_shardings=ends, donate_argnums=donate)
 
 
-def _by_shard_map(fn: Callable[..., Any], mesh: Mesh, split: Split, donate: tuple[int, ...]) -> Callable[..., Any]:
+def _by_shard_map(
+    fn: Callable[..., Any], mesh: Mesh, split: Split, out: Split | None, donate: tuple[int, ...]
+) -> Callable[..., Any]:
     def piece(*args: Any) -> Any:
         return fn(*args, axis=AXIS)
 
     # Without check_vma gradients of replicated parameters stay per piece, and `fn` sums them itself, as under pmap.
-    mapped = jax.shard_map(piece, mesh=mesh, in_specs=_specs(split), out_specs=PartitionSpec(), check_vma=False)
+    ends = PartitionSpec() if out is None else _specs(out)
+    mapped = jax.shard_map(piece, mesh=mesh, in_specs=_specs(split), out_specs=ends, check_vma=False)
     return jax.jit(mapped, donate_argnums=donate)
 
 
-def _by_pmap(fn: Callable[..., Any], mesh: Mesh, split: Split, donate: tuple[int, ...]) -> Callable[..., Any]:
+def _by_pmap(
+    fn: Callable[..., Any], mesh: Mesh, split: Split, out: Split | None, donate: tuple[int, ...]
+) -> Callable[..., Any]:
     def piece(*args: Any) -> Any:
         return fn(*args, axis=AXIS)
 
     devices = list(mesh.devices.flat)
-    return jax.pmap(piece, axis_name=AXIS, in_axes=tuple(split), out_axes=None, devices=devices, donate_argnums=donate)
+    ends = None if out is None else tuple(out)
+    return jax.pmap(piece, axis_name=AXIS, in_axes=tuple(split), out_axes=ends, devices=devices, donate_argnums=donate)
 
 
 class Distributed:
@@ -97,12 +110,24 @@ class Distributed:
     a copy to all devices (under pmap several times the step itself).
     """
 
-    def __init__(self, compiled: Callable[..., Any], mode: Mode, mesh: Mesh, split: Split, donated: frozenset[int]):
-        self.compiled, self.mode, self.mesh, self.split, self.donated = compiled, mode, mesh, split, donated
+    def __init__(
+        self,
+        compiled: Callable[..., Any],
+        mode: Mode,
+        mesh: Mesh,
+        split: Split,
+        out: Split | None,
+        donated: frozenset[int],
+    ):
+        self.compiled, self.mode, self.mesh, self.split, self.out = compiled, mode, mesh, split, out
+        self.donated = donated
         self._places = [NamedSharding(mesh, spec) for spec in _specs(split)]
 
     def __call__(self, *args: Any) -> Any:
-        return self.compiled(*self.place(*args))
+        found = self.compiled(*self.place(*args))
+        if self.out is None or self.mode != "pmap":
+            return found
+        return tuple(self._join(part, axis) for part, axis in zip(found, self.out, strict=True))
 
     def place(self, *args: Any) -> tuple[Any, ...]:
         """The arguments on the devices, cut as `split` says; those that lie there already are passed through.
@@ -129,6 +154,16 @@ class Distributed:
             return jax.device_put(leaf, place)
 
         return jax.tree.map(one, tree)
+
+    def _join(self, tree: Any, axis: int | None) -> Any:
+        """Undo what pmap does to a cut axis. One device holds the result: `put` tells it from what is cut already."""
+        if axis is None:
+            return tree
+
+        def one(leaf: jax.Array) -> jax.Array:
+            return leaf.reshape(*leaf.shape[:axis], -1, *leaf.shape[axis + 2 :])
+
+        return jax.device_put(jax.tree.map(one, tree), self.mesh.devices.flat[0])
 
     def _cut(self, leaf: Any, axis: int, number: int) -> Any:
         count, size = self.mesh.size, np.shape(leaf)[axis]

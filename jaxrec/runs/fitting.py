@@ -3,30 +3,45 @@
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from jaxrec.config import Mistake
-from jaxrec.data.batches import Plan, packed, windows
+from jaxrec.data.batches import Rows, packed, windows
+from jaxrec.data.lanes import lanes
 from jaxrec.data.prepared import Prepared
 from jaxrec.evaluation.ranks_file import Ranks
 from jaxrec.evaluation.summary import headline
 from jaxrec.metrics import parse
 from jaxrec.metrics.sampled import ranked
 from jaxrec.models.recommender import Recommender
-from jaxrec.parallel.strategy import distribute, local_devices
+from jaxrec.parallel.strategy import local_devices
 from jaxrec.runs import judge
 from jaxrec.runs.options import Config
 from jaxrec.training.autopsy import explain
 from jaxrec.training.checkpoints import Checkpoints
-from jaxrec.training.loop import Clock, Loop, NotFinite, run_steps
+from jaxrec.training.loop import Clock, Loop, NotFinite
 from jaxrec.training.optimisers import Hyper
 from jaxrec.training.progress import JsonLines, TensorBoard, console
 from jaxrec.training.source import Source
+from jaxrec.training.spread import Spread
 from jaxrec.training.step import State, Step
 from jaxrec.training.stop import StopSignal
 
-LAYOUTS = {"packed": packed, "windows": windows}
+
+def rows_a_step(config: Config) -> int:
+    """Rows that one step of the optimiser sees: all lanes, where rows are lanes."""
+    return config.batch.size * config.optimizer.accumulate
+
+
+def plan(config: Config, prepared: Prepared, epoch: int) -> Rows:
+    """An epoch's index plan, in the layout that ``config`` names."""
+    options = config.batch
+    if options.layout == "lanes":
+        return lanes(prepared, options.length, width=rows_a_step(config))
+    layout = {"packed": packed, "windows": windows}[options.layout]
+    return layout(prepared, options.length, seed=config.seed, epoch=epoch)
 
 
 @dataclass
@@ -86,11 +101,6 @@ class Fitting:
         self.stopped: str | None = None
         self.callbacks: list[Any] = []
 
-    def plan(self, epoch: int) -> Plan:
-        """An epoch's index plan."""
-        options = self.config.batch
-        return LAYOUTS[options.layout](self.prepared, options.length, seed=self.config.seed, epoch=epoch)
-
     def fit(self, state: State, data: Source) -> State:
         """Go on from the newest checkpoint, or from ``state``, to the end, a limit or a signal."""
         config, state = self.config, self.resumed(state)
@@ -98,20 +108,16 @@ class Fitting:
         if self.progress.done:
             self.stopped = self.progress.stopped
             return state
-
-        def steps(state, source, index, reset, bounds, hyper, axis=None):  # type: ignore[no-untyped-def]
-            return run_steps(self.step, state, source, index, reset, bounds, hyper, axis)
-
-        run = distribute(steps, self.mode, self.devices, split=(None, None, 1, 1, None, None), donate=(0,))
-        size = config.batch.size * config.optimizer.accumulate
-        loop = Loop(run=run, plans=self.plan, size=size, record=self.record, pause=self.pause, epoch_end=self.epoch_end)
+        run = Spread(self.step, self.mode, self.devices)
+        loop = Loop(
+            run=run, plans=partial(plan, config, self.prepared), size=rows_a_step(config), record=self.record,
+            pause=self.pause, epoch_end=self.epoch_end,
+        )  # fmt: skip
         clock = self.progress.clock
         self.callbacks = self.listeners(clock.step)
         with self.signal:
             try:
-                state = loop.fit(
-                    run.put(0, state), run.put(1, data), run.put(5, self.hyper), epochs=config.epochs, clock=clock
-                )
+                state = loop.fit(*run.place(state, data, self.hyper), epochs=config.epochs, clock=clock)
             except NotFinite as bad:
                 self.save(bad.state)
                 raise Mistake(explain(self.step, bad, data, self.hyper, self.prepared)) from None

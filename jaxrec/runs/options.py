@@ -76,11 +76,11 @@ class Batch(Section):
     """What one training step sees."""
 
     size: Positive = 32
-    """rows of a batch"""
+    """rows of a batch; with layout lanes, sequences that run side by side"""
     length: Positive = 50
-    """events of a row"""
-    layout: Literal["packed", "windows"] = "packed"
-    """packed fills every row with pieces of several sequences; windows puts one piece in a row"""
+    """events of a row; with layout lanes, events between two cuts of the gradient"""
+    layout: Literal["packed", "windows", "lanes"] = "packed"
+    """packed: a row holds pieces of several sequences; windows: one piece; lanes: rows go on from batch to batch"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 
 from jaxrec.config import Mistake, fingerprint, to_dict, watch
+from jaxrec.data.batches import waste
 from jaxrec.data.prepare import prepare_cached
 from jaxrec.data.prepared import Prepared
 from jaxrec.evaluation.ranks_file import to_parquet
@@ -21,7 +22,7 @@ from jaxrec.metrics.sampled import split_name
 from jaxrec.models.recommender import Recommender
 from jaxrec.runs import build, judge
 from jaxrec.runs.bundle import load, read_code, save as save_bundle
-from jaxrec.runs.fitting import LAYOUTS, Fitting
+from jaxrec.runs.fitting import Fitting, plan, rows_a_step
 from jaxrec.runs.folder import Folder, read_json, write_json
 from jaxrec.runs.machine import card as machine
 from jaxrec.runs.options import Config
@@ -64,7 +65,8 @@ def train(
     with watch(config) as seen:
         prepared = prepare_cached(config, cache(), say=say)
         # everything that can be refused is built before the folder is touched
-        steps = config.epochs * steps_an_epoch(config, prepared)
+        steps, padding = first_epoch(config, prepared)
+        steps *= config.epochs
         step, hyper = build.step(config, steps)
         recommender = build.model(config.model, build.offered(prepared), seed=config.seed)
         recommender = build.without_strangers(recommender, prepared)
@@ -86,6 +88,9 @@ def train(
         write_json(folder.machine, machine())
         parameters = size(recommender)
         say(f"{folder.path}: {sum(parameters.values()):,} parameters, {parameters['tables']:,} of them in tables")
+        if padding > 0.5:
+            remedy = "use a smaller batch.size" if config.batch.layout == "lanes" else "use --batch.layout packed"
+            say(f"note: {padding:.0%} of the slots of an epoch are padding; {remedy}")
         for name in ignored:
             say(f"note: {name} was set, but nothing in this configuration reads it")
         return run(folder, fitting, recommender, code, {"run_id": run_id, "ignored": ignored})
@@ -96,7 +101,8 @@ def run(
 ) -> dict[str, Any]:
     """Train, then judge the best weights once on the test targets, and write everything down."""
     config, prepared = fitting.config, fitting.prepared
-    state = fitting.step.init(recommender, fitting.hyper, jax.random.key(config.seed))
+    lanes = rows_a_step(config) if config.batch.layout == "lanes" else 0
+    state = fitting.step.init(recommender, fitting.hyper, jax.random.key(config.seed), lanes)
     state = fitting.fit(state, source.load(prepared, user=config.model.user))
     if fitting.stopped and fitting.stopped.startswith("SIG"):
         raise Stopped(
@@ -126,14 +132,14 @@ def run(
     return result
 
 
-def steps_an_epoch(config: Config, prepared: Prepared) -> int:
-    """Steps of the first epoch; later ones differ by a step or two where rows are packed afresh."""
-    plan = LAYOUTS[config.batch.layout](prepared, config.batch.length, seed=config.seed, epoch=0)
-    if not len(plan.index):
+def first_epoch(config: Config, prepared: Prepared) -> tuple[int, float]:
+    """Its steps, from which later epochs differ by one or two where rows are packed afresh, and its padding's share."""
+    rows = plan(config, prepared, 0)
+    if not rows.rows:
         raise Mistake(
             f"{config.data} leaves no event to train on (no sequence has two training events); split it otherwise"
         )
-    return source.batches(plan, config.batch.size * config.optimizer.accumulate)
+    return source.batches(rows, rows_a_step(config)), waste(rows)
 
 
 def evaluate(

@@ -43,14 +43,16 @@ def stages(step: Step, state: State, batch: Batch, hyper: Hyper) -> Iterator[tup
     for path, leaf in named((state.tables, state.network), ("table", "parameter")):
         yield path, leaf, False
     batch = batch._replace(keys=row_keys(state, batch.item.shape[0], None))
+    for path, leaf in named((state.carry,), ("the state kept from the step before",)):
+        yield path, leaf, True
     yield from layers(state, batch)
     rows = whole(state.tables)
-    per_row = [
-        step.total(state.network, rows, jax.tree.map(lambda leaf, row=row: leaf[row : row + 1], batch), hyper)
-        for row in range(len(batch.item))
-    ]
+    per_row = []
+    for row in range(len(batch.item)):
+        part, carry = jax.tree.map(lambda leaf, row=row: leaf[row : row + 1], (batch, state.carry))
+        per_row.append(step.total(state.network, rows, part, hyper, carry)[0])
     yield "the loss", np.asarray(per_row), True
-    _, _, _, grads = step.gradients(state, batch, hyper)
+    _, _, _, grads, _ = step.gradients(state, batch, hyper)
     for path, leaf in named((grads["rows"], grads["network"]), ("the gradient of table", "the gradient of parameter")):
         yield path, leaf, False
 
@@ -59,11 +61,12 @@ def layers(state: State, batch: Batch) -> Iterator[tuple[str, Any, bool]]:
     """The item vectors and each layer's output, without dropout."""
     events = state.model.events(batch)
     yield "the item vectors", events.x, True
-    for number, block in enumerate(state.network.blocks):
+    kept = [None] * len(state.network.blocks) if state.carry is None else state.carry
+    for number, (block, before) in enumerate(zip(state.network.blocks, kept, strict=True)):
         inner = events.x if block.norm is None else block.norm(events.x)
-        _, y = unroll(block.cell, events._replace(x=inner), reset=batch.reset)
+        _, y = unroll(block.cell, events._replace(x=inner), state=before, reset=batch.reset)
         yield f"the output of cell {number} ({type(block.cell).__name__})", y, True
-        _, x = block(events, None, batch.reset, 0.0, None, state.network.backend)
+        _, x = block(events, before, batch.reset, 0.0, None, state.network.backend)
         yield f"the output of block {number}", x, True
         events = events._replace(x=x)
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxrec.data.batches import Plan
+from jaxrec.data.batches import Rows
 from jaxrec.training.optimisers import Hyper
 from jaxrec.training.source import Slab, Source, slabs
 from jaxrec.training.step import Metrics, State, Step
@@ -81,7 +81,7 @@ class Loop:
     """
 
     run: Callable[..., tuple[State, Metrics]]
-    plans: Callable[[int], Plan]
+    plans: Callable[[int], Rows]
     size: int
     record: Callable[[dict[str, Any]], None]
     pause: Callable[[State, Clock], bool]

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxrec.data.batches import Plan
+from jaxrec.data.batches import Rows
 from jaxrec.data.prepared import Prepared
 from jaxrec.models.recommender import Batch
 
@@ -64,7 +64,7 @@ class Slab:
     end: int
 
 
-def slabs(plan: Plan, *, size: int, steps: int, begin: int) -> Iterator[Slab]:
+def slabs(plan: Rows, *, size: int, steps: int, begin: int) -> Iterator[Slab]:
     """Cut a plan into slabs of ``steps`` batches of ``size`` rows, from batch ``begin`` on; slabs start at multiples
     of ``steps``.
 
@@ -74,18 +74,18 @@ def slabs(plan: Plan, *, size: int, steps: int, begin: int) -> Iterator[Slab]:
     total = batches(plan, size)
     while begin < total:
         end = min(total, (begin // steps + 1) * steps)
-        index = np.full((steps * size, plan.index.shape[1]), -1, np.int32)
+        part = plan.part(begin * size, min(end * size, plan.rows))
+        index = np.full((steps * size, part.index.shape[1]), -1, np.int32)
         reset = np.zeros(index.shape, bool)
-        rows = plan.index[begin * size : end * size]
-        index[: len(rows)], reset[: len(rows)] = rows, plan.reset[begin * size : end * size]
+        index[: part.rows], reset[: part.rows] = part
         shape = (steps, size, -1)
         yield Slab(index.reshape(shape), reset.reshape(shape), end - begin, end)
         begin = end
 
 
-def batches(plan: Plan, size: int) -> int:
+def batches(plan: Rows, size: int) -> int:
     """Batches of ``size`` rows in a plan."""
-    return -(-len(plan.index) // size)
+    return -(-plan.rows // size)
 
 
 def example(source: Source) -> Batch:

@@ -12,11 +12,14 @@ from jaxrec.data.assemble import assemble
 from jaxrec.data.clocks import span
 from jaxrec.data.demo import generate
 from jaxrec.data.events import Events
+from jaxrec.data.features import read_sides, with_features
 from jaxrec.data.filters import k_core, minimum_counts
+from jaxrec.data.folders import Folder, added, locate
 from jaxrec.data.logs import Log, join, ordered
 from jaxrec.data.options import Preparation, effective, split_kind
 from jaxrec.data.prepared import SCHEMA, Prepared, content_fingerprint, is_prepared, load, save
 from jaxrec.data.read import read
+from jaxrec.data.sides import hashes
 from jaxrec.data.sources import Source
 
 Say = Callable[[str], None]
@@ -39,9 +42,9 @@ def prepare_cached(options: Preparation, cache: str | Path, say: Say = print) ->
     if ready(options):
         return prepare(options, say)
     sources, verify = find_sources(options), options.verify
-    hashes = [source.sha256 for source in sources.values()]
+    files = [source.sha256 for source in sources.values()] + hashes(sources.values(), options)
     name = data_name(sources)
-    identity = {"schema": SCHEMA, "name": name, "files": hashes, **effective(options)}
+    identity = {"schema": SCHEMA, "name": name, "files": files, **effective(options)}
     directory = Path(cache) / f"{name}-{fingerprint(identity)}"
     if is_prepared(directory):
         say(f"{directory}: prepared before")
@@ -60,31 +63,32 @@ def ready(options: Preparation) -> bool:
     return options.data != "demo" and is_prepared(options.data)
 
 
-def find_sources(options: Preparation) -> dict[int, Source]:
+def find_sources(options: Preparation) -> dict[int, Source | Folder]:
     """Part (0 training, 1 validation, 2 test) -> file, in order; empty for the demo. Mistake when one is missing."""
     given = split_kind(options) == "given"
     if given and options.data == "demo":
         raise Mistake("--split given needs files; the demo is one log, so use --split leave-one-out or time")
     if options.data == "demo":
         return {}
-    sources = {splits.TRAIN: Source(Path(options.data).expanduser())}
+    sources = {splits.TRAIN: locate(options.data)}
     if given and options.valid is not None:
-        sources[splits.VALID] = Source(Path(options.valid).expanduser())
+        sources[splits.VALID] = locate(options.valid)
     if given:
         if options.test is None:
             raise Mistake("--split given needs a test file; name it with --test FILE or choose another --split")
-        sources[splits.TEST] = Source(Path(options.test).expanduser())
+        sources[splits.TEST] = locate(options.test)
     return sources
 
 
-def data_name(sources: dict[int, Source]) -> str:
+def data_name(sources: dict[int, Source | Folder]) -> str:
     return sources[splits.TRAIN].name if sources else "demo"
 
 
-def build(options: Preparation, sources: dict[int, Source], say: Say) -> Prepared:
+def build(options: Preparation, sources: dict[int, Source | Folder], say: Say) -> Prepared:
     """The preparation itself, in memory."""
     files = {part: read(source, options, say, PREFIX[part]) for part, source in sources.items()}
     files = files or {splits.TRAIN: demo_events(options)}
+    sides = read_sides(sources.get(splits.TRAIN), files[splits.TRAIN], options, say)
     log, filters, removed = filtered(join(files, options), options, say)
     log, offsets = ordered(log)
     train_end, valid_end, split = cut(log, offsets, options)
@@ -103,6 +107,7 @@ def build(options: Preparation, sources: dict[int, Source], say: Say) -> Prepare
         "lengths": cards.lengths(offsets),
     }
     prepared = assemble(log, offsets, train_end, valid_end, card)
+    prepared = with_features(prepared, log.row, list(files.values()), sides, options.features)
     card["counts"] = cards.counts(prepared) | {"removed": removed}
     card["fingerprint"] = content_fingerprint(prepared)
     check_targets(card)
@@ -177,7 +182,7 @@ def files_overlap(log: Log) -> bool | None:
     return bool(log.time[log.part == splits.TRAIN].max() > log.time[log.part == splits.TEST].min())
 
 
-def source_card(sources: dict[int, Source], files: dict[int, Events], options: Preparation) -> dict[str, Any]:
+def source_card(sources: dict[int, Source | Folder], files: dict[int, Events], options: Preparation) -> dict[str, Any]:
     """Where the events came from: file names without folders, and hashes, so that the card is the same elsewhere."""
     first = files[splits.TRAIN]
     found = {
@@ -188,8 +193,19 @@ def source_card(sources: dict[int, Source], files: dict[int, Events], options: P
         "chosen_because": first.because,
         "rows": [len(events.item) for events in files.values()],
         "time": None if first.time is None else f"{first.unit}, {span(first.time)}",
+        **reading_card(list(files.values()), options),
     }
     return found if sources else found | {"demo": to_dict(options.demo)}
+
+
+def reading_card(files: list[Events], options: Preparation) -> dict[str, Any]:
+    """What options left out of the files, and the rows that broke a rule; nothing where nothing was."""
+    found: dict[str, Any] = {}
+    if options.on_bad_row == "skip":
+        found["bad_rows"] = {"policy": "left out", **added([events.skipped for events in files])}
+    if any(events.left_out for events in files):
+        found["left_out"] = added([events.left_out for events in files])
+    return found | files[0].rules
 
 
 def check_targets(card: dict[str, Any]) -> None:

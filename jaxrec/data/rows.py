@@ -7,6 +7,7 @@ import numpy as np
 
 from jaxrec.config import Mistake
 
+LONGEST = 400  # characters
 REMEDY = "fix it, or leave such rows out with --on-bad-row skip"
 
 
@@ -20,6 +21,7 @@ class Bad:
 
     def row(self, where: str, rule: str, sentence: str, count: int = 1) -> None:
         """A row at `where` (":12" or ": row 12") breaks `rule`: Mistake, or counted."""
+        sentence = one_line(sentence)
         if not self.skip:
             raise Mistake(f"{self.path}{where}: {sentence}; {REMEDY}")
         self.skipped[rule] += count
@@ -29,6 +31,12 @@ class Bad:
         """Counts by rule, and the first: what is said when anything was left out."""
         rules = ", ".join(f"{count:,} with {rule}" for rule, count in self.skipped.items())
         return f"{self.path}: {self.skipped.total():,} bad rows left out: {rules}; the first is {self.first}"
+
+
+def one_line(sentence: str) -> str:
+    """A sentence that quotes the file, on one line and not endless."""
+    plain = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in sentence[:LONGEST])
+    return plain + "..." * (len(sentence) > LONGEST)
 
 
 class Rows:

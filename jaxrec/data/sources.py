@@ -111,6 +111,12 @@ class Source:
         return found
 
     @property
+    def lines(self) -> int:
+        """How many lines are not blank, quickly."""
+        with self.guarded(), self.open() as file:
+            return sum(not line.isspace() for line in file)
+
+    @property
     def blank_first(self) -> int:
         """How many blank lines stand before the first that is not."""
         with self.text() as file:

@@ -1,5 +1,6 @@
 """Text tables: CSV and its kin with or without a header, RecBole's atomic files, MovieLens' `::` files."""
 
+import csv
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,9 @@ def read_table(source: Source, form: Format, options: Preparation, say: Say) -> 
     announce(source.path, form, choice, say)
     bad = Bad(str(source.path), options.on_bad_row == "skip")
     frame, where = parse(source, form, choice, bad)
+    begun = form.guessed is None
+    if (lines := source.lines) > frame.height + begun + bad.skipped.total():
+        note_line_breaks(source, form, lines, say)
     if frame.height == 0 and not bad.skipped:
         raise no_events(source)
     return from_frame(form, choice, frame, Rows(bad, frame.height, where), options, say)
@@ -72,6 +76,14 @@ def quickly(source: Source, form: Format, choice: Choice) -> "pl.DataFrame | Non
     complete = last in counts.columns and counts[last][0] == frame.height
     # polars fills up lines that are too short; without a missing value in the last column there is none
     return frame if counts.width == len(form.header) and (complete or faultless(source, form)) else None
+
+
+def note_line_breaks(source: Source, form: Format, lines: int, say: Say) -> None:
+    """Say where the first field with a line break begins: a stray quote swallows lines without breaking any rule."""
+    whole = ((line, fields) for line, fields in records(source, form) if not isinstance(fields, csv.Error))
+    found = (line for line, fields in whole if any("\n" in field for field in fields))
+    if (line := next(found, None)) is not None:
+        say(f"{source.path}:{line}: a field with line breaks begins here, the first of them; is a quote left open?")
 
 
 def labels(names: list[str]) -> list[str]:

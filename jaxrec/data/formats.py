@@ -60,7 +60,10 @@ def json_text(source: Source) -> Format | None:
             f"{source.path} looks like a web page; write it as CSV, JSON lines or Parquet with user, item, time"
         )
     if begins == "{":
-        return Format("json", "JSON lines", "lines begin with {", header=names_in(source.sample))
+        if not (names := names_in(source.sample)):
+            hint = "JSON puts texts in double quotes, and an object on one line"
+            raise Mistake(f"{source.path}:1 begins with {{, but no line is a JSON object ({hint}); write it so")
+        return Format("json", "JSON lines", "lines begin with {", header=names)
     if begins == "[" and source.sample[0].lstrip()[1:].lstrip()[:1] in ("", "{"):
         return Format("json list", "JSON list", "it begins with [")
     return None
@@ -91,11 +94,12 @@ def atomic(source: Source) -> Format | None:
 def table(source: Source, options: Preparation) -> Format | None:
     """A file whose first line names columns: the separator under which it does, with most columns."""
     told = {plain(name) for name in demanded(options).values() if not name.isdecimal()}  # numbers are positions
+    positions = len(told) < len(demanded(options))
     fitting = []
     for separator, words in SEPARATORS.items():
         header = split_line(source.sample[0], separator)
         named = guess(header)
-        by_name = "item" in named and len(named) > 1
+        by_name = ("item" in named and len(named) > 1) or (positions and bool(named) and not is_data(header))
         if len(header) > 1 and (by_name or told & set(map(plain, header))):
             fitting.append((len(header), Format("table", words, "the first line names columns", separator, header)))
     return max(fitting, key=lambda pair: pair[0])[1] if fitting else None

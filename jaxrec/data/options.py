@@ -88,6 +88,7 @@ def effective(options: Preparation) -> dict[str, Any]:
     if kind == "given" and options.valid is None:
         chosen["held_out"] = options.held_out
     if options.data == "demo":
+        chosen["features"] = list(options.features)
         chosen["demo"] = {name: getattr(options.demo, name) for name in field_types(Demo)}
     else:
         given = {name: getattr(options, name) for name in COLUMN_FIELDS}

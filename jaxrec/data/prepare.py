@@ -69,6 +69,7 @@ def find_sources(options: Preparation) -> dict[int, Source | Folder]:
     if given and options.data == "demo":
         raise Mistake("--split given needs files; the demo is one log, so use --split leave-one-out or time")
     if options.data == "demo":
+        refuse_for_demo(options)
         return {}
     sources = {splits.TRAIN: locate(options.data)}
     if given and options.valid is not None:
@@ -78,6 +79,20 @@ def find_sources(options: Preparation) -> dict[int, Source | Folder]:
             raise Mistake("--split given needs a test file; name it with --test FILE or choose another --split")
         sources[splits.TEST] = locate(options.test)
     return sources
+
+
+def refuse_for_demo(options: Preparation) -> None:
+    """Mistake for options about reading files, which the generator would ignore."""
+    asked = {
+        "--time-unit": options.time_unit != "auto",
+        "--rating-column": options.rating_column is not None,
+        "--min-rating": options.min_rating is not None,
+        "--event-column": options.event_column is not None,
+        "--event-weights": bool(options.event_weights),
+        "--on-bad-row": options.on_bad_row != "error",
+    }
+    if flags := [flag for flag, given in asked.items() if given]:
+        raise Mistake(f"{flags[0]} is about files, and the demo is generated; drop it or name a file with --data")
 
 
 def data_name(sources: dict[int, Source | Folder]) -> str:

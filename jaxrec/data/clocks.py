@@ -15,6 +15,7 @@ UNITS = {"seconds": (1e11, 1_000_000), "milliseconds": (1e14, 1_000), "microseco
 WORDS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 LARGEST = 9.2e18  # an int64 holds it
 ISO = r"^\s*\d{4}[-/]\d{1,2}[-/]\d{1,2}"
+SAMPLE = 100_000  # values that are enough to find the middle one
 DAY = 86_400_000_000
 MODERN = (3653 * DAY, 84_006 * DAY)  # 1980 to 2200: where half the times lie here, none may lie outside 1971 to 2200
 EARLY = 365 * DAY
@@ -70,24 +71,35 @@ def from_numbers(numbers: "pl.Series", raw: "pl.Series", rows: Rows, unit: str) 
     numbers = numbers.cast(pl.Float64) if numbers.dtype.is_decimal() else numbers
     wrong = (numbers.is_null() | ~numbers.is_finite().fill_null(False)).to_numpy()
     rows.reject(wrong, "a time that is no number", lambda row: f'timestamp "{raw[row]}" is not a number')
-    values = np.where(rows.kept & ~wrong, numbers.fill_null(0).to_numpy(), 0)
+    values = numbers.fill_null(0).to_numpy() if wrong.any() else numbers.to_numpy()
+    values = np.where(wrong, 0, values) if wrong.any() else values
     if not rows.kept.any():
         return np.zeros(len(values), np.int64), WORDS.get(unit, "seconds")
-    words = WORDS[unit] if unit in WORDS else usual(values[rows.kept])
+    words = WORDS[unit] if unit in WORDS else usual(values, rows.kept)
     limit, scale = UNITS.get(words, (1e20, 0))
     if unit in WORDS:
         limit = LARGEST / max(scale, 1)
-    beyond = np.abs(values.astype(np.float64)) >= limit
-    rows.reject(beyond, "a time beyond any date", lambda row: f'timestamp "{raw[row]}" is beyond any date in {words}')
-    found = scaled(np.where(beyond, 0, values), scale)
+    if max(abs(float(values.min())), abs(float(values.max()))) >= limit:
+        beyond = np.abs(values.astype(np.float64)) >= limit
+        rule = f"is beyond any date in {words}"
+        rows.reject(beyond, "a time beyond any date", lambda row: f'timestamp "{raw[row]}" {rule}')
+        values = np.where(beyond, 0, values)
+    found = scaled(values, scale)
     return plausible(found, raw, rows) if unit == "auto" else found, words
 
 
-def usual(values: np.ndarray) -> str:
-    """The unit of the middle value (the upper one of two)."""
-    size = np.abs(values.astype(np.float64))
-    middle = float(np.partition(size, len(size) // 2)[len(size) // 2])
-    return next((words for words, (limit, _) in UNITS.items() if middle < limit), "nanoseconds")
+def middle(values: np.ndarray, kept: np.ndarray) -> float:
+    """The middle value (the upper of two) among the values that are kept, of many those of every n-th row."""
+    step = max(1, len(values) // SAMPLE)
+    some = values[::step][kept[::step]]
+    some = some if len(some) else values[kept]
+    return float(np.partition(some, len(some) // 2)[len(some) // 2])
+
+
+def usual(values: np.ndarray, kept: np.ndarray) -> str:
+    """The unit in which the middle value is a date."""
+    size = abs(middle(values, kept))
+    return next((words for words, (limit, _) in UNITS.items() if size < limit), "nanoseconds")
 
 
 def scaled(values: np.ndarray, scale: int) -> np.ndarray:
@@ -115,13 +127,12 @@ def from_iso(text: "pl.Series", rows: Rows) -> np.ndarray:
 
 def plausible(times: np.ndarray, raw: "pl.Series", rows: Rows) -> np.ndarray:
     """The times; where the middle one lies between 1980 and 2200, those before 1971 or after 2200 are rejected."""
-    there = times[rows.kept]
-    if not len(there):
+    if not rows.kept.any() or (times.min() >= EARLY and times.max() < MODERN[1]):
         return times
-    middle = int(np.partition(there, len(there) // 2)[len(there) // 2])
-    if MODERN[0] <= middle < MODERN[1]:
+    usually = int(middle(times, rows.kept))
+    if MODERN[0] <= usually < MODERN[1]:
         absurd = (times < EARLY) | (times >= MODERN[1])
-        year = np.datetime64(middle, "us").astype("datetime64[Y]")
+        year = np.datetime64(usually, "us").astype("datetime64[Y]")
 
         def sentence(row: int) -> str:
             day = np.datetime64(int(times[row]), "us").astype("datetime64[D]")

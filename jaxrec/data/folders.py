@@ -45,10 +45,13 @@ class Folder:
 def locate(text: str, say: Callable[[str], None] = lambda _: None) -> Source | Folder:
     """The file, or the files of a directory or pattern. Mistake when there are none, or it is unclear which to take."""
     path = Path(text).expanduser()
-    if path.is_dir():
-        return of_directory(path, say)
-    if path.exists() or not glob.has_magic(str(path)):
-        return Source(path)
+    try:
+        if path.is_dir():
+            return of_directory(path, say)
+        if path.exists() or not glob.has_magic(str(path)):
+            return Source(path)
+    except OSError as error:  # of the folder it lies in, or a name too long
+        raise Mistake(f"{path} cannot be read ({error.strerror}); check the path and its permissions") from error
     found = sorted(Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file())
     if not found:
         raise Mistake(f"{path} fits no file; give the path of a file of events, or a pattern like 'logs/*.parquet'")

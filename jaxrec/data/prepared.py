@@ -153,7 +153,10 @@ def write_files(prepared: Prepared, directory: Path) -> None:
 
 def is_prepared(path: str | Path) -> bool:
     """Whether the path is a directory that `save` wrote."""
-    return (Path(path) / MANIFEST).is_file()
+    try:
+        return (Path(path) / MANIFEST).is_file()
+    except OSError:  # a folder that may not be looked into, a name too long: reading it says so
+        return False
 
 
 def load(directory: str | Path, verify: bool = False) -> Prepared:

@@ -28,6 +28,11 @@ def read(source: Source | Folder, options: Preparation, say: Say, prefix: str = 
         events = together(parts)
     else:
         events = by_format(source, options, say, prefix)
+    people = events.user
+    if people is not None and bool((people == people[0]).all()):
+        say(
+            f"note: {source.path} has one user only, {people[0]!r}; is it the right column? --user-column names another"
+        )
     dates = f", time in {events.unit}: {span(events.time)}" if events.time is not None else ", no time: file order"
     say(f"{source.path}: {len(events.item):,} events{dates}")
     return events

@@ -39,6 +39,10 @@ class Source:
             raise Mistake(f"{self.path} is a directory; name a file of events in it")
         if not self.path.exists():
             raise Mistake(f"{self.path} does not exist; give the path of a file of events, or 'demo'")
+        if not self.path.is_file():
+            raise Mistake(
+                f"{self.path} is a pipe or a device, and a file is read more than once; write it to disk first"
+            )
         if not self.head:
             raise Mistake(f"{self.path} is empty; it should hold one event or one session a line")
         for magic, what in CONTAINERS.items():

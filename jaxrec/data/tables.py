@@ -42,7 +42,7 @@ def read_table(source: Source, form: Format, options: Preparation, say: Say) -> 
 def parse(source: Source, form: Format, choice: Choice, bad: Bad) -> "tuple[pl.DataFrame, Callable[[int], str]]":
     """The chosen columns as text, and what names the place of a row in an error."""
     frame = quickly(source, form, choice) if len(form.separator or "") == 1 else None
-    blank = np.zeros(0, bool) if frame is None else frame.select(blanks()).to_series().to_numpy()
+    blank = np.zeros(0, bool) if frame is None else blanks(frame)
     # a row of which nothing is there is a blank line, or one with other fields only: those are faults
     if frame is None or (blank.any() and sum(1 for _ in records(source, form)) != np.count_nonzero(~blank)):
         frame, lines = read_exactly(source, form, choice.places(), bad)
@@ -91,8 +91,11 @@ def labels(names: list[str]) -> list[str]:
     return [f"column_{place}" for place in range(len(names))]
 
 
-def blanks() -> "pl.Expr":
-    """Rows that hold nothing: blank lines, which polars reads as rows of nulls or of blanks and nulls."""
+def blanks(frame: "pl.DataFrame") -> np.ndarray:
+    """bool (rows,): those that hold nothing: polars reads a blank line as nulls, or as blanks and nulls."""
     import polars as pl
 
-    return pl.all_horizontal((pl.all().is_null()) | (pl.all().str.strip_chars() == ""))
+    if not any(frame[name].null_count() for name in frame.columns if name != "column_0"):
+        return np.zeros(frame.height, bool)
+    nothing = pl.all().is_null() | (pl.all().str.strip_chars() == "")
+    return frame.select(pl.all_horizontal(nothing)).to_series().to_numpy()

@@ -240,6 +240,19 @@ def test_paths(tmp_path):
     )
 
 
+def test_pipes_and_paths_that_cannot_be_looked_at(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    assert "is a pipe or a device" in mistake(tmp_path / "pipe")
+    assert mistake(tmp_path / ("x" * 300)).startswith("FILE cannot be read (File name too long)")
+
+
+def test_one_user_is_said(tmp_path):
+    (tmp_path / "a.csv").write_text("user,item\n" + "".join(f"u,{n}\n" for n in range(5)))
+    heard = []
+    prepare(Preparation(data=str(tmp_path / "a.csv")), heard.append)
+    assert any("has one user only, 'u'" in sentence for sentence in heard)
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="an administrator may read every file")
 def test_permission(tmp_path):
     path = tmp_path / "secret.csv"

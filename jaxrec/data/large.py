@@ -4,7 +4,7 @@ import shutil
 import tempfile
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +15,21 @@ from jaxrec.data import card as cards, splits
 from jaxrec.data.buckets import Cut, Ordered, at_rank, in_order, scaled
 from jaxrec.data.clocks import span
 from jaxrec.data.coding import Irregular
+from jaxrec.data.folders import Folder
 from jaxrec.data.formats import Format, look
+from jaxrec.data.frames import announce
 from jaxrec.data.options import Preparation, split_kind
 from jaxrec.data.prepared import Prepared, map_array
 from jaxrec.data.protocol import filters_card
 from jaxrec.data.sources import Source
 from jaxrec.data.streaming import Spool, chosen, plain, spooled
-from jaxrec.data.tables import announce
 from jaxrec.data.vocabulary import Vocabulary
 
 Say = Callable[[str], None]
 
 
 def streamed(
-    options: Preparation, sources: dict[int, Source], say: Say
+    options: Preparation, sources: Mapping[int, Source | Folder], say: Say
 ) -> tuple[Prepared, None, dict[str, int]] | None:
     """Prepared data whose large arrays are mapped files in a temporary folder; None where it is done in memory.
 
@@ -38,8 +39,10 @@ def streamed(
     if not sources:
         return None
     (source, *_) = sources.values()
+    if not isinstance(source, Source):
+        return None
     form = look(source, options)
-    if not plain(options, sources, form):
+    if not plain(options, source, len(sources), form):
         return None
     folder = Path(tempfile.mkdtemp(prefix="jaxrec-"))
     try:
@@ -62,7 +65,7 @@ def through(source: Source, form: Format, options: Preparation, folder: Path, sa
     """Spool, put in order, number; what was decided is said as the readers say it."""
     clock = time.process_time()
     choice = chosen(source, form, options)
-    announce(source, form, choice, say)
+    announce(source.path, form, choice, say)
     spool = spooled(source, form, choice, options, folder)
     unit = spool.unit()
     ends = scaled(np.array([spool.low, spool.high]), unit) if spool.timed else None

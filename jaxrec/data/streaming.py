@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxrec.config import field_types, value_at
-from jaxrec.data.clocks import UNITS
+from jaxrec.data.clocks import EARLY, MODERN, UNITS
 from jaxrec.data.coding import Coder, Irregular, whole_numbers
 from jaxrec.data.columns import Choice, choose
 from jaxrec.data.formats import Format
-from jaxrec.data.options import COLUMN_FIELDS, Preparation, split_kind
+from jaxrec.data.options import Preparation, split_kind
+from jaxrec.data.parquet import Probe, check_ends
 from jaxrec.data.sources import Source
 
 if TYPE_CHECKING:
@@ -28,18 +29,19 @@ BLOCK = 16 << 20  # bytes of text parsed at once
 ROWS = 1 << 20  # rows of a Parquet file read at once
 # Options that may have any value; every other must be at its default, or the file is read in memory.
 FREE = {
-    *("data", "test", "valid", "held_out", "verify", "demo", *COLUMN_FIELDS, "sequence"),
+    *("data", "test", "valid", "held_out", "verify", "demo", "sequence"),
+    *("user_column", "item_column", "time_column", "session_column"),
     *("split", "last", "boundaries", "catalogue", "unknown_targets", "mask_seen", "filter_scope", "ties_seed"),
 }
 
 
-def plain(options: Preparation, sources: dict[int, Source], form: Format) -> bool:
+def plain(options: Preparation, source: Source, parts: int, form: Format) -> bool:
     """Whether file and options are of the kind that is streamed."""
-    source = next(iter(sources.values()))
     default = Preparation()
     return (
-        len(sources) == 1
+        parts == 1
         and split_kind(options) != "given"
+        and form.guessed is None
         and source.path.stat().st_size >= LARGE.get(form.kind, np.inf)
         and all(value_at(options, n) == value_at(default, n) for n in field_types(type(default)) if n not in FREE)
     )
@@ -97,14 +99,21 @@ class Spool:
         return found
 
     def unit(self) -> tuple[str, int, int]:
-        """(words, factor, divisor) of the times, told by their magnitude as `clocks.from_numbers` does."""
+        """(words, factor, divisor) of the times, as `clocks` tells them; Irregular where it asks the middle one."""
         if self.dates:
-            return "dates", 1, 1
-        largest = max(abs(float(self.low)), abs(float(self.high)))
-        for words, limit, scale in UNITS:
-            if largest < limit:
-                return words, scale, 1
-        return "nanoseconds", 1, 1000
+            words, factor, divisor = "dates", 1, 1
+        elif (words := unit_of(self.low)) != unit_of(self.high):
+            raise Irregular("its times differ so much in size that the middle one decides")
+        else:
+            factor, divisor = (UNITS[words][1], 1) if words in UNITS else (1, 1000)
+        low, high = (time * factor // divisor for time in (self.low, self.high))
+        if (low < EARLY or high >= MODERN[1]) and high >= MODERN[0] and low < MODERN[1]:
+            raise Irregular("some of its times lie far from the others")
+        return words, factor, divisor
+
+
+def unit_of(time: int) -> str:
+    return next((words for words, (limit, _) in UNITS.items() if abs(time) < limit), "nanoseconds")
 
 
 def grown(array: np.ndarray, size: int, value: int) -> np.ndarray:
@@ -127,14 +136,10 @@ def spooled(source: Source, form: Format, choice: Choice, options: Preparation, 
 
 def chosen(source: Source, form: Format, options: Preparation) -> Choice:
     """The columns of the file."""
-    import polars as pl
-
     header = form.header
     if form.kind == "parquet":
-        try:
-            header = tuple(pl.scan_parquet(source.path, glob=False).collect_schema().names())
-        except (pl.exceptions.PolarsError, OSError) as error:
-            raise Irregular("it cannot be read") from error
+        check_ends(source)
+        header = Probe(source).header()
     return choose(header, options, str(source.path))
 
 
@@ -147,6 +152,9 @@ def batches(source: Source, form: Format, choice: Choice) -> "Iterator[pl.DataFr
     columns: dict[str, Any] = {role: f"column_{place}" for role, place in named.items()}
     if form.kind == "parquet":
         columns = {role: choice.header[place] for role, place in named.items() if place is not None}
+        probe = Probe(source)
+        probe.header()
+        probe.read(list(columns.values()))
     frames = parquet_frames(source, columns) if form.kind == "parquet" else text_frames(source, form, columns)
     try:
         yield from frames

@@ -12,11 +12,12 @@ from jaxrec.data.assemble import assemble
 from jaxrec.data.clocks import span
 from jaxrec.data.demo import generate
 from jaxrec.data.events import Events
+from jaxrec.data.export import is_export, read_export
 from jaxrec.data.filters import k_core, minimum_counts
 from jaxrec.data.logs import Log, join, ordered
 from jaxrec.data.options import Preparation, effective, split_kind
 from jaxrec.data.prepared import SCHEMA, Prepared, content_fingerprint, is_prepared, load, save
-from jaxrec.data.read import read
+from jaxrec.data.read import locate, read
 from jaxrec.data.sources import Source
 
 Say = Callable[[str], None]
@@ -30,7 +31,7 @@ def prepare(options: Preparation, say: Say = print) -> Prepared:
     """
     if ready(options):
         say(f"{options.data}: prepared data, loaded as it is")
-        return load(options.data, options.verify)
+        return load(options.data, options.verify) if is_prepared(options.data) else read_export(options)
     return build(options, find_sources(options), say)
 
 
@@ -56,8 +57,8 @@ def prepare_cached(options: Preparation, cache: str | Path, say: Say = print) ->
 
 
 def ready(options: Preparation) -> bool:
-    """Whether `data` names a prepared directory; 'demo' always means the generator."""
-    return options.data != "demo" and is_prepared(options.data)
+    """Whether `data` names prepared data, a directory or an exported set; 'demo' always means the generator."""
+    return options.data != "demo" and (is_prepared(options.data) or is_export(options))
 
 
 def find_sources(options: Preparation) -> dict[int, Source]:
@@ -67,13 +68,13 @@ def find_sources(options: Preparation) -> dict[int, Source]:
         raise Mistake("--split given needs files; the demo is one log, so use --split leave-one-out or time")
     if options.data == "demo":
         return {}
-    sources = {splits.TRAIN: Source(Path(options.data).expanduser())}
+    sources = {splits.TRAIN: locate(options.data, options)}
     if given and options.valid is not None:
-        sources[splits.VALID] = Source(Path(options.valid).expanduser())
+        sources[splits.VALID] = locate(options.valid, options)
     if given:
         if options.test is None:
             raise Mistake("--split given needs a test file; name it with --test FILE or choose another --split")
-        sources[splits.TEST] = Source(Path(options.test).expanduser())
+        sources[splits.TEST] = locate(options.test, options)
     return sources
 
 

@@ -88,6 +88,8 @@ class Prepare(Preparation):
 
     out: str
     """directory to write"""
+    out_format: Literal["arrays", "tfds"] = "arrays"
+    """arrays: npy files to map and train from; tfds: a TFDS data set (array_record) in the data directory `out`"""
     json: bool = False
     """print the protocol card as JSON"""
 
@@ -203,13 +205,14 @@ def recommend(argv: list[str]) -> int:
 
 def prepare(argv: list[str]) -> int:
     options = _parse(Prepare, argv, "prepare")
+    from jaxrec.data.export import export
     from jaxrec.data.prepare import prepare as run
     from jaxrec.data.prepared import save
     from jaxrec.reports.tables import print_card
 
     prepared = run(_as(Preparation, options), _say)
-    save(prepared, Path(options.out))
-    print_card(prepared.card, options.out, as_json=options.json)
+    written = save(prepared, options.out) if options.out_format == "arrays" else export(prepared, options.out, _say)
+    print_card(prepared.card, str(written), as_json=options.json)
     return 0
 
 

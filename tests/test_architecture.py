@@ -33,7 +33,7 @@ HEAVY: dict[str, set[str]] = {
     "polars": set(),
     "rich": set(),
     "tyro": set(),
-    "tensorflow_datasets": set(),
+    "tensorflow_datasets": {"jaxrec/data/builders.py"},
     "tensorflow": set(),
     "tensorboardX": set(),
     "matplotlib": set(),

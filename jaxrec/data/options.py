@@ -12,7 +12,7 @@ class Preparation(Section):
     """From a file of events (or the built-in generator) to sequences with a split and a protocol card."""
 
     data: str = "demo"
-    """file of events, directory or pattern of such files ('logs/*.parquet'), prepared directory, or 'demo'"""
+    """file of events, directory or pattern of such files ('logs/*.parquet'), prepared directory, tfds:NAME, or 'demo'"""
     test: str | None = None
     """file of test events (split given)"""
     valid: str | None = None
@@ -73,6 +73,10 @@ class Preparation(Section):
     """targets that never occur in training: counted as missed, or not evaluated"""
     mask_seen: Literal["auto", "none", "history", "history_except_target"] = "auto"
     """items that cannot be recommended; auto: history for users, none for sessions"""
+    tfds_data_dir: str | None = None
+    """directory of TFDS data sets, for tfds:NAME; none is TFDS_DATA_DIR, else ~/tensorflow_datasets"""
+    tfds_manual_dir: str | None = None
+    """directory with a MovieLens archive such as ml-100k.zip; none looks in downloads/manual, then downloads it"""
     verify: bool = False
     """compare every byte of prepared data with the hash it was written with; sizes always are"""
     demo: Demo = field(default_factory=Demo)

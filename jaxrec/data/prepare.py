@@ -10,12 +10,13 @@ from jaxrec.data.assemble import assemble
 from jaxrec.data.clocks import span
 from jaxrec.data.demo import generate
 from jaxrec.data.events import Events
+from jaxrec.data.export import is_export, read_export
 from jaxrec.data.features import read_sides, with_features
-from jaxrec.data.folders import Folder, added, locate
+from jaxrec.data.folders import Folder, added
 from jaxrec.data.logs import join
 from jaxrec.data.options import Preparation, effective, split_kind
 from jaxrec.data.prepared import SCHEMA, Prepared, content_fingerprint, is_prepared, load, save
-from jaxrec.data.read import read
+from jaxrec.data.read import locate, read
 from jaxrec.data.sides import hashes
 from jaxrec.data.sources import Source
 
@@ -30,7 +31,7 @@ def prepare(options: Preparation, say: Say = print) -> Prepared:
     """
     if ready(options):
         say(f"{options.data}: prepared data, loaded as it is")
-        return load(options.data, options.verify)
+        return load(options.data, options.verify) if is_prepared(options.data) else read_export(options)
     return build(options, find_sources(options), say)
 
 
@@ -56,8 +57,8 @@ def prepare_cached(options: Preparation, cache: str | Path, say: Say = print) ->
 
 
 def ready(options: Preparation) -> bool:
-    """Whether `data` names a prepared directory; 'demo' always means the generator."""
-    return options.data != "demo" and is_prepared(options.data)
+    """Whether `data` names prepared data, a directory or an exported set; 'demo' always means the generator."""
+    return options.data != "demo" and (is_prepared(options.data) or is_export(options))
 
 
 def find_sources(options: Preparation) -> dict[int, Source | Folder]:
@@ -68,13 +69,13 @@ def find_sources(options: Preparation) -> dict[int, Source | Folder]:
     if options.data == "demo":
         refuse_for_demo(options)
         return {}
-    sources = {splits.TRAIN: locate(options.data)}
+    sources = {splits.TRAIN: locate(options.data, options)}
     if given and options.valid is not None:
-        sources[splits.VALID] = locate(options.valid)
+        sources[splits.VALID] = locate(options.valid, options)
     if given:
         if options.test is None:
             raise Mistake("--split given needs a test file; name it with --test FILE or choose another --split")
-        sources[splits.TEST] = locate(options.test)
+        sources[splits.TEST] = locate(options.test, options)
     return sources
 
 

@@ -59,7 +59,8 @@ def _data(root: Path) -> Iterator[Entry]:
         )
         for name in (name for name in names if name.startswith("read_")):
             found, home = _definition(root, file, name)
-            yield Entry(name.removeprefix("read_"), "FILE", _sentence(found), _relative(home, root))
+            kind = name.removeprefix("read_")
+            yield Entry(kind, "tfds:NAME" if kind == "tfds" else "FILE", _sentence(found), _relative(home, root))
 
 
 _KINDS: dict[str, Callable[[Path], Iterator[Entry]]] = {

@@ -33,7 +33,7 @@ SCHEMA = 1
 # devices
 VOLATILE = (
     "data", "test", "valid", "verify", "run", "seed", "max_seconds", "checkpoint_seconds", "fresh", "tensorboard",
-    "parallel", "devices",
+    "parallel", "devices", "tfds_data_dir", "tfds_manual_dir",
 )  # fmt: skip
 Say = Callable[[str], None]
 

@@ -31,6 +31,8 @@ def export(prepared: Prepared, data_dir: str | Path, say: Say = print) -> Path:
 
     name = dataset_name(prepared.card["name"])
     directory = Path(data_dir).expanduser() / name
+    if prepared.features or prepared.weights is not None:
+        raise Mistake("a TFDS data set of ours holds no features or weights yet; drop --features and --event-weights")
     if directory.exists():
         raise Mistake(f"{directory} exists already; choose another directory or remove it")
     lists = {field: getattr(prepared, field) for field in LISTS if getattr(prepared, field) is not None}

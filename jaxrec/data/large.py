@@ -39,7 +39,7 @@ def streamed(
     if not sources:
         return None
     (source, *_) = sources.values()
-    if not isinstance(source, Source):
+    if type(source) is not Source:  # several files, or a TFDS data set
         return None
     form = look(source, options)
     if not plain(options, source, len(sources), form):

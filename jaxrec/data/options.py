@@ -12,7 +12,7 @@ class Preparation(Section):
     """From a file of events (or the built-in generator) to sequences with a split and a protocol card."""
 
     data: str = "demo"
-    """file of events, directory or pattern of such files ('logs/*.parquet'), prepared directory, tfds:NAME, or 'demo'"""
+    """file of events, directory or pattern of them ('logs/*.parquet'), prepared directory, tfds:NAME, or 'demo'"""
     test: str | None = None
     """file of test events (split given)"""
     valid: str | None = None

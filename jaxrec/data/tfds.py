@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxrec.config import Mistake, did_you_mean
-from jaxrec.data.columns import choose
+from jaxrec.data.columns import Choice, choose
 from jaxrec.data.events import Events
 from jaxrec.data.formats import Format
+from jaxrec.data.frames import announce, from_frame
 from jaxrec.data.movielens import RELEASES
 from jaxrec.data.options import Preparation
 from jaxrec.data.prepared import file_sha256
+from jaxrec.data.rows import Bad, Rows
 from jaxrec.data.sources import Source
-from jaxrec.data.tables import announce, from_frame
 
 if TYPE_CHECKING:
     import polars as pl
@@ -202,8 +203,8 @@ def read_tfds(source: TfdsSource, options: Preparation, say: Say) -> Events:
     usable = tuple(name for name, shape in shapes.items() if len(shape) <= 1)
     choice = choose(usable, options, source.words)
     form = Format("tfds", f"TFDS {info.full_name}, split {split}, {info.file_format.value}", "the name begins so")
-    announce(source, form, choice, say)
-    names = choice.names()
+    announce(source.path, form, choice, say)
+    names = {f"column_{place}": choice.header[place] for place in choice.places()}
     order = info.metadata.get("order") if isinstance(info.metadata, Mapping) else None
     wanted = names | ({"order": order} if order in shapes else {})
     frame = collected(source, split, wanted)
@@ -211,9 +212,10 @@ def read_tfds(source: TfdsSource, options: Preparation, say: Say) -> Events:
         frame = frame.sort("order").drop("order")
     else:
         if not info.disable_shuffling:
-            check_order(source, frame, say)
+            check_order(source, choice, frame, say)
         frame = frame.drop("example")
-    return from_frame(source, form, choice, frame)
+    rows = Rows(Bad(source.words, options.on_bad_row == "skip"), frame.height, lambda row: f": event {row + 1}")
+    return from_frame(form, choice, frame, rows, options, say)
 
 
 def flat(nest: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -247,7 +249,9 @@ def collected(source: TfdsSource, split: str, wanted: dict[str, str]) -> "pl.Dat
         length = lengths.pop()
         for role, values in {**row, **{name: np.array([number]) for name in numbered}}.items():
             parts[role].append(values if len(values) == length else np.repeat(values, length))
-    return pl.DataFrame([series(source, role, np.concatenate(parts.pop(role))) for role in list(parts)])
+    named = wanted | {role: role for role in numbered}
+    columns = (series(source, named[role], np.concatenate(parts.pop(role))).alias(role) for role in list(parts))
+    return pl.DataFrame(list(columns))
 
 
 def intact(source: TfdsSource, examples: Any) -> Iterator[Any]:
@@ -268,28 +272,29 @@ def as_list(value: Any) -> np.ndarray:
     return np.array([value], object) if isinstance(value, bytes | str) else np.atleast_1d(value)
 
 
-def series(source: TfdsSource, role: str, values: np.ndarray) -> "pl.Series":
+def series(source: TfdsSource, name: str, values: np.ndarray) -> "pl.Series":
     """A column of numbers or text."""
     import polars as pl
 
     if values.dtype.kind not in "SO":
-        return pl.Series(role, values)
+        return pl.Series(name, values)
     try:
-        return pl.Series(role, [value.decode() if isinstance(value, bytes) else value for value in values])
+        return pl.Series(name, [value.decode() if isinstance(value, bytes) else value for value in values])
     except UnicodeDecodeError as error:
-        raise Mistake(f"{source.words}: the {role} {error.object!r} is not UTF-8; write text or numbers") from error
+        raise Mistake(f"{source.words}: the {name} {error.object!r} is not UTF-8; write text or numbers") from error
 
 
-def check_order(source: TfdsSource, frame: "pl.DataFrame", say: Say) -> None:
+def check_order(source: TfdsSource, choice: Choice, frame: "pl.DataFrame", say: Say) -> None:
     """What it means that TFDS stores examples in the order of a hash: a note with times, a Mistake without."""
-    if "time" in frame.columns:
+    if "time" in choice.position:
         say(f"{source.words}: TFDS stored the examples shuffled: tied events are in that order, not in the source's")
         return
-    person = "user" if "user" in frame.columns else "session"
+    role = "user" if "user" in choice.position else "session"
+    person = f"column_{choice.position[role]}"
     if frame.select(person, "example").unique().height > frame[person].n_unique():
         raise Mistake(
             f"{source.words} has its examples shuffled by TFDS and no column known to be the time, so the order of a "
-            f"{person}'s events is lost; add --time-column NAME"
+            f"{role}'s events is lost; add --time-column NAME"
         )
 
 

@@ -351,6 +351,7 @@ def test_prepared_data_trains_from_a_configuration_alone_without_the_convenience
 def test_what_can_be_refused_is_refused_before_anything_is_written(tmp_path):
     for changes, words in (
         ({"eval": Evaluation(metrics=("ndcg@10", "hitrate@10"))}, "hitrate@10"),
+        ({"eval": Evaluation(metrics=("ndcg@10", "hr@10[uni5]"))}, r"hr@10\[uni100,seed1\]"),
         ({"stop": Stopping(metric="mrr@7")}, "not measured"),
         ({"model": Model(cell=str(tmp_path / "nope.py") + ":X")}, "cannot be read"),
         ({"model": Model(cell="gruu")}, "did you mean"),

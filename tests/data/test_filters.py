@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 from hypothesis import given, strategies as st
 
-from jaxrec.data.filters import k_core, minimum_counts
+from jaxrec.data.filters import k_core, minimum_counts, repeats
 
 EVENTS = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=60)
 
@@ -44,3 +44,10 @@ def test_k_core_contains_every_dense_subset(events, k, random):
     while (fewer := slow_once(subset, k, k)) != subset:
         subset = fewer
     assert not Counter(subset) - Counter(kept(events, k_core(*columns(events), k)))
+
+
+@given(EVENTS)
+def test_a_repeat_is_of_its_own_sequence(events):
+    users, items = columns(sorted(events, key=lambda event: event[0]))
+    expected = [n > 0 and (users[n], items[n]) == (users[n - 1], items[n - 1]) for n in range(len(users))]
+    assert repeats(users, items).tolist() == expected

@@ -359,7 +359,12 @@ def main() -> None:
     row = fuzz(given.cases, given.seed, given.first, given.seconds)
     for failure in row["failures"][:20]:
         print(failure["case"], failure["format"], failure["outcome"], failure["why"], file=sys.stderr)
-    row |= {"real_files": SHARED.is_dir(), "polars": pl.__version__, "python": sys.version.split()[0]}
+    row |= {
+        "first": given.first,
+        "real_files": SHARED.is_dir(),
+        "polars": pl.__version__,
+        "python": sys.version.split()[0],
+    }
     with contextlib.suppress(OSError):
         command = ["git", "-C", str(ROOT), "rev-parse", "--short=12", "HEAD"]
         row["commit"] = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()

@@ -136,10 +136,18 @@ def plausible(times: np.ndarray, raw: "pl.Series", rows: Rows) -> np.ndarray:
 
         def sentence(row: int) -> str:
             day = np.datetime64(int(times[row]), "us").astype("datetime64[D]")
-            return f'timestamp "{raw[row]}" would be {day}, among times around {year} (--time-unit would take it so)'
+            around = f"among times around {year} (--time-unit would take it so)"
+            return f'timestamp "{as_written(raw, row)}" would be {day}, {around}'
 
         rows.reject(absurd, "an absurd time", sentence)
     return times
+
+
+def as_written(raw: "pl.Series", row: int) -> str:
+    """A value as text; Python's own dates end in the year 9999."""
+    import polars as pl
+
+    return str(raw.slice(row, 1).cast(pl.String)[0])
 
 
 def span(times: np.ndarray) -> str:

@@ -67,7 +67,7 @@ def with_features(
     weights = [events.weights for events in files if events.weights is not None]
     if len(weights) == len(files) and row is not None:
         prepared = replace(prepared, weights=np.concatenate(weights)[row])
-    entries = [{"name": name, **described(feature)} for name, feature in made.items()]
+    entries = {name: described(feature) for name, feature in made.items()}
     prepared.card.update({"features": entries} if entries else {})
     return replace(prepared, features=made)
 

@@ -88,6 +88,8 @@ def words(position: dict[str, int]) -> str:
 
 def refuse_hidden_header(rows: Sequence[Sequence[str]], where: str) -> None:
     """Positions say that there is no header; Mistake where the first line is one all the same."""
+    if is_data(rows[0]):
+        return
     for place in range(len(rows[0])):
         values = [row[place].strip() for row in rows[1:]]
         number = [NUMBER.fullmatch(value) or DATE.fullmatch(value) for value in values]

@@ -5,6 +5,7 @@ from datetime import datetime
 
 import numpy as np
 
+from jaxrec.config import Mistake
 from jaxrec.data.clocks import microseconds
 from jaxrec.data.events import Events
 from jaxrec.data.formats import Format
@@ -55,6 +56,10 @@ def read_news(source: Source, form: Format, options: Preparation, say: Say) -> E
     )
     events = np.repeat(np.arange(len(clicks)), clicks.list.len().to_numpy())
     finish(rows, say)
+    if not len(events):
+        raise Mistake(
+            f"{source.path} holds impressions and no click (-1); give the log of a training or validation set"
+        )
     return Events(
         clicks.filter(clicks.list.len() > 0).explode(),
         taken(user, rows.kept).gather(events),

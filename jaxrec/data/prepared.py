@@ -207,7 +207,8 @@ def load(directory: str | Path, verify: bool = False) -> Prepared:
         blob, offsets = (map_array(directory / f"{name}.{part}.npy") for part in ("blob", "offsets"))
         found[name] = Vocabulary(blob, offsets)
     found["features"] = {
-        entry["name"]: load_feature(directory, number, entry) for number, entry in enumerate(card.get("features", ()))
+        name: load_feature(directory, number, entry)
+        for number, (name, entry) in enumerate(card.get("features", {}).items())
     }
     return Prepared(path=directory, card=card, known=known, candidates=candidates, **found)
 

@@ -102,6 +102,17 @@ def after(tmp_path, content, name="events.csv", **options):
             "1\tU\t11/15/2019 8:55:22 AM\t\tN1 N2\n",
             f"FILE:1: the impressions 'N1 N2' do not end in -1 or -0, so clicks are unknown; {REMEDY}",
         ),
+        (
+            "1\tU\t11/15/2019 8:55:22 AM\t\tN1-0 N2-0\n",
+            "FILE holds impressions and no click (-1); give the log of a training or validation set",
+        ),
+        (
+            "1\tU\t11/15/2019 8:55:22 AM\t\tN1-1\n" * 3 + "1\tU\t11/15/0019 8:55:22 AM\t\tN1-1\n",
+            (
+                'FILE:4: timestamp "0019-11-15 08:55:22.000000" would be 0019-11-15, among times around 2019 '
+                f"(--time-unit would take it so); {REMEDY}"
+            ),
+        ),
         ("user,item,rating\na,x,1\nb,y\nc,z,\n", f"FILE:3: there are 2 fields, the header has 3; {REMEDY}"),
         ("user,item,time\na,x,5\nb,y\n", f"FILE:3: there are 2 fields, the header has 3; {REMEDY}"),
         ("1::2::978300760\n" * 9 + "1::2\n", f"FILE:10: there are 2 fields, the other lines have 3; {REMEDY}"),
@@ -327,6 +338,13 @@ def test_a_parquet_file_by_name_only(tmp_path):
         (
             {"user": [1, 2], "item": [1, 2], "time": [5, None]},
             f"FILE: row 2: there is no time here; {REMEDY}",
+        ),
+        (
+            {"user": [1] * 3, "item": [1] * 3, "time": pl.Series([18_000, 18_000, 9_999_999], dtype=pl.Date)},
+            (
+                'FILE: row 3: timestamp "+29349-01-25" would be 29349-01-25, among times around 2019 '
+                f"(--time-unit would take it so); {REMEDY}"
+            ),
         ),
         (
             {"user": [1], "item": [1], "time": [True]},

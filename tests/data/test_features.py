@@ -228,3 +228,13 @@ def test_a_quote_that_swallows_lines_is_said(tmp_path):
     heard = []
     prepare(Preparation(data=str(tmp_path / "a.csv")), heard.append)
     assert any(":3: a field with line breaks begins here" in sentence for sentence in heard)
+
+
+@pytest.mark.parametrize("end", [b"", b"v z w\n"])
+def test_bad_lines_of_words_are_counted(tmp_path, end):
+    good = b"".join(b"u%d i%d\n" % (n // 4, n % 5) for n in range(40))
+    (tmp_path / "pairs").write_bytes(good + b"v \xff\n" + end)
+    card = prepare(Preparation(data=str(tmp_path / "pairs"), on_bad_row="skip"), silent).card
+    counted = {"another encoding": 1} | ({"another number of words": 1} if end else {})
+    assert card["source"]["bad_rows"] == {"policy": "left out", **counted}
+    assert card["source"]["rows"] == [40]

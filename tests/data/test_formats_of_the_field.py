@@ -74,6 +74,12 @@ def test_a_header_is_not_taken_for_an_event(tmp_path):
         reading(file(tmp_path, "a.csv", "who;what;moment\na;b;1400000000\n"), user_column="1", item_column="2")
 
 
+def test_a_first_event_with_another_kind_of_id_is_no_header(tmp_path):
+    text = "anna::7::978300760\n1::8::978300761\n2::9::978300762\n"
+    rows, _ = reading(file(tmp_path, "x.dat", text), user_column="1", item_column="2")
+    assert [row[0] for row in rows] == ["anna", "1", "2"]
+
+
 REVIEWS = {
     2014: ("reviewerID", "asin", "unixReviewTime", 1),
     2018: ("reviewerID", "asin", "unixReviewTime", 1),

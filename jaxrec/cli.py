@@ -3,24 +3,25 @@
 import contextlib
 import io
 import itertools
-import json
 import os
 import re
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from jaxrec.config import Call, Mistake, Resolved, Section, did_you_mean, keys, resolve, value_at
 from jaxrec.data.options import Preparation
-from jaxrec.runs.options import Compare, Config, Evaluate
+from jaxrec.reports.options import Inspect, Report
+from jaxrec.runs.options import Compare, Config, Evaluate, Train
 
 S = TypeVar("S", bound=Section)
 
-POSITIONAL = ("list", "check", "compare")  # verbs whose required options are written without their names
+# verbs whose required options are written without their names
+POSITIONAL = ("list", "check", "compare", "inspect", "report")
 PAIRED = ("train", "recommend")  # verbs whose truth values have a flag for yes and one for no
 AGAIN = 75  # EX_TEMPFAIL of sysexits.h: worth trying again
 
@@ -40,6 +41,10 @@ usage: jaxrec VERB [options]          jaxrec VERB --help lists the options
              jaxrec recommend --run runs/a --history "12,7,31" --k 10
   prepare    turn a file of events into a prepared data set
              jaxrec prepare --data events.csv --out data/events --split time
+  inspect    look at a file of events: columns, counts, ties, filters, splits
+             jaxrec inspect events.csv --html events.html
+  report     write the page of a finished run, and say it in one sentence
+             jaxrec report runs/a
   list       cells, data, losses, metrics or backends
              jaxrec list cells
   check      hold a cell against the laws that every cell obeys
@@ -48,18 +53,6 @@ usage: jaxrec VERB [options]          jaxrec VERB --help lists the options
 `jaxrec --version` prints the version. A mistake ends with exit status 2 and one
 sentence; JAXREC_TRACEBACK=1 shows where it was found.
 """
-
-
-@dataclass(frozen=True, kw_only=True)
-class Train(Config):
-    """Train a model, judge it on the test targets, save it; an old run resumes."""
-
-    config: str | None = None
-    """TOML file with options under the names below; flags win over it"""
-    print_config: bool = False
-    """print every option with its origin and stop"""
-    json: bool = False
-    """print JSON instead of tables"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,9 +184,10 @@ def recommend(argv: list[str]) -> int:
         raise Mistake("--history and --histories are both given; keep one")
     from jaxrec.reports.tables import print_recommendations
     from jaxrec.serving import load
+    from jaxrec.serving.histories import histories as read
 
     model = load(Path(options.run), allow_code=options.allow_code)
-    histories = list(_histories(options))
+    histories = list(read(options.history, options.histories))
     for history in histories:
         if unknown := model.unknown(history):
             _say(f"note: the model does not know {', '.join(map(repr, unknown[:5]))}{', ...' if unknown[5:] else ''}")
@@ -213,6 +207,30 @@ def prepare(argv: list[str]) -> int:
     prepared = run(_as(Preparation, options), _say)
     written = save(prepared, options.out) if options.out_format == "arrays" else export(prepared, options.out, _say)
     print_card(prepared.card, str(written), as_json=options.json)
+    return 0
+
+
+def inspect(argv: list[str]) -> int:
+    options = _parse(Inspect, _without_name(argv, "data"), "inspect")
+    from jaxrec.data.inspection import inspect as look
+    from jaxrec.reports.inspection import print_inspection
+    from jaxrec.reports.inspection_page import write_page
+
+    found = look(_as(Preparation, options), _say)
+    if options.html is not None:
+        write_page(found, Path(options.html), ["jaxrec", "inspect", *argv])
+    print_inspection(found, as_json=options.json)
+    return 0
+
+
+def report(argv: list[str]) -> int:
+    options = _parse(Report, _without_name(argv, "run"), "report")
+    from jaxrec.reports.run_card import card
+    from jaxrec.reports.run_page import print_report, write_page
+
+    found = card(options, _say)
+    write_page(found, ["jaxrec", "report", *argv])
+    print_report(found, as_json=options.json)
     return 0
 
 
@@ -241,36 +259,20 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "compare": compare,
     "recommend": recommend,
     "prepare": prepare,
+    "inspect": inspect,
+    "report": report,
     "list": list_,
     "check": check,
 }
 
 
+def _without_name(argv: list[str], key: str) -> list[str]:
+    """`--data FILE` is understood where the option is written without its name."""
+    return [word.removeprefix(f"--{key}=") for word in argv if word != f"--{key}"]
+
+
 def _say(sentence: str) -> None:
     print(sentence, file=sys.stderr, flush=True)
-
-
-def _histories(options: Recommend) -> Iterator[list[str]]:
-    if options.history is not None:
-        lines = [options.history]
-    elif options.histories is not None:
-        try:
-            lines = Path(options.histories).read_text(encoding="utf-8").splitlines()
-        except OSError as error:
-            raise Mistake(f"{options.histories}: cannot be read ({error.strerror}); give a file of histories") from None
-    else:
-        lines = sys.stdin.read().splitlines()
-    yield from map(_items, lines)
-
-
-def _items(line: str) -> list[str]:
-    """The ids on a line: a JSON list, or words between commas, or words between blanks where there is no comma."""
-    if line.lstrip().startswith("["):
-        try:
-            return [str(item) for item in json.loads(line)]
-        except ValueError:
-            pass  # an id may begin with a bracket too
-    return [item.strip() for item in line.split(",") if item.strip()] if "," in line else line.split()
 
 
 def _resolve_train(argv: list[str]) -> tuple[Resolved[Config], Train]:

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from jaxrec.cli import VERBS, _items, main
+from jaxrec.cli import VERBS, main
 from jaxrec.config import Call, keys
 from jaxrec.runs.options import Config
+from jaxrec.serving.histories import items as ids
 
 DEMO = ["--demo.users", "100", "--demo.items", "240"]
 
@@ -50,7 +51,7 @@ def test_help_of_train_has_every_option(monkeypatch: pytest.MonkeyPatch, capsys:
 @pytest.mark.parametrize(
     "argv",
     [["--help"], ["--version"], *(["list", what] for what in ("cells", "data", "losses", "metrics", "backends")),
-     ["prepare", *DEMO, "--out", "prepared"], ["train", "--print-config"]],
+     ["prepare", *DEMO, "--out", "prepared"], ["inspect", "demo", *DEMO], ["train", "--print-config"]],
     ids=" ".join,
 )  # fmt: skip
 def test_these_never_import_jax(argv: list[str], tmp_path: Path):
@@ -82,13 +83,19 @@ def test_these_never_import_jax(argv: list[str], tmp_path: Path):
         (["train", "--model.width", "wide"], "--model.width: 'wide' is not a whole number"),
         (["train", "--optimizer.lr", "1,3"], "--optimizer.lr: '1,3' is not a number"),
         (["train", "--max-seconds", "soon"], "--max-seconds: 'soon' is not a number"),
-        (["train", "--split", "tme"], "'leave-one-out', 'last-n', 'time', 'given'); jaxrec train --help shows what it takes"),
+        (
+            ["train", "--split", "tme"],
+            "'leave-one-out', 'last-n', 'time', 'given'); jaxrec train --help shows what it takes",
+        ),
         (["train", "--epochs"], "Missing value for argument '--epochs'"),
         (["train", "7"], "Unrecognized options: 7"),
         (["list"], "Missing from jaxrec list: {cells,data,losses,metrics,backends}"),
         (["evaluate"], "Missing from jaxrec evaluate: --run"),
         (["compare", "runs/a"], "1 run is nothing to compare"),
         (["compare", "runs/a", "runs/b"], "runs/a holds no finished run"),
+        (["inspect"], "Missing from jaxrec inspect: STR"),
+        (["inspect", "nowhere.csv"], "nowhere.csv does not exist"),
+        (["report", "nowhere"], "nowhere holds no finished run"),
     ],
 )
 def test_a_mistake_is_one_sentence(
@@ -303,4 +310,4 @@ def test_from_nothing_to_a_recommendation(tmp_path: Path):
     ],
 )
 def test_a_history_is_read_as_it_was_meant(line: str, items: list[str]):
-    assert _items(line) == items
+    assert ids(line) == items

@@ -48,6 +48,13 @@ def read_json(path: Path) -> Any:
         raise Mistake(f"{path} is not JSON ({error}); restore it, or start again with --fresh") from None
 
 
+def cache() -> Path:
+    """Where prepared data and compiled programs are kept between runs: safe to delete at any time."""
+    return Path(
+        os.environ.get("JAXREC_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxrec"
+    )
+
+
 class Folder:
     """The files of one run under `path`. `claim` before writing; reading needs no claim."""
 
@@ -64,6 +71,7 @@ class Folder:
         self.ranks_valid = self.path / "ranks-valid.npz"  # of the validation targets, by the model that is tested
         self.candidates = self.path / "candidates.npz"  # what sampled metrics ranked against, where any was asked for
         self.result = self.path / "result.json"
+        self.report = self.path / "report.html"
         self.checkpoints = self.path / "checkpoints"
         self.bundle = self.path / "bundle"
         self.tensorboard = self.path / "tensorboard"

@@ -175,3 +175,15 @@ class Compare(Section):
     """seed of the bootstrap and of the permutation test"""
     json: bool = False
     """print JSON instead of tables"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train(Config):
+    """Train a model, judge it on the test targets, save it; an old run resumes."""
+
+    config: str | None = None
+    """TOML file with options under the names below; flags win over it"""
+    print_config: bool = False
+    """print every option with its origin and stop"""
+    json: bool = False
+    """print JSON instead of tables"""

@@ -23,7 +23,7 @@ from jaxrec.models.recommender import Recommender
 from jaxrec.runs import build, judge
 from jaxrec.runs.bundle import load, read_code, save as save_bundle
 from jaxrec.runs.fitting import Fitting, plan, rows_a_step
-from jaxrec.runs.folder import Folder, read_json, write_json
+from jaxrec.runs.folder import Folder, cache, read_json, write_json
 from jaxrec.runs.machine import card as machine
 from jaxrec.runs.options import Config
 from jaxrec.training import source
@@ -198,13 +198,6 @@ def size(recommender: Recommender) -> dict[str, int]:
         "tables": sum(table.size for table in recommender.tables.values()),
         "network": sum(leaf.size for leaf in jax.tree.leaves(recommender.network)),
     }
-
-
-def cache() -> Path:
-    """Where prepared data and compiled programs are kept between runs: safe to delete at any time."""
-    return Path(
-        os.environ.get("JAXREC_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxrec"
-    )
 
 
 def remember_compilations() -> None:

@@ -1,0 +1,36 @@
+"""What the verbs that make pages may be told."""
+
+from dataclasses import dataclass, field
+
+from jaxrec.config import Section
+from jaxrec.data.options import Preparation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspect(Preparation):
+    """Look at a file of events: columns, counts, ties, filters, splits, warnings."""
+
+    data: str = field()  # required here: without a default it is written without its name
+    """file of events, prepared directory, or 'demo'"""
+    html: str | None = None
+    """also write one self-contained page to this file"""
+    json: bool = False
+    """print JSON instead of tables"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report(Section):
+    """Write the page of a finished run, and say the run in one sentence."""
+
+    run: str
+    """directory of the run"""
+    out: str | None = None
+    """file to write the page to; none: report.html in the directory of the run"""
+    examples: int = 10
+    """example histories with their top 5; 0 shows none and never imports jax"""
+    titles: str | None = None
+    """table with an item's id and its title, for the examples, such as ml-100k.item"""
+    allow_code: bool = False
+    """run the copy of a user's cell file that lies in the run directory, for the examples"""
+    json: bool = False
+    """print the data of the page as JSON"""

@@ -1,0 +1,80 @@
+"""Make the pictures of README.md: `python scripts/pictures.py FILE RUN [--titles FILE]`. Nothing is drawn by hand.
+
+FILE is a file of events and RUN the folder of a finished run; both pages are written as `jaxrec inspect` and
+`jaxrec report` write them, and a headless browser (Chromium or Chrome, on the PATH or named by --browser) takes a
+picture of the top of each, of the run's also in the dark. Without a browser nothing changes and the exit status is 1.
+
+Pictures lie in experiments/results beside the rows, each under 200 kB.
+"""
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from jaxrec.data.inspection import inspect
+from jaxrec.data.options import Preparation
+from jaxrec.reports.inspection_page import inspection_page
+from jaxrec.reports.options import Report
+from jaxrec.reports.run_card import card
+from jaxrec.reports.run_page import run_page
+
+RESULTS = Path(__file__).resolve().parents[1] / "experiments" / "results"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+SIZES = {"inspect": (1060, 2390), "report": (1060, 1330)}  # of the window
+SCALE = {"inspect": 0.7, "report": 1}
+THEMES = {"inspect": (False,), "report": (False, True)}  # dark or not
+LARGEST = 200_000  # bytes of a picture
+
+
+def picture(browser: str, page: str, name: str, dark: bool) -> Path:
+    """A picture of the top of a page."""
+    target = RESULTS / f"{name}{'-dark' if dark else ''}.png"
+    width, height = SIZES[name]
+    with tempfile.TemporaryDirectory() as folder:
+        file, shot = Path(folder) / "page.html", Path(folder) / "page.png"
+        file.write_text(page, encoding="utf-8")
+        subprocess.run(
+            [
+                browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
+                f"--user-data-dir={folder}/profile", f"--blink-settings=preferredColorScheme={0 if dark else 1}",
+                f"--window-size={width},{height}",
+                f"--force-device-scale-factor={SCALE[name]}",
+                f"--screenshot={shot}", file.as_uri(),
+            ],
+            check=True, capture_output=True, timeout=120,
+        )  # fmt: skip
+        if shot.stat().st_size > LARGEST:
+            raise SystemExit(f"{name} has {shot.stat().st_size:,} bytes, more than {LARGEST:,}; make SIZES smaller")
+        shutil.copyfile(shot, target)
+    return target
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", help="file of events")
+    parser.add_argument("run", help="folder of a finished run")
+    parser.add_argument("--titles", help="table with an item's id and its title")
+    parser.add_argument("--browser", help="program that takes the pictures")
+    options = parser.parse_args()
+    browser = options.browser or next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        print(f"no browser was found ({', '.join(BROWSERS)}); install one or name it with --browser", file=sys.stderr)
+        return 1
+    found = inspect(Preparation(data=options.file))
+    shown = found | {"read": [told.replace(options.file, Path(options.file).name) for told in found["read"]]}
+    run = card(Report(run=options.run, titles=options.titles))
+    pages = {
+        "inspect": inspection_page(shown, f"jaxrec inspect {Path(options.file).name} --html page.html"),
+        "report": run_page(run, f"jaxrec report {Path(options.run).name}"),
+    }
+    for name, page in pages.items():
+        for dark in THEMES[name]:
+            print(picture(browser, page, name, dark))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

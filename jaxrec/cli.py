@@ -16,11 +16,11 @@ from typing import Any, Literal, TypeVar
 from jaxrec.config import Call, Mistake, Resolved, Section, did_you_mean, keys, resolve, value_at
 from jaxrec.data.options import Preparation
 from jaxrec.reports.options import Inspect, Report
-from jaxrec.runs.options import Config
+from jaxrec.runs.options import Compare, Config, Evaluate
 
 S = TypeVar("S", bound=Section)
 
-POSITIONAL = ("list", "check", "inspect", "report")  # verbs whose required options are written without their names
+POSITIONAL = ("list", "check", "inspect", "report", "compare")  # required options are written without their names
 PAIRED = ("train", "recommend")  # verbs whose truth values have a flag for yes and one for no
 AGAIN = 75  # EX_TEMPFAIL of sysexits.h: worth trying again
 
@@ -33,6 +33,9 @@ usage: jaxrec VERB [options]          jaxrec VERB --help lists the options
              jaxrec train --model.cell "gru(hidden=128)" --run runs/a
   evaluate   judge a trained model again, on every test target
              jaxrec evaluate --run runs/a
+  compare    hold runs against the first on the same targets: differences,
+             intervals, tests, slices, without running anything again
+             jaxrec compare runs/a runs/b
   recommend  the best next items after histories the model never saw
              jaxrec recommend --run runs/a --history "12,7,31" --k 10
   prepare    turn a file of events into a prepared data set
@@ -61,18 +64,6 @@ class Train(Config):
     """print every option with its origin and stop"""
     json: bool = False
     """print JSON instead of tables"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluate(Section):
-    """Judge a trained model again, on every test target."""
-
-    run: str
-    """directory of the run"""
-    allow_code: bool = False
-    """run the copy of a user's cell file that lies in the run directory"""
-    json: bool = False
-    """print JSON instead of a table"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,7 +170,19 @@ def evaluate(argv: list[str]) -> int:
     from jaxrec.reports.results import print_result
     from jaxrec.runs.run import evaluate as run
 
-    print_result(run(options.run, allow_code=options.allow_code, say=_say), as_json=options.json, run=options.run)
+    metrics, parquet = options.metrics, options.parquet
+    result = run(options.run, metrics=metrics, parquet=parquet, allow_code=options.allow_code, say=_say)
+    print_result(result, as_json=options.json, run=options.run, slices=options.slices)
+    return 0
+
+
+def compare(argv: list[str]) -> int:
+    options = _parse(Compare, argv, "compare")
+    from jaxrec.reports.comparison import print_comparison
+    from jaxrec.runs.compare import compare as run
+
+    found = run(options.runs, metrics=options.metrics, rounds=options.rounds, seed=options.seed)
+    print_comparison(found, as_json=options.json)
     return 0
 
 
@@ -260,6 +263,7 @@ def check(argv: list[str]) -> int:
 VERBS: dict[str, Callable[[list[str]], int]] = {
     "train": train,
     "evaluate": evaluate,
+    "compare": compare,
     "recommend": recommend,
     "prepare": prepare,
     "inspect": inspect,

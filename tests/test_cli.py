@@ -91,6 +91,8 @@ def test_these_never_import_jax(argv: list[str], tmp_path: Path):
         (["inspect"], "Missing from jaxrec inspect: STR"),
         (["inspect", "nowhere.csv"], "nowhere.csv does not exist"),
         (["report", "nowhere"], "nowhere holds no finished run"),
+        (["compare", "runs/a"], "1 run is nothing to compare"),
+        (["compare", "runs/a", "runs/b"], "runs/a holds no finished run"),
     ],
 )
 def test_a_mistake_is_one_sentence(

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,30 +11,16 @@ from jax import Array
 
 from jaxrec.config import Mistake
 from jaxrec.data.prepared import Prepared
+from jaxrec.evaluation.ranks_file import Ranks, save
+from jaxrec.evaluation.slices import events_of, repeated
 from jaxrec.models import history
 from jaxrec.models.catalogue import Counts, counts
 from jaxrec.models.history import History, padded_size
 from jaxrec.models.recommender import Recommender
 
+__all__ = ["Ranks", "evaluate", "rank", "save"]
 ROWS = 64  # sequences of similar length that run together
 TARGETS = 256  # targets that are ranked together
-
-
-class Ranks(NamedTuple):
-    """One row a target, in canonical order (sequence, then position); see `save` for the file. ``top`` is ``(n, k)``
-    or None.
-    """
-
-    example: np.ndarray  # sequence number
-    user: np.ndarray  # user number
-    position: np.ndarray  # events before the target in its sequence
-    target: np.ndarray  # item number, 0 = not in the vocabulary
-    greater: np.ndarray  # candidates that score higher
-    equal: np.ndarray  # other candidates that score the same
-    greater_masked: np.ndarray  # the same two with the history's items left out
-    equal_masked: np.ndarray
-    candidates: np.ndarray  # size of the catalogue
-    top: np.ndarray | None = None
 
 
 class Group(NamedTuple):
@@ -59,9 +45,8 @@ def rank(
     """The inner pass: pure, and vmappable over models.
 
     ``hidden (rows, time, width)``; for every target its ``row`` and ``col`` there, its item number and how many
-    events come
-    ``before`` it. ``seen (rows, s)`` are the distinct items of each sequence and ``at (rows, s)`` where each occurs
-    first.
+    events come ``before`` it. ``seen (rows, s)`` are the distinct items of each sequence and ``at (rows, s)`` where
+    each occurs first.
     """
     shown = None if seen is None else jnp.where(at[row] < before[:, None], seen[row], 0)
     return counts(model, hidden[row, col], target, shown, candidates=candidates, k=k)
@@ -128,8 +113,8 @@ def describe(prepared: Prepared, events: np.ndarray) -> Ranks:
 
 def miss(prepared: Prepared, ranks: Ranks) -> Ranks:
     """Targets that training never saw are misses, and under ``mask_seen = history`` so are targets seen before."""
-    lost = (ranks.target == 0) | (ranks.target > prepared.known)
-    hidden = lost | repeated(prepared, ranks) if prepared.card["mask_seen"] == "history" else lost
+    lost = unknown(prepared, ranks)
+    hidden = lost | barred(prepared, ranks)
 
     def sure(values: np.ndarray, where: np.ndarray, value: int) -> np.ndarray:
         return np.where(where, value, values)
@@ -141,13 +126,16 @@ def miss(prepared: Prepared, ranks: Ranks) -> Ranks:
     )  # fmt: skip
 
 
-def repeated(prepared: Prepared, ranks: Ranks) -> np.ndarray:
-    """Whether each target is an item of its own history."""
-    offsets = np.asarray(prepared.offsets)
-    begin = offsets[ranks.example]
-    return np.array(
-        [t in prepared.items[b : b + p] for t, b, p in zip(ranks.target, begin, ranks.position, strict=True)], bool
-    )
+def unknown(prepared: Prepared, ranks: Ranks) -> np.ndarray:
+    """Which targets training never saw: sure misses."""
+    return (ranks.target == 0) | (ranks.target > prepared.known)
+
+
+def barred(prepared: Prepared, ranks: Ranks) -> np.ndarray:
+    """Which targets nobody may be recommended, because the mask hides the history and they are in it."""
+    if prepared.card["mask_seen"] != "history":
+        return np.zeros(len(ranks.target), bool)
+    return repeated(prepared, events_of(prepared, ranks))
 
 
 def groups(prepared: Prepared, events: np.ndarray, sequence: np.ndarray, *, user: bool) -> Iterator[Group]:
@@ -178,17 +166,24 @@ def rank_group(
     """Run a group's histories and rank its targets ``TARGETS`` at a time; yields ``(canonical places, counts)``."""
     seen, at = distinct_items(group.histories) if masked else (None, np.zeros((ROWS, 1), np.int32))
     target = np.asarray(prepared.items)[group.event]
+    for begin, hidden, some, pad in blocks(model, group):
+        found = rank(
+            model, hidden, np.pad(group.row[some], pad), np.pad(group.at[some] - begin - 1, pad),
+            np.pad(target[some], pad).astype(np.int32), seen, at, np.pad(group.at[some], pad),
+            candidates=prepared.candidates, k=k,
+        )  # fmt: skip
+        yield group.order[some], found
+
+
+def blocks(model: Recommender, group: Group) -> Iterator[tuple[int, Array, np.ndarray, tuple[int, int]]]:
+    """Run a group's histories: ``(first position, hidden (rows, time, width))`` with the targets, ``TARGETS`` at a
+    time, whose history ends in there, and how many to pad them with so that few shapes are compiled.
+    """
     for begin, hidden in history.chunks(model, group.histories, ROWS):
         here = np.flatnonzero((group.at > begin) & (group.at <= begin + hidden.shape[1]))
         for start in range(0, len(here), TARGETS):
             some = here[start : start + TARGETS]
-            pad = (0, padded_size(len(some)) - len(some))
-            found = rank(
-                model, hidden, np.pad(group.row[some], pad), np.pad(group.at[some] - begin - 1, pad),
-                np.pad(target[some], pad).astype(np.int32), seen, at, np.pad(group.at[some], pad),
-                candidates=prepared.candidates, k=k,
-            )  # fmt: skip
-            yield group.order[some], found
+            yield begin, hidden, some, (0, padded_size(len(some)) - len(some))
 
 
 def distinct_items(histories: Sequence[History]) -> tuple[np.ndarray, np.ndarray]:
@@ -201,8 +196,3 @@ def distinct_items(histories: Sequence[History]) -> tuple[np.ndarray, np.ndarray
     for row, (items, first) in enumerate(found):
         seen[row, : len(items)], at[row, : len(items)] = items, first
     return seen, at
-
-
-def save(file: Any, ranks: Ranks) -> None:
-    """Write ``ranks.npz`` to a path or an open file: the columns of `Ranks`, no pickle."""
-    np.savez_compressed(file, **{name: value for name, value in ranks._asdict().items() if name != "top"})

@@ -29,7 +29,7 @@ def slices(prepared: Prepared, ranks: Any) -> dict[str, Mask]:
 
     Each of the four families divides all targets; a slice may be empty.
     """
-    event = np.asarray(prepared.offsets)[ranks.example] + ranks.position
+    event = events_of(prepared, ranks)
     again = repeated(prepared, event)
     found = by_length(np.asarray(ranks.position)) | by_popularity(prepared, np.asarray(ranks.target))
     found |= {"repeat": again, "new": ~again}
@@ -37,6 +37,11 @@ def slices(prepared: Prepared, ranks: Any) -> dict[str, Mask]:
         tied = tied_time(prepared, event)
         found |= {"tied time": tied, "untied time": ~tied}
     return found
+
+
+def events_of(prepared: Prepared, ranks: Any) -> NDArray[np.int64]:
+    """The absolute event index of each target (n,), ascending."""
+    return np.asarray(prepared.offsets)[ranks.example] + ranks.position
 
 
 def by_length(position: NDArray[np.int64]) -> dict[str, Mask]:

@@ -66,7 +66,7 @@ def _totals(values: ArrayLike, groups: ArrayLike | None) -> NDArray[np.complex12
     if not np.isfinite(found).all():
         raise Mistake(f"{int(np.sum(~np.isfinite(found))):,} of {found.size:,} values are not finite; leave them out")
     if groups is None:
-        return found + 1j
+        return found + np.complex128(1j)
     names = np.asarray(groups)
     if names.shape != found.shape:
         raise Mistake(f"groups have shape {names.shape} and values {found.shape}; name the group of every value")

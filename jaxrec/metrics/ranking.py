@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from jaxrec.config import Mistake, did_you_mean
+from jaxrec.metrics.lists import LISTS
 
 Ties = Literal["expected", "optimistic", "pessimistic"]
 Values = NDArray[np.float64]
@@ -43,13 +44,33 @@ def mrr(greater: ArrayLike, equal: ArrayLike, k: int | None, ties: Ties = "expec
     return _expected(lambda rank: 1 / (rank + 1), greater, equal, k, ties)
 
 
-METRICS: dict[str, Metric] = {"hr": hr, "recall": recall, "ndcg": ndcg, "mrr": mrr}
+def precision(greater: ArrayLike, equal: ArrayLike, k: int | None, ties: Ties = "expected") -> Values:
+    """Share of the first k places that hold the target: ``hr / k``, so it needs a cutoff. Session papers call hr@20
+    "P@20", which is not this.
+    """
+    if k is None:
+        raise Mistake(
+            "precision needs a cutoff: without one it is the same for every model; write it as in precision@10"
+        )
+    return hr(greater, equal, k, ties) / k
+
+
+def average_precision(greater: ArrayLike, equal: ArrayLike, k: int | None, ties: Ties = "expected") -> Values:
+    """Mean of the precision at the places of the relevant items: with one target the same number as ``mrr``."""
+    return mrr(greater, equal, k, ties)
+
+
+METRICS: dict[str, Metric] = {
+    "hr": hr, "recall": recall, "precision": precision, "ndcg": ndcg, "mrr": mrr, "map": average_precision,
+}  # fmt: skip
 
 
 def parse(name: str) -> tuple[Metric, int | None]:
     """``"ndcg@10"`` -> ``(ndcg, 10)`` and ``"mrr"`` -> ``(mrr, None)``; capitals do not matter."""
     match = re.fullmatch(r"\s*([^@\s]*)\s*(?:@\s*(.*?))?\s*", name)
     word, cutoff = (match[1].casefold(), match[2]) if match else (name, None)
+    if word in LISTS:
+        raise Mistake(f"{name!r} describes lists as a whole, and every result has it; name ranking metrics only")
     if word not in METRICS:
         hint = did_you_mean(word, METRICS) or f"; choose from {', '.join(METRICS)}"
         raise Mistake(f"{name!r} is not a metric{hint}, with @k behind it")
@@ -57,6 +78,8 @@ def parse(name: str) -> tuple[Metric, int | None]:
         raise Mistake(
             f"{name!r} has the cutoff {cutoff!r}, which is not a whole number from 1; write it as in {word}@10"
         )
+    if word == "precision" and cutoff is None:
+        raise Mistake(f"{name!r} has no cutoff, and without one it says nothing; write it as in precision@10")
     return METRICS[word], None if cutoff is None else int(cutoff)
 
 
@@ -71,11 +94,18 @@ def evaluate(
 
     With ``candidates``, a target that has as many above it is a sure miss and gains nothing at any cutoff.
     """
-    metrics = {name: parse(name) for name in names}
     if np.size(greater) == 0:
         raise Mistake("there are no targets to average over; choose a split that has some")
-    ranked = np.ones(np.size(greater)) if candidates is None else np.asarray(greater) < candidates
-    return {name: float(np.mean(ranked * metric(greater, equal, k, ties))) for name, (metric, k) in metrics.items()}
+    return {name: float(np.mean(gains(name, greater, equal, ties, candidates))) for name in names}
+
+
+def gains(
+    name: str, greater: ArrayLike, equal: ArrayLike, ties: Ties = "expected", candidates: int | None = None
+) -> Values:
+    """The named metric of every target (n,), whose mean `evaluate` is."""
+    metric, k = parse(name)
+    found = metric(greater, equal, k, ties)
+    return found if candidates is None else found * (np.asarray(greater) < candidates)
 
 
 def _expected(

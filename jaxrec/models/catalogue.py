@@ -84,14 +84,7 @@ def counts(
     catalogue = chunks(model, candidates, chunk_length(hidden.shape[0], candidates, budget))
     length = catalogue.bias.shape[1]
     rivals = None if seen is None else jnp.where(seen == target[:, None], 0, seen)
-
-    def own(found: Array, part: Catalogue) -> tuple[Array, None]:
-        place = target - part.first
-        inside = (place >= 0) & (place < length)
-        score = jnp.take_along_axis(part.scores(hidden), jnp.clip(place, 0, length - 1)[:, None], axis=1)[:, 0]
-        return jnp.where(inside, score, found), None
-
-    score, _ = jax.lax.scan(own, jnp.full(hidden.shape[0], -jnp.inf, hidden.dtype), catalogue)
+    score = scores_of(catalogue, hidden, target[:, None])[:, 0]
 
     def compare(scores: Array, first: Array) -> tuple[Array, Array]:
         ids = first + jnp.arange(length)
@@ -118,6 +111,31 @@ def counts(
     worst = (candidates, 0, candidates, 0)  # one more is greater than there are others: no honest place
     above, same, above_masked, same_masked = (jnp.where(broken, *pair) for pair in zip(worst, found[:4], strict=True))
     return Counts(above, same, above_masked, same_masked, found[4][1] if k else None)
+
+
+def scores_of(catalogue: Catalogue, hidden: Array, items: Array) -> Array:
+    """``(n, s)`` scores of ``items (n, s)``, picked from the same matrix products that rank the whole catalogue; 0 and
+    items outside it score ``-inf``.
+    """
+    length = catalogue.bias.shape[1]
+
+    def pick(found: Array, part: Catalogue) -> tuple[Array, None]:
+        place = items - part.first
+        inside = (place >= 0) & (place < length)
+        score = jnp.take_along_axis(part.scores(hidden), jnp.clip(place, 0, length - 1), axis=1)
+        return jnp.where(inside, score, found), None
+
+    return jax.lax.scan(pick, jnp.full(items.shape, -jnp.inf, hidden.dtype), catalogue)[0]
+
+
+def among(
+    model: Recommender, hidden: Array, target: Array, drawn: Array, *, candidates: int, budget: int = BUDGET
+) -> tuple[Array, Array]:
+    """How many of the items ``drawn (n, s)`` (0 = none) score above each target ``(n,)``, and exactly like it."""
+    catalogue = chunks(model, candidates, chunk_length(hidden.shape[0], candidates, budget))
+    score = scores_of(catalogue, hidden, target[:, None])
+    rivals, other = scores_of(catalogue, hidden, drawn), (drawn > 0) & (drawn != target[:, None])
+    return jnp.sum(other & ~(rivals <= score), axis=1), jnp.sum(other & (rivals == score), axis=1)
 
 
 def top_k(

@@ -4,6 +4,7 @@
 the third last item of a history, in the training part, times 1, 1/2 and 1/4. Equal scores, zero above all, are ordered
 by training popularity; what is equal in both is a tie and left to the metric. Everything is exact: ranks come from the
 few items with a transition, and the rest of the catalogue is counted by popularity alone, so no dense scores exist.
+Memory is bounded whatever the number of targets and the length of histories.
 """
 
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from jaxrec.data.prepared import Prepared, ranges
 from jaxrec.models.transitions import Histories, Numbers, Transitions, Values, look_up, summed
 
 MASKS = ("none", "history", "history_except_target")
+DIGITS = 12  # sums of shares that differ beyond are equal: another order of the same sum may differ in its last bit
 
 
 class Ranks(NamedTuple):
@@ -33,8 +35,16 @@ class Ranks(NamedTuple):
 class Popularity:
     """Everyone is recommended the most frequent items of the training part."""
 
-    def fit(self, prepared: Prepared) -> "Counter":
-        return Markov(()).fit(prepared)
+    def fit(self, prepared: Prepared, transitions: Transitions | None = None) -> "Counter":
+        return Markov(()).fit(prepared, transitions)
+
+
+@dataclass(frozen=True)
+class Recency:
+    """The distinct items of the history, the most recent first, then the most frequent items of the training part."""
+
+    def fit(self, prepared: Prepared, transitions: Transitions | None = None) -> "Counter":
+        return Markov((), recent=2**31).fit(prepared, transitions)
 
 
 @dataclass(frozen=True)
@@ -43,11 +53,13 @@ class Markov:
 
     ``recent`` > 0 puts that many most recent distinct items of the history on top: the habit of going back, which
     is strong in session data and means nothing where seen items are masked. Weights that are sums of a few powers of
-    two keep scores exact, so that equal scores are found equal.
+    two keep scores exact, so that equal scores are found equal. ``normalised`` counts what followed an item as a share
+    of all that followed it, so that a rare item says as much as a frequent one.
     """
 
     weights: tuple[float, ...] = (1.0,)
     recent: int = 0
+    normalised: bool = False
 
     def __post_init__(self) -> None:
         if not all(0 < weight < np.inf for weight in self.weights):
@@ -59,19 +71,26 @@ class Markov:
                 f"recent = {self.recent} is negative; give the number of recent items to put on top, 0 for none"
             )
 
-    def fit(self, prepared: Prepared) -> "Counter":
+    def fit(self, prepared: Prepared, transitions: Transitions | None = None) -> "Counter":
+        """``transitions`` are those of the training part where somebody has counted them already."""
         popularity = np.array(prepared.popularity, np.int64)
-        return Counter(self.weights, self.recent, popularity, Transitions.count(prepared))
+        counted = Transitions.count(prepared) if transitions is None else transitions
+        return Counter(
+            self.weights, self.recent, popularity, counted.normalised() if self.normalised else counted, self.normalised
+        )
 
 
 @dataclass(frozen=True, eq=False)
 class Counter:
-    """A fitted ``Markov`` or ``Popularity``; ``popularity`` (1 + candidates,) counts training events of each item."""
+    """A fitted ``Markov``, ``Recency`` or ``Popularity``; ``popularity`` (1 + candidates,) counts training events of
+    each item.
+    """
 
     weights: tuple[float, ...]
     recent: int
     popularity: Numbers
     transitions: Transitions
+    normalised: bool = False
 
     def counts(self, prepared: Prepared, split: str = "test", mask: str | None = None) -> Ranks:
         """Rank every target of a split, in the order of ``prepared.targets(split)``.
@@ -120,6 +139,9 @@ class Counter:
     def _scores(self, histories: Histories, seen: tuple[Numbers, Numbers]) -> tuple[Numbers, Values]:
         """Every (row, item) with a score above zero."""
         keys, scores = self.transitions.scores(histories, self.weights)
+        if self.normalised:
+            keys, scores = summed(keys, scores)
+            scores = np.round(scores, DIGITS)
         if self.recent:
             row, item = seen
             place = np.searchsorted(row, row, side="right") - np.arange(len(row)) - 1  # 0 for the most recent

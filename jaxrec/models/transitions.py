@@ -18,26 +18,31 @@ BUDGET = 2**20  # transitions and history events expanded at one time, about 100
 
 
 class Histories(NamedTuple):
-    """History i is ``items[begin[i]:end[i]]``; event e is the last of its item in it if ``again[e] >= end``."""
+    """History i is ``items[begin[i]:end[i]]``; histories may overlap."""
 
     items: NDArray[Any]
     begin: Numbers
     end: Numbers
-    again: Numbers
 
     @classmethod
     def before(cls, prepared: Prepared, targets: Numbers) -> "Histories":
         """All earlier events of each target's sequence."""
-        begin = prepared.offsets[prepared.sequence_of(targets)]
-        return cls(prepared.items, begin, targets, next_of_same(prepared.items, prepared.offsets))
+        return cls(prepared.items, np.asarray(prepared.offsets)[prepared.sequence_of(targets)], targets)
 
     @classmethod
     def whole(cls, items: NDArray[Any], offsets: Numbers) -> "Histories":
         """``items[offsets[i]:offsets[i + 1]]``."""
-        return cls(items, offsets[:-1], offsets[1:], next_of_same(items, offsets))
+        return cls(items, offsets[:-1], offsets[1:])
 
     def part(self, start: int, stop: int) -> "Histories":
-        return self._replace(begin=self.begin[start:stop], end=self.end[start:stop])
+        """Some of the histories with a copy of their own events, each once."""
+        begin, end = self.begin[start:stop], self.end[start:stop]
+        first, place = np.unique(begin, return_inverse=True)
+        last = first.copy()
+        np.maximum.at(last, place, end)
+        offsets = np.concatenate([[0], np.cumsum(last - first)])
+        begun = offsets[:-1][place]
+        return Histories(np.asarray(self.items[ranges(first, last)]), begun, begun + end - begin)
 
     def aged(self, age: int, size: int) -> tuple[Numbers, Numbers]:
         """(row, item) of the event ``age`` before the end (1 is the last), where there is one in the catalogue."""
@@ -51,28 +56,29 @@ class Histories(NamedTuple):
         row = np.repeat(np.arange(len(self.end)), self.end - self.begin)
         event = ranges(self.begin, self.end)
         item = self.items[event]
-        keep = (self.again[event] >= self.end[row]) & (item > 0) & (item < size)
+        keep = (self.next_of_same()[event] >= self.end[row]) & (item > 0) & (item < size)
         return row[keep], item[keep].astype(np.int64)
 
-
-def next_of_same(items: NDArray[Any], offsets: Numbers) -> Numbers:
-    """For each event the next event of the same item in its sequence, or the number of events if there is none."""
-    sequence = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-    order = np.lexsort((items, sequence))  # stable: events of one item in one sequence stay in time order
-    same = (items[order[1:]] == items[order[:-1]]) & (sequence[order[1:]] == sequence[order[:-1]])
-    again = np.full(len(items), len(items), np.int64)
-    again[order[:-1][same]] = order[1:][same]
-    return again
+    def next_of_same(self) -> Numbers:
+        """For each event the next one of the same item, in whatever sequence, or the number of events if none is."""
+        order = np.argsort(self.items, kind="stable")
+        same = self.items[order[1:]] == self.items[order[:-1]]
+        again = np.full(len(self.items), len(self.items), np.int64)
+        again[order[:-1][same]] = order[1:][same]
+        return again
 
 
 @dataclass(frozen=True, eq=False)
 class Transitions:
-    """Item i was followed by ``follower[start[i]:start[i + 1]]``, ``times`` each; ``size`` is 1 + candidates."""
+    """Item i was followed by ``follower[start[i]:start[i + 1]]``, ``times`` each; ``size`` is 1 + candidates.
+
+    Counts are whole; once normalised they are shares.
+    """
 
     size: int
     start: Numbers
     follower: Numbers
-    times: Numbers
+    times: NDArray[Any]
 
     @classmethod
     def count(cls, prepared: Prepared) -> "Transitions":
@@ -81,6 +87,12 @@ class Transitions:
         pairs = prepared.items[earlier].astype(np.int64) * size + prepared.items[earlier + 1]
         found, times = np.unique(pairs, return_counts=True)
         return cls(size, np.searchsorted(found, np.arange(size + 1) * size), found % size, times)
+
+    def normalised(self) -> "Transitions":
+        """With shares instead of counts: what followed an item adds up to 1."""
+        row = np.repeat(np.arange(self.size), np.diff(self.start))
+        total = np.bincount(row, weights=self.times, minlength=self.size)
+        return Transitions(self.size, self.start, self.follower, self.times / total[row])
 
     def scores(self, histories: Histories, weights: tuple[float, ...]) -> tuple[Numbers, Values]:
         """Weighted transition counts from the last ``len(weights)`` items; a pair may occur once for each weight."""

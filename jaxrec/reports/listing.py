@@ -40,6 +40,8 @@ def _losses(root: Path) -> Iterator[Entry]:
 def _metrics(root: Path) -> Iterator[Entry]:
     for entry in _table(root, "jaxrec.metrics.ranking", "METRICS"):
         yield replace(entry, call=f"{entry.name}@K")
+    for entry in _table(root, "jaxrec.metrics.lists", "LISTS"):
+        yield replace(entry, call=f"{entry.name}@K", sentence=f"Of the lists, in every result. {entry.sentence}")
 
 
 def _backends(root: Path) -> Iterator[Entry]:

@@ -7,11 +7,18 @@ from typing import Any
 from jaxrec.reports.tables import print_json, print_table
 
 Result = Mapping[str, Any]
-LISTS = ("coverage", "popularity")
-NAMES = {"popularity": "popularity", "markov": "Markov, last item", "markov3": "Markov, last three items"}
+LISTS = ("coverage", "popularity", "gini", "tail", "novelty", "diversity")
+NAMES = {
+    "popularity": "popularity",
+    "recency": "recent items, last first",
+    "markov": "Markov, last item",
+    "markov3": "Markov, last three items",
+    "markov3_shares": "Markov, last three, shares",
+    "recent5_markov": "five recent items, then Markov",
+}
 
 
-def print_result(result: Result, *, as_json: bool, run: str) -> None:
+def print_result(result: Result, *, as_json: bool, run: str, slices: bool = False) -> None:
     """Everything a person needs to judge the numbers, in 80 columns; JSON is ``result.json`` itself."""
     if as_json:
         print_json(result)
@@ -21,6 +28,8 @@ def print_result(result: Result, *, as_json: bool, run: str) -> None:
         if result["test"][reading] is not None:
             columns, rows = table(result, reading)
             print_table(columns, rows, title=title(result, reading))
+    if slices:
+        print_slices(result["test"])
     for line in notes(result):
         print(textwrap.fill(line, 80))
     print(f'Next: jaxrec recommend --run {run} --history "ITEM,ITEM" --k 10')
@@ -45,7 +54,9 @@ def title(result: Result, reading: str) -> str:
 
 
 def table(result: Result, reading: str) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Columns and rows, best baseline first; the share of the ceiling is that of NDCG where it is measured."""
+    """Columns and rows, best baseline first by the first metric; the share of the ceiling is that of NDCG where it is
+    measured.
+    """
     metrics = [name for name in result["test"][reading] if not name.startswith(LISTS)]
     top = result["ceiling"] and result["ceiling"][reading]
     share = next((name for name in metrics if name.startswith("ndcg")), metrics[0])
@@ -59,11 +70,50 @@ def table(result: Result, reading: str) -> tuple[tuple[str, ...], list[tuple[str
 
 def lines(result: Result, reading: str) -> Iterator[tuple[str, Mapping[str, float]]]:
     yield result["model"]["cell"], result["test"][reading]
-    for name in reversed(NAMES):
-        if name in result["baselines"]:
-            yield NAMES[name], result["baselines"][name][reading]
+    best = next(iter(result["test"][reading]))
+    counters = {NAMES.get(name, name): values[reading] for name, values in result["baselines"].items()}
+    yield from sorted(counters.items(), key=lambda row: -row[1][best])
     if result["ceiling"]:
         yield "ceiling (the generator itself)", result["ceiling"][reading]
+
+
+def print_slices(test: Mapping[str, Any]) -> None:
+    """The headline metrics of each slice that has targets."""
+    found = test["slices"]
+    metrics = [name for name in next(iter(found.values())) if name != "count"]
+    rows = [(name, f"{row['count']:,}", *[f"{row[metric]:.4f}" for metric in metrics]) for name, row in found.items()]
+    print_table(("test targets", "count", *metrics), rows, title="by kind of target")
+
+
+def about_intervals(test: Mapping[str, Any]) -> str | None:
+    """How far another sample of users could have moved the headline metrics."""
+    found = test.get("intervals")
+    if not found:
+        return None
+    spans = [f"{name} {value[0]:.4f} to {value[1]:.4f}" for name, value in found.items() if isinstance(value, list)]
+    return f"{found['level']:.0%} intervals (bootstrap over {found['over']}): {', '.join(spans)}."
+
+
+def about_ties(test: Mapping[str, Any]) -> str | None:
+    """What the order of equal scores could make of the metrics, where it could change a printed digit."""
+    found = test.get("ties") or {"optimistic": {}, "pessimistic": {}}
+    spans = [
+        f"{name} {low:.4f} to {found['optimistic'][name]:.4f}"
+        for name, low in found["pessimistic"].items()
+        if found["optimistic"][name] - low >= 5e-5
+    ]
+    if not spans:
+        return None
+    return (
+        f"Ties: {found['tied_targets']:.1%} of the targets score like another item; the table has the mean over every "
+        f"order of equals, which the worst and the best one make {', '.join(spans)}."
+    )
+
+
+def about_sampled(test: Mapping[str, Any]) -> str | None:
+    """Metrics among sampled candidates, never in a table with the others."""
+    found = ", ".join(f"{name} {value:.4f}" for name, value in test.get("sampled", {}).items())
+    return f"Among sampled candidates, not comparable with the table: {found}." if found else None
 
 
 def about_lists(values: Mapping[str, float]) -> str | None:
@@ -73,7 +123,12 @@ def about_lists(values: Mapping[str, float]) -> str | None:
         return None
     k = next(name.partition("@")[2] for name in values if name.startswith(LISTS))
     share, events = f"{found['coverage']:.0%}", f"{found['popularity']:,.0f}"
-    return f"Lists of {k}: {share} of the catalogue is recommended; items of {events} events on average."
+    said = f"Lists of {k}: {share} of the catalogue is recommended; items of {events} events on average"
+    if "gini" not in found:  # a result from before these were measured
+        return f"{said}."
+    more = f"{found['tail']:.0%} of the places go to the tail, {found['novelty']:.1f} bits of novelty"
+    apart = f", items of a list {found['diversity']:.2f} apart" if "diversity" in found else ""
+    return f"{said}; {more}, Gini index {found['gini']:.2f}{apart}."
 
 
 def notes(result: Result) -> Iterator[str]:
@@ -82,8 +137,9 @@ def notes(result: Result) -> Iterator[str]:
     seconds = result["seconds"]["train"]
     best = result["valid"]["epoch"]
     yield f"Best validation at epoch {best} of {result['epochs']}{stopped}; {seconds:.0f} s of training."
-    if about := about_lists(result["test"][result["headline"]]):
-        yield about
+    test = result["test"]
+    said = (about_intervals(test), about_ties(test), about_sampled(test), about_lists(test[result["headline"]]))
+    yield from filter(None, said)
     yield from (f"Warning: {sentence}" for sentence in result["warnings"])
     leaks = result["protocol"].get("leaks")
     if leaks:

@@ -9,8 +9,10 @@ from typing import Any
 from jaxrec.config import Mistake
 from jaxrec.data.batches import Plan, packed, windows
 from jaxrec.data.prepared import Prepared
+from jaxrec.evaluation.ranks_file import Ranks
 from jaxrec.evaluation.summary import headline
 from jaxrec.metrics import parse
+from jaxrec.metrics.sampled import ranked
 from jaxrec.models.recommender import Recommender
 from jaxrec.parallel.strategy import distribute, local_devices
 from jaxrec.runs import judge
@@ -61,7 +63,7 @@ class Fitting:
     ):
         self.config, self.prepared, self.directory, self.say = config, prepared, directory, say
         self.step, self.hyper, self.steps = step, hyper, steps
-        measured = {parse(name): name for name in config.eval.metrics}
+        measured = {parse(name): name for name in ranked(config.eval.metrics)}
         if parse(config.stop.metric) not in measured:
             raise Mistake(
                 f"stop.metric = {config.stop.metric!r} is not measured; "
@@ -186,13 +188,13 @@ class Fitting:
 
     def validate(self, state: State, clock: Clock) -> float:
         """The stopping metric on the validation targets; all of them go into the records."""
-        found = self.judged(state.model)
+        _, found = self.judged(state.model)
         values = found[headline(self.prepared)]
         self.tell({"step": clock.step, "epoch": clock.epoch, "valid": values})
         return values[self.metric]
 
-    def judged(self, model: Recommender) -> dict[str, Any]:
-        return judge.model(model, self.prepared, self.config.eval.metrics, "valid", users=self.users)[1]
+    def judged(self, model: Recommender) -> tuple[Ranks, dict[str, Any]]:
+        return judge.model(model, self.prepared, self.config.eval.metrics, "valid", users=self.users)
 
     def save(self, state: State) -> None:
         """Write a checkpoint from which the run goes on bit for bit."""
@@ -200,8 +202,8 @@ class Fitting:
         self.checkpoints.save(self.progress.clock.step, state, notes)
         self.saved = time.perf_counter()
 
-    def chosen(self, state: State) -> tuple[Recommender, dict[str, Any]]:
-        """The best weights and their validation numbers; the current ones where training ended before any
+    def chosen(self, state: State) -> tuple[Recommender, dict[str, Any], Ranks]:
+        """The best weights, their validation numbers and ranks; the current ones where training ended before any
         validation, or beat them.
         """
         current = state.model
@@ -209,10 +211,10 @@ class Fitting:
         if self.checkpoints.best() is not None:
             best, notes = self.checkpoints.restore_best(current)
             where = notes["epoch"]
-        valid = self.judged(best)
+        ranks, valid = self.judged(best)
         if self.stopped == "max_seconds" and self.progress.clock.batch:
-            now = self.judged(current)
+            now_ranks, now = self.judged(current)
             reading = headline(self.prepared)
             if now[reading][self.metric] >= valid[reading][self.metric]:
-                return current, now | {"epoch": self.progress.clock.epoch, "step": self.progress.clock.step}
-        return best, valid | {"epoch": where}
+                return current, now | {"epoch": self.progress.clock.epoch, "step": self.progress.clock.step}, now_ranks
+        return best, valid | {"epoch": where}, ranks

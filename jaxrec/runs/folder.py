@@ -67,7 +67,9 @@ class Folder:
         self.command = self.path / "command.txt"  # what recreates the run
         self.machine = self.path / "machine.json"
         self.metrics = self.path / "metrics.jsonl"
-        self.ranks = self.path / "ranks.npz"  # of every evaluated example
+        self.ranks = self.path / "ranks.npz"  # of every test target
+        self.ranks_valid = self.path / "ranks-valid.npz"  # of the validation targets, by the model that is tested
+        self.candidates = self.path / "candidates.npz"  # what sampled metrics ranked against, where any was asked for
         self.result = self.path / "result.json"
         self.report = self.path / "report.html"
         self.checkpoints = self.path / "checkpoints"

@@ -1,39 +1,96 @@
 """Judging: a model, the counting baselines and, on built-in data, the generator's own ceiling on the same targets."""
 
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from jaxrec.config import Mistake
 from jaxrec.data.prepared import Prepared
+from jaxrec.evaluation import sampled
 from jaxrec.evaluation.ranks import Ranks, evaluate
-from jaxrec.evaluation.summary import list_length, summarise
+from jaxrec.evaluation.ranks_file import save
+from jaxrec.evaluation.slices import slices
+from jaxrec.evaluation.summary import collapsed, details, headline, list_length, summarise
+from jaxrec.metrics import evaluate as measure
+from jaxrec.metrics.sampled import ranked, samples
 from jaxrec.models import counting
-from jaxrec.models.counting import Markov, Popularity
+from jaxrec.models.counting import Markov, Popularity, Recency
 from jaxrec.models.recommender import Recommender
+from jaxrec.models.transitions import Transitions
+from jaxrec.runs.folder import Folder, replacing
 
 BASELINES: dict[str, Callable[[], Any]] = {
     "popularity": Popularity,
     "markov": lambda: Markov((1.0,)),
     "markov3": lambda: Markov((1.0, 0.5, 0.25)),
+    "markov3_shares": lambda: Markov((1.0, 0.5, 0.25), normalised=True),
 }
+# going back to an item is no recommendation where seen items are masked
+RETURNING: dict[str, Callable[[], Any]] = {
+    "recency": Recency,
+    "recent5_markov": lambda: Markov((1.0,), recent=5),
+}
+
+
+class Judged(NamedTuple):
+    """A model's answers on the test targets, and what they say."""
+
+    ranks: Ranks
+    found: dict[str, Any]  # the entry "test" of a result
+    masks: dict[str, np.ndarray]
+    drawn: dict[str, np.ndarray]  # candidates (n, size) by the name of their sample
+    warnings: list[str]
+
+    def save(self, folder: Folder) -> None:
+        """Write ``ranks.npz``, and ``candidates.npz`` where candidates were sampled."""
+        write_ranks(folder.ranks, self.ranks, self.masks)
+        if self.drawn:
+            which = {name: getattr(self.ranks, name) for name in ("example", "position", "target")}
+            with replacing(folder.candidates) as file:
+                np.savez_compressed(file, allow_pickle=False, **which, **self.drawn)
+
+
+def write_ranks(path: Path, ranks: Ranks, masks: dict[str, np.ndarray]) -> None:
+    """Write ranks with their slices, whole or not at all."""
+    with replacing(path) as file:
+        save(file, ranks, masks)
 
 
 def model(
     recommender: Recommender, prepared: Prepared, metrics: tuple[str, ...], split: str, *, users: int | None = None
 ) -> tuple[Ranks, dict[str, Any]]:
-    """Ranks and numbers of a model on a split; on the test targets its lists are described too."""
-    k = min(list_length(metrics), prepared.candidates) if split == "test" else 0
+    """Ranks and numbers of a model on a split, among all candidates; on the test targets its lists are described."""
+    k = min(list_length(ranked(metrics)), prepared.candidates) if split == "test" else 0
     ranks = evaluate(recommender, prepared, split, users=users, k=k)
-    return ranks, summarise(prepared, ranks, metrics)
+    # whoever prepares data with a vector an item (1 + candidates, f) gets the diversity of lists
+    return ranks, summarise(prepared, ranks, ranked(metrics), getattr(prepared, "item_features", None))
+
+
+def on_test(recommender: Recommender, prepared: Prepared, metrics: tuple[str, ...]) -> Judged:
+    """Everything there is to know about a model on the test targets; sampled candidates where a metric names them."""
+    ranks, found = model(recommender, prepared, metrics, "test")
+    masks = slices(prepared, ranks)
+    found |= details(prepared, ranks, ranked(metrics), masks)
+    drawn: dict[str, np.ndarray] = {}
+    for sample, names in samples(metrics).items():
+        some = drawn[str(sample)] = sampled.candidates(prepared, ranks, sample)
+        counts = sampled.evaluate(recommender, prepared, ranks, some)
+        values = measure(names.values(), *counts, candidates=sample.size + 1)
+        found.setdefault("sampled", {}).update({name: values[base] for name, base in names.items()})
+    return Judged(ranks, found, masks, drawn, [sentence for sentence in [collapsed(ranks)] if sentence])
 
 
 def baselines(prepared: Prepared, metrics: tuple[str, ...]) -> dict[str, Any]:
-    """Numbers of popularity and of Markov counting (last item; last three with weights 1, 1/2, 1/4) on the test
-    targets.
+    """Numbers of counting on the test targets: popularity, the last item, the last three (weights 1, 1/2, 1/4; counts
+    and shares), and going back to recent items where nothing is masked.
     """
+    transitions = Transitions.count(prepared)
+    chosen = BASELINES | (RETURNING if headline(prepared) == "unmasked" else {})
     return {
-        name: summarise(prepared, make().fit(prepared).counts(prepared, "test"), metrics)
-        for name, make in BASELINES.items()
+        name: summarise(prepared, make().fit(prepared, transitions).counts(prepared, "test"), ranked(metrics))
+        for name, make in chosen.items()
     }
 
 
@@ -47,4 +104,4 @@ def ceiling(prepared: Prepared, metrics: tuple[str, ...]) -> dict[str, Any] | No
         found = counting.Ranks(*true_counts(prepared, "test"))
     except Mistake:  # filters or sessions cut the histories that the generator knows
         return None
-    return summarise(prepared, found, metrics)
+    return summarise(prepared, found, ranked(metrics))

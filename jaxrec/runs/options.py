@@ -1,4 +1,6 @@
-"""Every option of a training run, with its unit and default. Command line and help are made from these fields."""
+"""Every option of a training run and of judging it, with its unit and default. Command line and help are made from
+these fields.
+"""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
@@ -6,7 +8,7 @@ from typing import Annotated, Literal
 from jaxrec.config import Call, Section, Within
 from jaxrec.data.options import Preparation
 
-__all__ = ["Batch", "Config", "Evaluation", "Model", "Optimizer", "Stopping"]
+__all__ = ["Batch", "Compare", "Config", "Evaluate", "Evaluation", "Model", "Optimizer", "Stopping"]
 
 Positive = Annotated[int, Within(1)]
 Count = Annotated[int, Within(0)]
@@ -86,7 +88,7 @@ class Evaluation(Section):
     """How often and on whom the model is judged."""
 
     metrics: tuple[str, ...] = ("hr@10", "ndcg@10", "mrr@10")
-    """metrics with their list length; see `jaxrec list metrics`"""
+    """metrics with their list length, see `jaxrec list metrics`; ndcg@10[uni100,seed1] is among sampled candidates"""
     users: Positive | None = None
     """users in the validation sample; none takes all (the final test always does)"""
     every: Positive = 1
@@ -137,3 +139,37 @@ class Config(Preparation):
     """delete the run directory and start again instead of resuming"""
     tensorboard: bool = False
     """also write TensorBoard event files into the run directory"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate(Section):
+    """Judge a trained model again, on every test target."""
+
+    run: str
+    """directory of the run"""
+    metrics: tuple[str, ...] = ()
+    """metrics to measure beside those of the run, as in map@10 or ndcg@10[pop100,seed1]"""
+    slices: bool = False
+    """also print the metrics by kind of target: length of history, popularity, repeats, ties in time"""
+    parquet: str | None = None
+    """file to write the rank of every test target to, beside ranks.npz"""
+    allow_code: bool = False
+    """run the copy of a user's cell file that lies in the run directory"""
+    json: bool = False
+    """print JSON instead of a table"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compare(Section):
+    """Hold runs against the first one, target by target, from what they saved."""
+
+    runs: tuple[str, ...]
+    """directories of two or more runs; the first is what the others are held against"""
+    metrics: tuple[str, ...] = ()
+    """metrics with their list length; none takes those of the first run"""
+    rounds: Positive = 10_000
+    """sign flips of the permutation test"""
+    seed: Count = 0
+    """seed of the bootstrap and of the permutation test"""
+    json: bool = False
+    """print JSON instead of tables"""

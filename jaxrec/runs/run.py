@@ -13,13 +13,16 @@ import jax
 from jaxrec.config import Mistake, fingerprint, to_dict, watch
 from jaxrec.data.prepare import prepare_cached
 from jaxrec.data.prepared import Prepared
-from jaxrec.evaluation.ranks import save as save_ranks
-from jaxrec.evaluation.summary import collapsed, headline
+from jaxrec.evaluation.ranks_file import to_parquet
+from jaxrec.evaluation.slices import slices
+from jaxrec.evaluation.summary import headline
+from jaxrec.metrics import parse
+from jaxrec.metrics.sampled import split_name
 from jaxrec.models.recommender import Recommender
 from jaxrec.runs import build, judge
 from jaxrec.runs.bundle import load, read_code, save as save_bundle
 from jaxrec.runs.fitting import LAYOUTS, Fitting
-from jaxrec.runs.folder import Folder, cache, read_json, replacing, write_json
+from jaxrec.runs.folder import Folder, cache, read_json, write_json
 from jaxrec.runs.machine import card as machine
 from jaxrec.runs.options import Config
 from jaxrec.training import source
@@ -100,24 +103,24 @@ def run(
             f"{fitting.stopped}: saved after step {fitting.progress.clock.step}; "
             "the same command, without --fresh, goes on from there"
         )
-    best, valid = fitting.chosen(state)
+    best, valid, valid_ranks = fitting.chosen(state)
     began = time.perf_counter()
-    ranks, test = judge.model(best, prepared, config.eval.metrics, "test")
-    judged = time.perf_counter() - began
-    with replacing(folder.ranks) as file:
-        save_ranks(file, ranks)
+    judged = judge.on_test(best, prepared, config.eval.metrics)
+    seconds = time.perf_counter() - began
+    judged.save(folder)
+    judge.write_ranks(folder.ranks_valid, valid_ranks, slices(prepared, valid_ranks))
     save_bundle(folder.bundle, best, prepared, config, code)
     result = {
         "schema": SCHEMA, **known, "run": str(folder.path),
         "complete": fitting.progress.done, "stopped": fitting.stopped,
-        "headline": headline(prepared), "test": test, "valid": valid,
+        "headline": headline(prepared), "test": judged.found, "valid": valid,
         "baselines": judge.baselines(prepared, config.eval.metrics),
         "ceiling": judge.ceiling(prepared, config.eval.metrics),
         "protocol": prepared.card, "seed": config.seed,
         "model": {"cell": str(config.model.cell), "parameters": size(recommender)},
-        "warnings": [sentence for sentence in [collapsed(ranks)] if sentence],
+        "warnings": judged.warnings,
         "epochs": fitting.progress.clock.epoch, "steps": fitting.progress.clock.step,
-        "seconds": {"train": fitting.progress.seconds, "test": judged},
+        "seconds": {"train": fitting.progress.seconds, "test": seconds},
     }  # fmt: skip
     write_json(folder.result, result)
     return result
@@ -133,8 +136,14 @@ def steps_an_epoch(config: Config, prepared: Prepared) -> int:
     return source.batches(plan, config.batch.size * config.optimizer.accumulate)
 
 
-def evaluate(directory: str, *, allow_code: bool = False, say: Say = print) -> dict[str, Any]:
-    """Judge the model of a finished run again on every test target; returns ``result.json``, written anew."""
+def evaluate(
+    directory: str, *, metrics: Sequence[str] = (), parquet: str | None = None, allow_code: bool = False,
+    say: Say = print,
+) -> dict[str, Any]:  # fmt: skip
+    """Judge the model of a finished run again on every test target; returns ``result.json``, written anew.
+
+    ``metrics`` are measured beside those of the run; ``parquet`` names a file to write the ranks to as well.
+    """
     remember_compilations()
     folder = Folder(directory)
     if not folder.result.exists():
@@ -142,21 +151,34 @@ def evaluate(directory: str, *, allow_code: bool = False, say: Say = print) -> d
             f"{directory} holds no finished run (no result.json); finish it with: jaxrec train --run {directory} ..."
         )
     bundle = load(folder.path, allow_code=allow_code)
+    names = tuple(dict.fromkeys([*bundle.config.eval.metrics, *metrics]))
+    refuse_unreadable(names)
     prepared = prepare_cached(bundle.config, cache(), say=say)
     if prepared.card["fingerprint"] != bundle.card["fingerprint"]:
         raise Mistake(
             f"{bundle.config.data} is not what {directory} was trained on (its fingerprint differs); restore it"
         )
-    metrics = bundle.config.eval.metrics
-    ranks, test = judge.model(bundle.model, prepared, metrics, "test")
+    judged = judge.on_test(bundle.model, prepared, names)
+    new = {
+        "test": judged.found, "baselines": judge.baselines(prepared, names),
+        "ceiling": judge.ceiling(prepared, names), "warnings": judged.warnings,
+    }  # fmt: skip
     owner = read_json(folder.identity)
     folder.claim(owner["id"], owner["of"])
     with folder:
-        with replacing(folder.ranks) as file:
-            save_ranks(file, ranks)
-        result = read_json(folder.result) | {"test": test, "baselines": judge.baselines(prepared, metrics)}
+        judged.save(folder)
+        result = read_json(folder.result) | new
         write_json(folder.result, result)
+    if parquet is not None:
+        to_parquet(parquet, judged.ranks, judged.masks, prepared)
+        say(f"{parquet}: {len(judged.ranks.target):,} test targets")
     return result
+
+
+def refuse_unreadable(names: Sequence[str]) -> None:
+    """`Mistake` for a metric that cannot be read, before any work is done."""
+    for name in names:
+        parse(split_name(name)[0])
 
 
 def size(recommender: Recommender) -> dict[str, int]:

@@ -110,7 +110,10 @@ def test_lists_are_described_under_the_headline_reading(model):
     data = prepared()
     found = ranks.evaluate(model, data, "test", k=10)
     summary = summarise(data, found, ("hr@10",))
-    assert set(summary["masked"]) == {"hr@10", "coverage@10", "popularity@10"}
+    lists = {f"{name}@10" for name in ("coverage", "popularity", "gini", "tail", "novelty")}
+    assert set(summary["masked"]) == {"hr@10"} | lists
+    features = np.eye(ITEMS + 1, 4)
+    assert "diversity@10" in summarise(data, found, ("hr@10",), features)["masked"]
     assert set(summary["unmasked"]) == {"hr@10"}
 
 

@@ -15,10 +15,10 @@ from jaxrec.metrics.intervals import bootstrap, holm, permutation
 def by_drawing(values, groups, rounds, seed):
     """The definition: draw groups with replacement, take the mean over all their targets."""
     draw = np.random.default_rng(seed)
-    names = np.unique(groups)
+    people = [values[groups == name] for name in np.unique(groups)]
     means = []
     for _ in range(rounds):
-        picked = np.concatenate([values[groups == name] for name in draw.choice(names, len(names))])
+        picked = np.concatenate([people[place] for place in draw.integers(0, len(people), len(people))])
         means.append(picked.mean())
     return np.quantile(means, [0.025, 0.975])
 

@@ -9,13 +9,14 @@ import pytest
 from hypothesis import given, strategies as st
 
 from jaxrec.config import Mistake
-from jaxrec.metrics import evaluate, hr, mrr, ndcg, parse, recall
+from jaxrec.metrics import average_precision, evaluate, gains, hr, mrr, ndcg, parse, precision, recall
 
 GAINS = {
     hr: lambda rank: 1.0,
     recall: lambda rank: 1.0,
     ndcg: lambda rank: 1 / math.log2(rank + 2),
     mrr: lambda rank: 1 / (rank + 1),
+    average_precision: lambda rank: 1 / (rank + 1),
 }
 metrics = pytest.mark.parametrize("metric", GAINS, ids=lambda metric: metric.__name__)
 cutoffs = st.none() | st.integers(1, 12)
@@ -91,6 +92,22 @@ def test_first_place_is_perfect_and_a_constant_model_is_not(metric):
     np.testing.assert_allclose(constant, sum(GAINS[metric](rank) for rank in range(10)) / 1000, rtol=1e-12)
 
 
+def test_precision_is_the_share_of_places_and_needs_a_cutoff():
+    np.testing.assert_array_equal(precision([0, 4, 5], [0, 0, 0], 5), [0.2, 0.2, 0])
+    np.testing.assert_allclose(precision([0], [9], 5), [0.1])
+    for call in (lambda: precision([0], [0], None), lambda: parse("precision")):
+        with pytest.raises(Mistake, match="precision@10"):
+            call()
+
+
+def test_gains_are_what_evaluate_averages():
+    greater, equal = np.array([0, 3, 7, 7]), np.array([0, 2, 0, 0])
+    for ties in ("expected", "optimistic", "pessimistic"):
+        found = gains("ndcg@5", greater, equal, ties, candidates=7)
+        assert evaluate(["ndcg@5"], greater, equal, ties, 7) == {"ndcg@5": found.mean()}
+    assert gains("mrr", greater, equal, candidates=7)[2] == 0
+
+
 @metrics
 def test_no_targets_no_values(metric):
     assert metric(np.zeros(0, int), np.zeros(0, int), 10).shape == (0,)
@@ -114,7 +131,8 @@ def test_parse(name, metric, k):
     ("name", "part"),
     [
         ("ndgc@10", "did you mean 'ndcg'"),
-        ("hitrate@10", "choose from hr, recall, ndcg, mrr"),
+        ("hitrate@10", "choose from hr, recall, precision, ndcg, mrr, map"),
+        ("coverage@10", "every result has it"),
         ("", "choose from"),
         ("hr@0", "'0'"),
         ("hr@ten", "'ten'"),

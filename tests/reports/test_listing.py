@@ -21,12 +21,13 @@ def test_cells_are_those_that_can_be_imported():
 
 def test_losses_and_metrics_are_those_that_can_be_imported():
     import jaxrec.losses as losses
+    from jaxrec.metrics.lists import LISTS
     from jaxrec.metrics.ranking import METRICS
 
     exported = {name: getattr(losses, name) for name in losses.__all__}
     classes = {name.lower() for name, kind in exported.items() if inspect.isclass(kind)}
     assert {entry.name for entry in entries("losses")} == classes >= {"softmax"}
-    assert {entry.name for entry in entries("metrics")} == set(METRICS)
+    assert {entry.name for entry in entries("metrics")} == {*METRICS, *LISTS}
 
 
 def test_backends_and_data_are_those_that_can_be_imported():

@@ -14,7 +14,9 @@ import pytest
 
 from jaxrec.config import Mistake
 from jaxrec.data.demo import Demo
+from jaxrec.evaluation.ranks_file import load
 from jaxrec.metrics import evaluate as measure
+from jaxrec.reports.results import print_result
 from jaxrec.runs import fitting
 from jaxrec.runs.options import Batch, Config, Evaluation, Model, Optimizer, Stopping
 from jaxrec.runs.run import Stopped, evaluate, train
@@ -71,7 +73,7 @@ def test_the_result_says_what_the_ranks_say_and_the_same_run_gives_the_same_bits
         unmasked = measure(("hr@5", "ndcg@10"), ranks["greater"], ranks["equal"])
     assert {name: result["test"]["masked"][name] for name in masked} == masked
     assert result["test"]["unmasked"] == unmasked
-    assert set(result["baselines"]) == {"popularity", "markov", "markov3"}
+    assert set(result["baselines"]) == {"popularity", "markov", "markov3", "markov3_shares"}
     assert result["ceiling"]["masked"]["ndcg@10"] > result["baselines"]["popularity"]["masked"]["ndcg@10"]
     assert result["run_id"].endswith("-s0")
     assert json.loads((tmp_path / "a" / "result.json").read_text()) == result
@@ -176,6 +178,72 @@ def test_evaluate_repeats_the_judgement_from_the_bundle_alone(tmp_path):
     assert again["test"] == result["test"]
     with pytest.raises(Mistake, match="no finished run"):
         evaluate(str(tmp_path / "nowhere"))
+
+
+SAMPLED = "ndcg@10[uni20,seed1]"
+
+
+def test_a_result_says_how_far_its_numbers_can_be_trusted_and_ranks_of_both_splits_are_kept(tmp_path):
+    result, _ = go(tmp_path / "a", epochs=1, eval=Evaluation(metrics=("hr@5", "ndcg@10", SAMPLED)))
+    test, counts = result["test"], result["protocol"]["counts"]
+    low, high = test["intervals"]["hr@5"]
+    assert low < test["masked"]["hr@5"] < high
+    assert test["slices"]["new"]["count"] == counts["test_targets"], "the generator repeats nothing here"
+    assert set(test["ties"]["optimistic"]) == {"hr@5", "ndcg@10"}
+    assert SAMPLED not in test["masked"]
+    assert test["sampled"][SAMPLED] > test["masked"]["ndcg@10"], "fewer candidates are easier"
+    with np.load(tmp_path / "a" / "candidates.npz", allow_pickle=False) as file:
+        assert file["uni20,seed1"].shape == (counts["test_targets"], 20)
+        assert not (file["uni20,seed1"] == file["target"][:, None]).any()
+    ranks, masks = load(tmp_path / "a" / "ranks-valid.npz")
+    assert len(ranks.target) == counts["valid_targets"] == len(masks["new"])
+    valid = measure(("ndcg@10",), ranks.greater_masked, ranks.equal_masked)
+    assert valid["ndcg@10"] == result["valid"]["masked"]["ndcg@10"]
+
+
+def test_evaluate_measures_more_and_exports_the_ranks(tmp_path):
+    import polars as pl
+
+    result, _ = go(tmp_path / "a", epochs=1)
+    more = ("map@5", SAMPLED)
+    again = evaluate(str(tmp_path / "a"), metrics=more, parquet=str(tmp_path / "r.parquet"), say=lambda sentence: None)
+    for name, value in result["test"]["masked"].items():
+        assert again["test"]["masked"][name] == value
+    for part in (again["test"], again["baselines"]["markov"], again["ceiling"]):
+        assert part["masked"]["map@5"] > 0
+    assert set(again["test"]["sampled"]) == {SAMPLED}
+    frame = pl.read_parquet(tmp_path / "r.parquet")
+    assert measure(("map@5",), frame["greater_masked"].to_numpy(), frame["equal_masked"].to_numpy()) == {
+        "map@5": again["test"]["masked"]["map@5"]
+    }
+    with pytest.raises(Mistake, match="did you mean"):
+        evaluate(str(tmp_path / "a"), metrics=("ndgc@5",))
+
+
+def test_a_collapsed_model_is_named_in_the_result_and_below_the_table(tmp_path, capsys):
+    go(tmp_path / "a", epochs=1)
+    weights = tmp_path / "a" / "bundle" / "weights.npz"
+    np.savez(weights, **{name: np.zeros_like(value) for name, value in arrays(tmp_path / "a").items()})
+    result = evaluate(str(tmp_path / "a"), say=lambda sentence: None)
+    assert "collapsed" in result["warnings"][0]
+    ties, value = result["test"]["ties"], result["test"]["masked"]["hr@5"]
+    assert ties["pessimistic"]["hr@5"] == 0 < value < 0.5
+    assert ties["optimistic"]["hr@5"] == 1, "what a careless evaluation would report"
+    assert json.loads((tmp_path / "a" / "result.json").read_text())["warnings"] == result["warnings"]
+    print_result(result, as_json=False, run="a", slices=True)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "a collapsed model" in printed
+    assert "Ties: 100.0% of the targets" in printed
+    assert "history 6-20" in printed
+
+
+def test_a_result_from_before_all_this_can_be_printed(tmp_path, capsys):
+    result, _ = go(tmp_path / "a", epochs=1)
+    test = {reading: values for reading, values in result["test"].items() if reading in ("masked", "unmasked")}
+    for name in ("gini@10", "tail@10", "novelty@10"):
+        del test["masked"][name]
+    print_result(result | {"test": test}, as_json=False, run="a")
+    assert "of the catalogue is recommended" in capsys.readouterr().out
 
 
 def test_another_configuration_in_an_old_folder_is_refused_with_the_difference(tmp_path):

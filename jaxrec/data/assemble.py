@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxrec.data.filters import first_of_each
 from jaxrec.data.logs import Log, numbered
 from jaxrec.data.prepared import Prepared, ranges
 from jaxrec.data.vocabulary import Vocabulary
@@ -44,10 +45,3 @@ def gaps(times: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     since = np.diff(times, prepend=times[:1])
     since[offsets[:-1]] = 0
     return (since / 1000).astype(np.float32)
-
-
-def first_of_each(codes: np.ndarray) -> np.ndarray:
-    """bool (n,): whether a code is met for the first time."""
-    found = np.zeros(len(codes), bool)
-    found[np.unique(codes, return_index=True)[1]] = True
-    return found

@@ -5,21 +5,55 @@ from typing import Any
 
 import numpy as np
 
-from jaxrec.data.prepared import Prepared
+from jaxrec.data.options import Preparation
+from jaxrec.data.prepared import SCHEMA, Prepared
 
 QUANTILES = {"min": 0.0, "25%": 0.25, "median": 0.5, "75%": 0.75, "95%": 0.95, "max": 1.0}
 
 
+def begun(
+    options: Preparation, name: str, kind: str, source: dict[str, Any], decided: dict[str, Any], offsets: np.ndarray
+) -> dict[str, Any]:
+    """The card but for what only the arrays tell; `decided` is what `protocol.decide` decided, with ties and leaks."""
+    split = decided["split"]
+    return {
+        "schema": SCHEMA,
+        "name": name,
+        "source": source,
+        "filters": decided["filters"],
+        "split": split,
+        "catalogue": catalogue(options, split["name"]),
+        "unknown_targets": options.unknown_targets,
+        "mask_seen": resolved(options.mask_seen, "history" if kind == "user" else "none"),
+        "sequence": kind,
+        "ties": decided["ties"],
+        "leaks": leaks(split, decided["parts_overlap"], decided["filters"]),
+        "lengths": lengths(offsets),
+    }
+
+
+def catalogue(options: Preparation, split: str) -> str:
+    return resolved(options.catalogue, "train" if split == "time" else "all")
+
+
+def resolved(asked: str, automatic: str) -> str:
+    return automatic if asked == "auto" else asked
+
+
 def tie_shares(offsets: np.ndarray, times: np.ndarray | None) -> dict[str, Any]:
     """Share of events at the time of another event of their sequence, and of sequences whose last event is tied."""
-    ties: dict[str, Any] = {"policy": "file order", "events_tied_share": None, "users_tied_last_share": None}
     if times is None:
-        return ties
+        return {"events_tied_share": None, "users_tied_last_share": None}
+    tied = tied_events(offsets, times)
+    last = tied[offsets[1:] - 1]
+    return {"events_tied_share": float(tied.mean()), "users_tied_last_share": float(last.mean())}
+
+
+def tied_events(offsets: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """bool (events,): whether a neighbour in the sequence has the same time."""
     same = np.diff(times) == 0
     same[offsets[1:-1] - 1] = False  # neighbours in different sequences
-    tied = np.append(same, False) | np.append(False, same)
-    last = tied[offsets[1:] - 1]
-    return ties | {"events_tied_share": float(tied.mean()), "users_tied_last_share": float(last.mean())}
+    return np.append(same, False) | np.append(False, same)
 
 
 def lengths(offsets: np.ndarray) -> dict[str, float]:
@@ -50,9 +84,22 @@ def counts(prepared: Prepared) -> dict[str, int]:
     return found
 
 
-def leaks(split: dict[str, Any], parts_overlap: bool | None) -> str:
-    """What the split lets training know about the future, in a sentence."""
-    if split["name"] == "leave-one-out":
+def leaks(split: dict[str, Any], parts_overlap: bool | None, filters: dict[str, Any]) -> str:
+    """What split and filters let training know about the future, in a sentence."""
+    return split_leaks(split, parts_overlap) + ("; " + FILTERS_LEAK if filters_leak(split, filters) else "")
+
+
+FILTERS_LEAK = "but the filters counted validation and test events too (--filter-scope train does not)"
+
+
+def filters_leak(split: dict[str, Any], filters: dict[str, Any]) -> bool:
+    """Whether events after the boundary decided which training events stay."""
+    counts = max(filters["k_core"], filters["min_user_events"], filters["min_item_events"]) > 1
+    return split["name"] != "given" and filters["scope"] == "all" and (counts or filters["deduplicate"] == "last")
+
+
+def split_leaks(split: dict[str, Any], parts_overlap: bool | None) -> str:
+    if split["name"] in ("leave-one-out", "last-n"):
         return (
             "leaks the future: a user's training events may be later than another user's test event, so popularity, "
             "transitions and items of the future are known in training"
@@ -75,9 +122,10 @@ def summarise(card: dict[str, Any], say: Callable[[str], None]) -> None:
         f"{n['train_events']:,} for training, targets: {n['valid_targets']:,} validation, {n['test_targets']:,} test"
     )
     if ties["events_tied_share"] is not None:
+        fate = "ties stay in file order" if ties["policy"] == "file order" else f"ties are {ties['policy']}"
         say(
             f"ties: {ties['events_tied_share']:.1%} of events share their time with another of the same {kind}, "
-            f"{ties['users_tied_last_share']:.1%} of {kind}s have a tied last event; ties stay in file order"
+            f"{ties['users_tied_last_share']:.1%} of {kind}s have a tied last event; {fate}"
         )
     unknown = n["unknown_valid_targets"] + n["unknown_test_targets"]
     if unknown:

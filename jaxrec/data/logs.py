@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxrec.config import Mistake
 from jaxrec.data.events import Events
+from jaxrec.data.filters import by_first_appearance, sessions_from_gaps
 from jaxrec.data.options import Preparation
 from jaxrec.data.prepared import ranges
 
@@ -49,15 +50,20 @@ def join(files: Mapping[int, Events], options: Preparation) -> Log:
     """One log of the files of each part. Mistake when they do not fit together or lack what is asked."""
     parts, tables = list(files), list(files.values())
     user, session, times = (shared(tables, role) for role in ("user", "session", "time"))
-    kind = sequence_kind(options.sequence, user is not None, session is not None)
+    part = np.repeat(np.array(parts, np.int8), [len(table.item) for table in tables])
+    if options.session_gap:
+        refuse_gap(options, user is not None, times is not None)
+    kind = sequence_kind(options.sequence, user is not None, session is not None, bool(options.session_gap))
     person, person_names = factorise(user if user is not None else session)
     item, item_names = factorise(shared(tables, "item"))
     visit = None if user is None or session is None else pair_codes(person, factorise(session)[0])
+    if options.session_gap:
+        visit = sessions_from_gaps(person, part, times, round(options.session_gap * 60e6))
     return Log(
         item=item,
         sequence=person if kind == "user" or visit is None else visit,
         person=person,
-        part=np.repeat(np.array(parts, np.int8), [len(table.item) for table in tables]),
+        part=part,
         time=times,
         session=visit if kind == "user" else None,
         item_names=item_names,
@@ -79,14 +85,24 @@ def shared(tables: Sequence[Events], role: str) -> Any:
     return np.concatenate(columns) if role == "time" else pl.concat(columns)
 
 
-def sequence_kind(asked: str, has_user: bool, has_session: bool) -> str:
+def refuse_gap(options: Preparation, has_user: bool, has_time: bool) -> None:
+    """Mistake where a pause cannot cut sessions; a session column that nobody named gives way to it."""
+    if not has_time:
+        raise Mistake("--session-gap needs times, and the data has none; name the column with --time-column NAME")
+    if not has_user:
+        raise Mistake("--session-gap cuts a user's events, and the data has sessions only; drop --session-gap")
+    if options.session_column is not None:
+        raise Mistake("--session-gap cuts sessions and --session-column names them; keep one")
+
+
+def sequence_kind(asked: str, has_user: bool, has_session: bool, cut_by_gap: bool = False) -> str:
     if asked == "user" and not has_user:
         raise Mistake("--sequence user needs a user; the data has sessions only, so use --sequence session")
-    if asked == "session" and not has_session:
+    if asked == "session" and not (has_session or cut_by_gap):
         raise Mistake("--sequence session needs a session column; name it with --session-column or use --sequence user")
     if asked != "auto":
         return asked
-    return "user" if has_user else "session"
+    return "user" if has_user and not cut_by_gap else "session"
 
 
 def factorise(column: "pl.Series") -> "tuple[np.ndarray, pl.Series]":
@@ -99,28 +115,48 @@ def factorise(column: "pl.Series") -> "tuple[np.ndarray, pl.Series]":
 
 def pair_codes(one: np.ndarray, two: np.ndarray) -> np.ndarray:
     """int64 codes of pairs in order of first appearance: the same session number under two users is two sessions."""
-    pairs = one * (two.max() + 1) + two
-    _, place, code = np.unique(pairs, return_index=True, return_inverse=True)
-    rank = np.empty(len(place), np.int64)
-    rank[np.argsort(place)] = np.arange(len(place))
-    return rank[code]
+    return by_first_appearance(one * (two.max() + 1) + two)
 
 
-def ordered(log: Log) -> tuple[Log, np.ndarray]:
+def ordered(log: Log, seed: int | None = None) -> tuple[Log, np.ndarray]:
     """The log in canonical order, and the offsets (sequences + 1,) of its sequences.
 
-    Inside a sequence: part, then time, then file order (never the item). Sequences: by the time of their first event,
-    then by first appearance; without times by first appearance. With distinct times the order of rows is irrelevant.
+    Inside a sequence: part, then time, then file order or, with a `seed`, an order drawn for each group of one time
+    (never the item's). Sequences: by the time of their first event, then by first appearance; without times by first
+    appearance. With distinct times the order of rows is irrelevant.
     """
     keys = (log.part, log.sequence) if log.time is None else (log.time, log.part, log.sequence)
     order = np.lexsort(keys)
-    begins = np.flatnonzero(np.diff(log.sequence[order], prepend=-1))
-    ends = np.append(begins[1:], len(log))
+    if seed is not None:
+        order = shuffled_ties(order, [key[order] for key in keys], seed)
+    log, offsets, _ = arranged(log, order)
+    return log, offsets
+
+
+def shuffled_ties(order: np.ndarray, keys: Sequence[np.ndarray], seed: int) -> np.ndarray:
+    """`order` with the places of equal keys permuted at random; the rest stays where it is."""
+    same = np.logical_and.reduce([np.diff(key) == 0 for key in keys])
+    group = np.append(0, np.cumsum(~same))
+    tied = np.flatnonzero(np.append(same, False) | np.append(False, same))
+    drawn = np.lexsort((np.random.default_rng(seed).random(len(tied)), group[tied]))
+    order = order.copy()
+    order[tied] = order[tied[drawn]]
+    return order
+
+
+def arranged(log: Log, order: np.ndarray) -> tuple[Log, np.ndarray, np.ndarray]:
+    """The events of an index, in which sequences are contiguous, with sequences in canonical order.
+
+    Returns the log, its offsets, and the index that was taken.
+    """
+    sequence = log.sequence[order]
+    begins = np.flatnonzero(np.diff(sequence, prepend=-1))
+    ends = np.append(begins[1:], len(order))
     if log.time is not None:
-        by_start = np.argsort(log.time[order[begins]], kind="stable")
+        by_start = np.lexsort((sequence[begins], log.time[order[begins]]))
         begins, ends = begins[by_start], ends[by_start]
         order = order[ranges(begins, ends)]
-    return log.take(order), np.append(0, np.cumsum(ends - begins)).astype(np.int64)
+    return log.take(order), np.append(0, np.cumsum(ends - begins)).astype(np.int64), order
 
 
 def numbered(codes: np.ndarray, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from jaxrec.config import Section, Within, field_types
+from jaxrec.config import Mistake, Section, Within, field_types
 from jaxrec.data.demo import Demo
 
 
@@ -35,8 +35,22 @@ class Preparation(Section):
     """drop users with fewer events, counted once on the raw file"""
     min_item_events: Annotated[int, Within(0)] = 0
     """drop items with fewer events, counted once on the raw file"""
-    split: Literal["auto", "leave-one-out", "time", "given"] = "auto"
+    session_gap: Annotated[float, Within(0.0, 1e9)] = 0.0
+    """minutes: a longer pause between two events of a user begins a session; sequences are then sessions; 0 = off"""
+    deduplicate: Literal["none", "exact", "first", "last"] = "none"
+    """exact: one of the events with equal user, item and time; first, last: one event of a user and an item"""
+    collapse_repeats: bool = False
+    """keep only the first of consecutive events of one item in a sequence"""
+    filter_scope: Literal["all", "train"] = "all"
+    """what the counts of k-core and min-*-events look at, and drop: all events, or those of training alone"""
+    ties: str = "file"
+    """order of a sequence's events of one time: 'file' keeps that of the file, 'shuffle' draws one"""
+    ties_seed: Annotated[int, Within(0)] = 0
+    """seed of the drawn order (ties shuffle)"""
+    split: Literal["auto", "leave-one-out", "last-n", "time", "given"] = "auto"
     """auto: given when there is a test file, else leave-one-out"""
+    last: Annotated[int, Within(1)] = 1
+    """events of a sequence that test, and as many before them that validate (split last-n)"""
     boundaries: tuple[str, str] = ("0.8", "0.9")
     """where validation and test begin (split time): quantiles of event time or ISO dates"""
     catalogue: Literal["auto", "all", "train"] = "auto"
@@ -50,13 +64,23 @@ class Preparation(Section):
     demo: Demo = field(default_factory=Demo)
     """the generator behind data = demo"""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.ties not in TIES:
+            raise Mistake(
+                f"ties = {self.ties!r} is refused; use file or shuffle, because ties ordered by anything that depends "
+                "on the item, such as its id, are a pattern that a sequence model learns and nobody's behaviour"
+            )
 
+
+TIES = ("file", "shuffle")
 COLUMN_FIELDS = ("user_column", "item_column", "time_column", "session_column")
-ALWAYS = ("sequence", "k_core", "min_user_events", "min_item_events", "catalogue", "unknown_targets", "mask_seen")
+FILTERS = ("session_gap", "deduplicate", "collapse_repeats", "min_user_events", "min_item_events", "k_core")
+ALWAYS = ("sequence", *FILTERS, "filter_scope", "ties", "catalogue", "unknown_targets", "mask_seen")
 
 
 def split_kind(options: Preparation) -> str:
-    """The split that will be made: 'leave-one-out', 'time' or 'given'."""
+    """The split that will be made: 'leave-one-out', 'last-n', 'time' or 'given'."""
     if options.split != "auto":
         return options.split
     return "given" if options.test is not None else "leave-one-out"
@@ -68,6 +92,10 @@ def effective(options: Preparation) -> dict[str, Any]:
     chosen: dict[str, Any] = {"split": kind} | {name: getattr(options, name) for name in ALWAYS}
     if kind == "time":
         chosen["boundaries"] = list(options.boundaries)
+    if kind == "last-n":
+        chosen["last"] = options.last
+    if options.ties == "shuffle":
+        chosen["ties_seed"] = options.ties_seed
     if kind == "given" and options.valid is None:
         chosen["held_out"] = options.held_out
     if options.data == "demo":

@@ -4,16 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from jaxrec.config import Mistake, fingerprint, to_dict
-from jaxrec.data import card as cards, splits
+from jaxrec.data import card as cards, large, leakage, protocol, splits
 from jaxrec.data.assemble import assemble
 from jaxrec.data.clocks import span
 from jaxrec.data.demo import generate
 from jaxrec.data.events import Events
-from jaxrec.data.filters import k_core, minimum_counts
-from jaxrec.data.logs import Log, join, ordered
+from jaxrec.data.logs import join
 from jaxrec.data.options import Preparation, effective, split_kind
 from jaxrec.data.prepared import SCHEMA, Prepared, content_fingerprint, is_prepared, load, save
 from jaxrec.data.read import read
@@ -82,36 +79,26 @@ def data_name(sources: dict[int, Source]) -> str:
 
 
 def build(options: Preparation, sources: dict[int, Source], say: Say) -> Prepared:
-    """The preparation itself, in memory."""
-    files = {part: read(source, options, say, PREFIX[part]) for part, source in sources.items()}
-    files = files or {splits.TRAIN: demo_events(options)}
-    log, filters, removed = filtered(join(files, options), options, say)
-    log, offsets = ordered(log)
-    train_end, valid_end, split = cut(log, offsets, options)
-    card = {
-        "schema": SCHEMA,
-        "name": data_name(sources),
-        "source": source_card(sources, files, options),
-        "filters": filters,
-        "split": split,
-        "catalogue": resolved(options.catalogue, "train" if split["name"] == "time" else "all"),
-        "unknown_targets": options.unknown_targets,
-        "mask_seen": resolved(options.mask_seen, "history" if log.kind == "user" else "none"),
-        "sequence": log.kind,
-        "ties": cards.tie_shares(offsets, log.time),
-        "leaks": cards.leaks(split, files_overlap(log)),
-        "lengths": cards.lengths(offsets),
-    }
-    prepared = assemble(log, offsets, train_end, valid_end, card)
+    """The preparation itself, in memory or, where the file is large and plain, by way of the disk."""
+    prepared, truth, removed = large.streamed(options, sources, say) or in_memory(options, sources, say)
+    card = prepared.card
     card["counts"] = cards.counts(prepared) | {"removed": removed}
     card["fingerprint"] = content_fingerprint(prepared)
     check_targets(card)
+    card["leak_check"] = leakage.proven(prepared, truth)
     cards.summarise(card, say)
     return prepared
 
 
-def resolved(asked: str, automatic: str) -> str:
-    return automatic if asked == "auto" else asked
+def in_memory(
+    options: Preparation, sources: dict[int, Source], say: Say
+) -> tuple[Prepared, leakage.Truth, dict[str, int]]:
+    """Prepared data whose card lacks what is counted, what it was made of, and what the filters removed."""
+    files = {part: read(source, options, say, PREFIX[part]) for part, source in sources.items()}
+    files = files or {splits.TRAIN: demo_events(options)}
+    log, offsets, ends, decided = protocol.decide(join(files, options), options, say)
+    card = cards.begun(options, data_name(sources), log.kind, source_card(sources, files, options), decided, offsets)
+    return assemble(log, offsets, *ends, card), leakage.Truth.of(log), decided["removed"]
 
 
 def demo_events(options: Preparation) -> Events:
@@ -122,59 +109,6 @@ def demo_events(options: Preparation) -> Events:
     user, item, session = (pl.Series(columns[role]).cast(pl.String) for role in ("user", "item", "session"))
     because = "generated with a known structure"
     return Events(item, user, session, columns["time"] * 1000, format="demo", because=because, unit="milliseconds")
-
-
-def filtered(log: Log, options: Preparation, say: Say) -> tuple[Log, dict[str, Any], dict[str, int]]:
-    """Minimum counts once, then the k-core; with what was asked and what went. Mistake when too little is left."""
-    k, user_events, item_events = options.k_core, options.min_user_events, options.min_item_events
-    asked = {"k_core": k, "min_user_events": user_events, "min_item_events": item_events}
-    if any(asked.values()) and split_kind(options) == "given":
-        raise Mistake("filters would change a given split; drop --k-core and --min-*-events, or filter the files first")
-    before = sizes(log)
-    if user_events > 1 or item_events > 1:
-        log = log.take(minimum_counts(log.sequence, log.item, user_events, item_events))
-    if k > 1:
-        log = log.take(k_core(log.sequence, log.item, k))
-    after = sizes(log)
-    removed = {name: before[name] - after[name] for name in before}
-    if after["items"] < 2:
-        cause = "the filters leave" if removed["events"] else "the data has"
-        remedy = "lower --k-core and --min-*-events" if removed["events"] else "give data with more items"
-        raise Mistake(f"{cause} {after['items']} item(s), and a recommender needs at least two; {remedy}")
-    if any(asked.values()):
-        say("filters: " + ", ".join(f"{count:,} {name} removed" for name, count in removed.items()))
-    scope = "users are sequences; minimum counts once on the raw data, then the k-core to a fixed point"
-    return log, asked | {"scope": scope}, removed
-
-
-def sizes(log: Log) -> dict[str, int]:
-    distinct = {"sequences": log.sequence, "items": log.item}
-    return {"events": len(log)} | {name: int(np.count_nonzero(np.bincount(codes))) for name, codes in distinct.items()}
-
-
-def cut(log: Log, offsets: np.ndarray, options: Preparation) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-    """(train_end, valid_end, the card's entry) of the split that the options name."""
-    kind = split_kind(options)
-    if kind == "leave-one-out":
-        return *splits.leave_one_out(offsets), {"name": kind}
-    if kind == "time":
-        if log.time is None:
-            raise Mistake("--split time needs times, and the data has none; name the column with --time-column NAME")
-        places = splits.time_boundaries(options.boundaries, log.time)
-        split = {"name": kind, "boundaries": [splits.moment(p) for p in places], "asked": list(options.boundaries)}
-        return *splits.by_time(offsets, log.time, places), split
-    ends = splits.part_ends(offsets, log.part)
-    if splits.VALID in log.part:
-        return *ends, {"name": kind, "held_out": 0}
-    train_end, valid_end, held = splits.hold_out(offsets, ends, options.held_out)
-    return train_end, valid_end, {"name": kind, "held_out": held}
-
-
-def files_overlap(log: Log) -> bool | None:
-    """Whether an event of the training file is later than the first of the test file; None without times."""
-    if log.time is None or splits.TEST not in log.part:
-        return None
-    return bool(log.time[log.part == splits.TRAIN].max() > log.time[log.part == splits.TEST].min())
 
 
 def source_card(sources: dict[int, Source], files: dict[int, Events], options: Preparation) -> dict[str, Any]:
@@ -196,6 +130,7 @@ def check_targets(card: dict[str, Any]) -> None:
     """Mistake when there is nothing to learn from or nothing to predict."""
     remedy = {
         "leave-one-out": "a sequence needs three events to be split",
+        "last-n": "a sequence needs more than twice --last events to be split",
         "time": "move --boundaries so that users have events on both sides",
         "given": "the files need sequences of at least two events",
     }[card["split"]["name"]]

@@ -19,6 +19,7 @@ ARRAYS = ("items", "offsets", "train_end", "valid_end", "users", "popularity", "
 OPTIONAL = ("times", "gaps", "starts")
 VOCABULARIES = ("item_ids", "user_ids")
 PROTOCOL = ("split", "catalogue", "unknown_targets", "mask_seen", "sequence")
+PIECE = 1 << 21  # entries of a large array handled at once
 CARD, MANIFEST = "card.json", "manifest.json"
 
 
@@ -92,8 +93,37 @@ def content_fingerprint(prepared: Prepared) -> str:
     digest = hashlib.sha256(json.dumps({key: prepared.card[key] for key in PROTOCOL}, sort_keys=True).encode())
     for name, array in sorted(contents(prepared).items()):
         digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data)
+        for begin in range(0, len(array), PIECE):
+            digest.update(np.ascontiguousarray(piece(array, begin, begin + PIECE)).data)
     return digest.hexdigest()[:12]
+
+
+def piece(array: np.ndarray, begin: int, end: int) -> np.ndarray:
+    """array[begin:end]; of a mapped file it is read, so that pages of a large one do not pile up in memory."""
+    if not whole_file(array):
+        return array[begin:end]
+    begin, end, _ = slice(begin, end).indices(len(array))
+    mapped: Any = array
+    return np.fromfile(mapped.filename, array.dtype, max(end - begin, 0), offset=mapped.offset + begin * array.itemsize)
+
+
+def whole_file(array: np.ndarray) -> bool:
+    """Whether a flat array is all that one npy file holds, mapped."""
+    if not isinstance(array, np.memmap) or array.filename is None or array.ndim != 1 or array.offset == 0:
+        return False
+    return bool(array.nbytes + array.offset == Path(array.filename).stat().st_size)
+
+
+def write_array(array: np.ndarray, path: Path) -> None:
+    """One npy file; of a mapped one that is whole the bytes are linked or copied, not mapped in."""
+    if not whole_file(array):
+        np.save(path, array, allow_pickle=False)
+        return
+    mapped: Any = array
+    try:
+        os.link(mapped.filename, path)
+    except OSError:  # another file system, or one without links
+        shutil.copyfile(mapped.filename, path)
 
 
 def file_sha256(path: Path) -> str:
@@ -126,7 +156,7 @@ def save(prepared: Prepared, directory: str | Path) -> Path:
 def write_files(prepared: Prepared, directory: Path) -> None:
     """The card, one npy per array, and last the manifest with size and hash of each."""
     for name, array in contents(prepared).items():
-        np.save(directory / f"{name}.npy", array, allow_pickle=False)
+        write_array(array, directory / f"{name}.npy")
     card = {**prepared.card, "known": prepared.known, "candidates": prepared.candidates}
     (directory / CARD).write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     manifest = {

@@ -1,5 +1,7 @@
 """Where training, validation and test part: per sequence, as absolute event indices."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from jaxrec.config import Mistake
@@ -11,9 +13,14 @@ Ends = tuple[np.ndarray, np.ndarray]
 
 def leave_one_out(offsets: np.ndarray) -> Ends:
     """(train_end, valid_end): the last event tests, the one before validates; under 3 events all are training."""
+    return last_n(offsets, 1)
+
+
+def last_n(offsets: np.ndarray, n: int) -> Ends:
+    """(train_end, valid_end): the last n events test, the n before validate; under 2 n + 1 events all are training."""
     end = offsets[1:]
-    enough = np.diff(offsets) >= 3
-    return end - 2 * enough, end - enough
+    held = n * (np.diff(offsets) > 2 * n)
+    return end - 2 * held, end - held
 
 
 def by_time(offsets: np.ndarray, times: np.ndarray, boundaries: tuple[int, int]) -> Ends:
@@ -28,6 +35,12 @@ def part_ends(offsets: np.ndarray, part: np.ndarray) -> Ends:
     """(train_end, valid_end) from the part 0, 1, 2 of each event, ascending inside each sequence."""
     train, valid = counts_before(offsets, part < VALID), counts_before(offsets, part < TEST)
     return offsets[:-1] + train, offsets[:-1] + valid
+
+
+def part_of_each(offsets: np.ndarray, ends: Ends) -> np.ndarray:
+    """int8 (events,): the part 0, 1, 2 of each event; what `part_ends` undoes."""
+    cuts = np.stack([offsets[:-1], *ends, offsets[1:]], axis=1)
+    return np.repeat(np.tile(np.array([TRAIN, VALID, TEST], np.int8), len(cuts)), np.diff(cuts).ravel())
 
 
 def counts_before(offsets: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -56,7 +69,12 @@ def time_boundaries(texts: tuple[str, str], times: np.ndarray) -> tuple[int, int
 
     The quantile q is the time of the event at rank floor(q n) of n, so that at most a share q comes strictly before it.
     """
-    first, second = (boundary(text, times) for text in texts)
+    return apart(texts, (boundary(texts[0], times), boundary(texts[1], times)))
+
+
+def apart(texts: tuple[str, str], places: tuple[int, int]) -> tuple[int, int]:
+    """The places; Mistake when the first is not before the second."""
+    first, second = places
     if not first < second:
         raise Mistake(
             f"boundaries {texts[0]!r} and {texts[1]!r} fall on {moment(first)} and {moment(second)}, "
@@ -66,14 +84,19 @@ def time_boundaries(texts: tuple[str, str], times: np.ndarray) -> tuple[int, int
 
 
 def boundary(text: str, times: np.ndarray) -> int:
+    """Microseconds of one boundary, a share of these times or a date."""
+    return place(text, len(times), lambda rank: int(np.partition(times, rank)[rank]))
+
+
+def place(text: str, events: int, at_rank: Callable[[int], int]) -> int:
+    """Microseconds of one boundary: `at_rank` gives the time of the event that many are not later than."""
     try:
         share = float(text)
     except ValueError:
         return date(text)
     if not 0 < share < 1:
         raise Mistake(f"boundary {text!r} is not between 0 and 1; give a share of the events or a date like 2014-09-28")
-    rank = int(share * len(times))
-    return int(np.partition(times, rank)[rank])
+    return at_rank(int(share * events))
 
 
 def date(text: str) -> int:

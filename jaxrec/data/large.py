@@ -1,0 +1,143 @@
+"""Preparing a large plain file by way of the disk: the same contents, card and fingerprint as in memory."""
+
+import shutil
+import tempfile
+import time
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxrec.config import Mistake
+from jaxrec.data import card as cards, splits
+from jaxrec.data.buckets import Cut, Ordered, at_rank, in_order, scaled
+from jaxrec.data.clocks import span
+from jaxrec.data.coding import Irregular
+from jaxrec.data.formats import Format, look
+from jaxrec.data.options import Preparation, split_kind
+from jaxrec.data.prepared import Prepared, map_array
+from jaxrec.data.protocol import filters_card
+from jaxrec.data.sources import Source
+from jaxrec.data.streaming import Spool, chosen, plain, spooled
+from jaxrec.data.tables import announce
+from jaxrec.data.vocabulary import Vocabulary
+
+Say = Callable[[str], None]
+
+
+def streamed(
+    options: Preparation, sources: dict[int, Source], say: Say
+) -> tuple[Prepared, None, dict[str, int]] | None:
+    """Prepared data whose large arrays are mapped files in a temporary folder; None where it is done in memory.
+
+    The folder (52 bytes an event at most) goes when the prepared data goes, or with the process. Mistake where the
+    disk is full.
+    """
+    if not sources:
+        return None
+    (source, *_) = sources.values()
+    form = look(source, options)
+    if not plain(options, sources, form):
+        return None
+    folder = Path(tempfile.mkdtemp(prefix="jaxrec-"))
+    try:
+        prepared = through(source, form, options, folder, say)
+    except Irregular as reason:
+        shutil.rmtree(folder)
+        say(f"{source.path}: read in memory, because {reason}")
+        return None
+    except OSError as error:
+        shutil.rmtree(folder)
+        raise Mistake(f"{folder} cannot be written ({error.strerror}); set TMPDIR to a folder with room") from error
+    except BaseException:
+        shutil.rmtree(folder)
+        raise
+    weakref.finalize(prepared, shutil.rmtree, folder, ignore_errors=True)
+    return prepared, None, {"events": 0, "sequences": 0, "items": 0}
+
+
+def through(source: Source, form: Format, options: Preparation, folder: Path, say: Say) -> Prepared:
+    """Spool, put in order, number; what was decided is said as the readers say it."""
+    clock = time.process_time()
+    choice = chosen(source, form, options)
+    announce(source, form, choice, say)
+    spool = spooled(source, form, choice, options, folder)
+    unit = spool.unit()
+    ends = scaled(np.array([spool.low, spool.high]), unit) if spool.timed else None
+    dates = ", no time: file order" if ends is None else f", time in {unit[0]}: {span(ends)}"
+    say(f"{source.path}: {spool.rows:,} events{dates}")
+    if len(spool.item) < 2:
+        raise Mistake(
+            f"the data has {len(spool.item)} item(s), and a recommender needs at least two; give data with more items"
+        )
+    read, clock = time.process_time() - clock, time.process_time()
+    split, cut = division(spool, options)
+    made = in_order(spool, cut, cards.catalogue(options, split["name"]) == "all")
+    arranged = time.process_time() - clock
+    say(
+        f"{source.path}: streamed; read and coded in {read:.1f} CPU-seconds, put in order in {arranged:.1f} CPU-seconds"
+    )
+    decided = {
+        "split": split,
+        "filters": filters_card(options, {}),
+        "ties": {"policy": "file order"} | made.ties,
+        "parts_overlap": None,
+    }
+    told = {
+        "files": [source.path.name],
+        "sha256": [source.sha256],
+        "format": form.words,
+        "columns": spool.choice.names(),
+        "chosen_because": f"{form.because}; columns by {spool.choice.because}",
+        "rows": [spool.rows],
+        "time": None if ends is None else f"{unit[0]}, {span(ends)}",
+    }
+    return arrays(spool, made, cards.begun(options, source.name, spool.kind, told, decided, made.offsets))
+
+
+def arrays(spool: Spool, made: Ordered, card: dict[str, Any]) -> Prepared:
+    """The files mapped, with what is small beside them."""
+    item_names, person_names = spool.item.names(), spool.person.names()
+    names = ("items", "times", "gaps") if spool.timed else ("items",)
+    mapped: dict[str, Any] = {name: map_array(spool.folder / f"{name}.npy") for name in names}
+    return Prepared(
+        card=card,
+        offsets=made.offsets,
+        train_end=made.ends[0],
+        valid_end=made.ends[1],
+        users=np.arange(1, len(made.persons) + 1, dtype=np.int32),
+        popularity=made.popularity,
+        item_ids=Vocabulary.from_strings(item_names.gather(made.item_codes).to_list()),
+        user_ids=Vocabulary.from_strings(person_names.gather(made.persons).to_list()),
+        known=made.known,
+        candidates=len(made.item_codes),
+        **mapped,
+    )
+
+
+def division(spool: Spool, options: Preparation) -> tuple[dict[str, Any], Cut]:
+    """The card's entry of the split, and how the sequences of a bucket are cut."""
+    kind = split_kind(options)
+    if kind == "leave-one-out":
+        return {"name": kind}, lambda offsets, _: splits.leave_one_out(offsets)
+    if kind == "last-n":
+        return {"name": kind, "last": options.last}, lambda offsets, _: splits.last_n(offsets, options.last)
+    if not spool.timed:
+        raise Mistake("--split time needs times, and the data has none; name the column with --time-column NAME")
+    unit = spool.unit()
+
+    def ranked(rank: int) -> int:
+        found = at_rank(spool.folder / "time", spool.rows, rank, spool.low, spool.high)
+        return int(scaled(np.array([found]), unit)[0])
+
+    first, second = (splits.place(text, spool.rows, ranked) for text in options.boundaries)
+    places = splits.apart(options.boundaries, (first, second))
+    split = {"name": kind, "boundaries": [splits.moment(p) for p in places], "asked": list(options.boundaries)}
+
+    def by_time(offsets: np.ndarray, times: np.ndarray | None) -> splits.Ends:
+        assert times is not None
+        return splits.by_time(offsets, times, places)
+
+    return split, by_time

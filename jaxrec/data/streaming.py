@@ -1,0 +1,192 @@
+"""Files larger than memory should hold: read in batches, ids coded as they come, columns spooled to disk.
+
+This is a faster way to the same bytes, for the plain case alone: one table or Parquet file, a user (or a session), an
+item, perhaps whole-number times, no filter. Whatever is not plain (a quote, a missing id, a time that is no whole
+number) raises `Irregular`, and the reader in memory, which is the specification, reads the file or names the line.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jaxrec.config import field_types, value_at
+from jaxrec.data.clocks import UNITS
+from jaxrec.data.coding import Coder, Irregular, whole_numbers
+from jaxrec.data.columns import Choice, choose
+from jaxrec.data.formats import Format
+from jaxrec.data.options import COLUMN_FIELDS, Preparation, split_kind
+from jaxrec.data.sources import Source
+
+if TYPE_CHECKING:
+    import polars as pl
+
+LARGE = {"table": 256 << 20, "parquet": 64 << 20}  # bytes of a file from which it is streamed
+BLOCK = 16 << 20  # bytes of text parsed at once
+ROWS = 1 << 20  # rows of a Parquet file read at once
+# Options that may have any value; every other must be at its default, or the file is read in memory.
+FREE = {
+    *("data", "test", "valid", "held_out", "verify", "demo", *COLUMN_FIELDS, "sequence"),
+    *("split", "last", "boundaries", "catalogue", "unknown_targets", "mask_seen", "filter_scope", "ties_seed"),
+}
+
+
+def plain(options: Preparation, sources: dict[int, Source], form: Format) -> bool:
+    """Whether file and options are of the kind that is streamed."""
+    source = next(iter(sources.values()))
+    default = Preparation()
+    return (
+        len(sources) == 1
+        and split_kind(options) != "given"
+        and source.path.stat().st_size >= LARGE.get(form.kind, np.inf)
+        and all(value_at(options, n) == value_at(default, n) for n in field_types(type(default)) if n not in FREE)
+    )
+
+
+@dataclass(eq=False)
+class Spool:
+    """One log on disk in file order: `person` and `item` int32 codes, `time` int64 as written, one file a column."""
+
+    folder: Path
+    choice: Choice
+    kind: str  # of sequence: "user" or "session"
+    person: Coder = field(default_factory=Coder)
+    item: Coder = field(default_factory=Coder)
+    rows: int = 0
+    count: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # events of each person
+    first: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # the earliest time of each
+    low: int = np.iinfo(np.int64).max
+    high: int = np.iinfo(np.int64).min
+    dates: bool = False
+
+    @property
+    def timed(self) -> bool:
+        return "time" in self.choice.position
+
+    def add(self, batch: "pl.DataFrame") -> None:
+        """Code a batch and append it to the files."""
+        person, item = self.person.codes(batch["person"]), self.item.codes(batch["item"])
+        self.count = grown(self.count, len(self.person), 0)
+        self.count += np.bincount(person, minlength=len(self.count))
+        columns = {"person": person, "item": item}
+        if self.timed:
+            columns["time"] = times = self.times(batch["time"])
+            self.low, self.high = min(self.low, int(times.min())), max(self.high, int(times.max()))
+            self.first = grown(self.first, len(self.person), np.iinfo(np.int64).max)
+            np.minimum.at(self.first, person, times)
+        for name, values in columns.items():
+            with open(self.folder / name, "ab") as file:
+                values.tofile(file)
+        self.rows += len(person)
+
+    def times(self, column: "pl.Series") -> np.ndarray:
+        import polars as pl
+
+        if column.dtype == pl.Date or isinstance(column.dtype, pl.Datetime):
+            self.dates = True
+            column = column.cast(pl.Datetime("us")).cast(pl.Int64)
+        elif column.dtype == pl.String:
+            column = column.str.strip_chars()
+        elif not column.dtype.is_integer():
+            raise Irregular(f"its times are of type {column.dtype}")
+        found = whole_numbers(column)
+        if found is None:
+            raise Irregular("its times are not all whole numbers")
+        return found
+
+    def unit(self) -> tuple[str, int, int]:
+        """(words, factor, divisor) of the times, told by their magnitude as `clocks.from_numbers` does."""
+        if self.dates:
+            return "dates", 1, 1
+        largest = max(abs(float(self.low)), abs(float(self.high)))
+        for words, limit, scale in UNITS:
+            if largest < limit:
+                return words, scale, 1
+        return "nanoseconds", 1, 1000
+
+
+def grown(array: np.ndarray, size: int, value: int) -> np.ndarray:
+    """The array with `size` entries, new ones `value`."""
+    return np.concatenate([array, np.full(size - len(array), value, array.dtype)])
+
+
+def spooled(source: Source, form: Format, choice: Choice, options: Preparation, folder: Path) -> Spool:
+    """Read the whole file into a `Spool`; Irregular where it is not plain."""
+    spool = Spool(folder, choice, "user" if "user" in choice.position else "session")
+    if {"user", "session"} <= choice.position.keys() or options.sequence not in ("auto", spool.kind):
+        raise Irregular("it has users and sessions")
+    for batch in batches(source, form, choice):
+        if batch.height:
+            spool.add(batch)
+    if not spool.rows:
+        raise Irregular("it has no events")
+    return spool
+
+
+def chosen(source: Source, form: Format, options: Preparation) -> Choice:
+    """The columns of the file."""
+    import polars as pl
+
+    header = form.header
+    if form.kind == "parquet":
+        try:
+            header = tuple(pl.scan_parquet(source.path, glob=False).collect_schema().names())
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise Irregular("it cannot be read") from error
+    return choose(header, options, str(source.path))
+
+
+def batches(source: Source, form: Format, choice: Choice) -> "Iterator[pl.DataFrame]":
+    """Frames with the columns person, item and perhaps time, in file order."""
+    import polars as pl
+
+    named = {"person": choice.position.get("user", choice.position.get("session"))}
+    named |= {role: choice.position[role] for role in ("item", "time") if role in choice.position}
+    columns: dict[str, Any] = {role: f"column_{place}" for role, place in named.items()}
+    if form.kind == "parquet":
+        columns = {role: choice.header[place] for role, place in named.items() if place is not None}
+    frames = parquet_frames(source, columns) if form.kind == "parquet" else text_frames(source, form, columns)
+    try:
+        yield from frames
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise Irregular("it is not well formed") from error
+
+
+def parquet_frames(source: Source, columns: dict[str, str]) -> "Iterator[pl.DataFrame]":
+    import polars as pl
+
+    table = pl.scan_parquet(source.path, glob=False).select(**{role: pl.col(name) for role, name in columns.items()})
+    rows = table.select(pl.len()).collect().item()
+    for begin in range(0, rows, ROWS):
+        yield table.slice(begin, ROWS).collect()
+
+
+def text_frames(source: Source, form: Format, columns: dict[str, str]) -> "Iterator[pl.DataFrame]":
+    import polars as pl
+
+    schema = {f"column_{place}": pl.String for place in range(len(form.header))}
+    for block in blocks(source):
+        if b'"' in block:
+            raise Irregular("it has quotes")
+        frame = pl.read_csv(block, separator=form.separator or ",", has_header=False, schema=schema, quote_char=None)
+        yield frame.select(**{role: pl.col(name) for role, name in columns.items()})
+
+
+def blocks(source: Source) -> Iterator[bytes]:
+    """The text below the header in pieces of whole lines."""
+    with source.guarded(), source.open() as file:
+        header = next(line for line in file if line.removeprefix(b"\xef\xbb\xbf").strip())
+        if b'"' in header:
+            raise Irregular("it has quotes")
+        rest = b""
+        while data := file.read(BLOCK):
+            cut = data.rfind(b"\n") + 1
+            if not cut:
+                rest += data
+                continue
+            yield rest + data[:cut]
+            rest = data[cut:]
+        if rest:
+            yield rest

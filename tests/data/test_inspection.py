@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import example, given, strategies as st
 
 from jaxrec.config import Mistake, field_types
 from jaxrec.data.inspection import inspect
@@ -46,6 +46,7 @@ def folder(tmp_path_factory):
 
 
 @given(rows=events)
+@example(rows=[(0, item, item) for item in range(20)] + [(1, item, 20) for item in range(10)])
 def test_every_number_equals_a_slow_count(folder, rows):
     found = look(written(folder, [(f"u{u}", f"i{i}", 1_600_000_000 + 60 * t) for u, i, t in rows]))
     people = histories(rows)
@@ -104,23 +105,31 @@ def check_time(found, people, rows):
 def test_filters_leave_what_preparing_with_them_leaves(folder, rows):
     path = written(folder, [(f"u{u}", f"i{i}", 1_600_000_000 + 60 * t) for u, i, t in rows])
     for row in look(path)["filters"]:
-        flag, value = row["flags"].split()
-        option = flag.removeprefix("--").replace("-", "_")
-        left = [(u, i) for u, i, _ in rows]
-        while True:
-            users, items = Counter(u for u, _ in left), Counter(i for _, i in left)
-            least = int(value)
-            kept = [
-                (u, i) for u, i in left
-                if (option == "min_item_events" or users[u] >= least)
-                and (option == "min_user_events" or items[i] >= least)
-            ]  # fmt: skip
-            if kept == left or option != "k_core":
-                break
-            left = kept
+        kept = slow_filter(rows, *row["flags"].split())
         assert (row["events"], row["sequences"], row["items"]) == (
             len(kept), len({u for u, _ in kept}), len({i for _, i in kept}),
-        )  # fmt: skip
+        ), row["flags"]  # fmt: skip
+
+
+def slow_filter(rows, flag, value=""):
+    """The pairs (user, item) that a filter leaves."""
+    if not value.isdigit():
+        if value == "exact":
+            return [(u, i) for u, i, _ in set(rows)]
+        if value == "first":
+            return list({(u, i) for u, i, _ in rows})
+        seen = [(u, [item for item, _ in one]) for u, one in histories(rows).items()]
+        return [(u, item) for u, items in seen for k, item in enumerate(items) if k == 0 or items[k - 1] != item]
+    left, least = [(u, i) for u, i, _ in rows], int(value)
+    while True:
+        users, items = Counter(u for u, _ in left), Counter(i for _, i in left)
+        kept = [
+            (u, i) for u, i in left
+            if (flag == "--min-item-events" or users[u] >= least) and (flag == "--min-user-events" or items[i] >= least)
+        ]  # fmt: skip
+        if kept == left or flag != "--k-core":
+            return kept
+        left = kept
 
 
 @pytest.mark.parametrize("split", ["leave-one-out", "time"])
@@ -183,7 +192,7 @@ def test_a_planted_fault_is_told_and_a_clean_log_is_not(tmp_path, rows, sentence
 def test_remedies_name_flags_that_exist(tmp_path):
     rows = [(u, f"{u % 5}-{i % 3}", 10**9 * (u > 0) + i // 2) for u in range(20) for i in range(2 + u)]
     known = {f"--{name.replace('_', '-')}" for name in field_types(Preparation)}
-    named = [word.strip(",") for one in look(written(tmp_path, rows))["warnings"] for word in one["remedy"].split()]
+    named = [word.strip(",;") for one in look(written(tmp_path, rows))["warnings"] for word in one["remedy"].split()]
     flags = {word for word in named if word.startswith("--")}
     assert flags
     assert flags <= known

@@ -136,7 +136,7 @@ def slow_filter(rows, flag, value=""):
 def test_splits_leave_what_preparing_with_them_leaves(tmp_path, split):
     draw = np.random.default_rng(0)
     rows = [
-        (f"u{draw.integers(40)}", f"i{draw.integers(30)}", int(draw.integers(10**9, 2 * 10**9))) for _ in range(400)
+        (f"u{draw.integers(150)}", f"i{draw.integers(30)}", int(draw.integers(10**9, 2 * 10**9))) for _ in range(400)
     ]
     path = written(tmp_path, rows)
     row = next(row for row in look(path)["splits"] if row["split"] == split)

@@ -1,8 +1,9 @@
 """What the verbs that make pages may be told."""
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
-from jaxrec.config import Section
+from jaxrec.config import Section, Within
 from jaxrec.data.options import Preparation
 
 
@@ -26,7 +27,9 @@ class Report(Section):
     """directory of the run"""
     out: str | None = None
     """file to write the page to; none: report.html in the directory of the run"""
-    examples: int = 10
+    rounds: Annotated[int, Within(1)] = 1000
+    """bootstrap samples behind each interval"""
+    examples: Annotated[int, Within(0)] = 10
     """example histories with their top 5; 0 shows none and never imports jax"""
     titles: str | None = None
     """table with an item's id and its title, for the examples, such as ml-100k.item"""

@@ -21,7 +21,6 @@ from jaxrec.runs.folder import Folder, cache, read_json
 from jaxrec.runs.options import Config
 
 Found = dict[str, Any]
-ROUNDS = 1000  # bootstrap samples
 CUTOFFS = 40  # points of the curve over list lengths
 TARGETS = 20  # a slice with fewer has no interval worth the name
 
@@ -54,8 +53,8 @@ def card(options: Report, say: Any = print) -> Found:
     ranks = load_ranks(folder.ranks, result["headline"])
     notes: list[str] = []
     prepared = find_data(config, result, notes, say)
-    metrics = measured(result, config, ranks, notes)
-    parts = sliced(prepared, ranks, [row["metric"] for row in metrics]) if prepared else []
+    metrics = measured(result, config, ranks, options.rounds, notes)
+    parts = sliced(prepared, ranks, [row["metric"] for row in metrics], options.rounds) if prepared else []
     found = {
         "run": options.run,
         "page": options.out or str(folder.report),
@@ -109,12 +108,12 @@ def values(metric: str, ranks: Ranks) -> np.ndarray:
     return np.where(ranks.greater < ranks.candidates, gain(ranks.greater, ranks.equal, k), 0.0)
 
 
-def interval(found: np.ndarray, users: np.ndarray) -> tuple[float, float]:
+def interval(found: np.ndarray, users: np.ndarray, rounds: int) -> tuple[float, float]:
     """95 % of the means when whole people are drawn again."""
-    return bootstrap(found, groups=users, rounds=ROUNDS)
+    return bootstrap(found, groups=users, rounds=rounds)
 
 
-def measured(result: Found, config: Found, ranks: Ranks, notes: list[str]) -> list[Found]:
+def measured(result: Found, config: Found, ranks: Ranks, rounds: int, notes: list[str]) -> list[Found]:
     """A row a metric: the number of ``result.json``, its interval, and the counters beside it."""
     reading = result["headline"]
     rows = []
@@ -127,7 +126,7 @@ def measured(result: Found, config: Found, ranks: Ranks, notes: list[str]) -> li
                 f"ranks.npz gives {name} = {single.mean():.6f} and result.json {value:.6f}: one of them is not of this "
                 "run; make both again with jaxrec evaluate"
             )
-        low, high = interval(single, ranks.user)
+        low, high = interval(single, ranks.user, rounds)
         counters = {name_: base[reading][name] for name_, base in result["baselines"].items()}
         ceiling = result["ceiling"] and result["ceiling"][reading][name]
         rows.append(
@@ -169,7 +168,7 @@ def curves(path: Path) -> Found:
     }
 
 
-def sliced(prepared: Prepared, ranks: Ranks, metrics: list[str]) -> list[Found]:
+def sliced(prepared: Prepared, ranks: Ranks, metrics: list[str], rounds: int) -> list[Found]:
     """A row a slice that holds targets: how many, and every metric with its interval where there are enough."""
     rows = []
     found = {name: values(name, ranks) for name in metrics}
@@ -179,7 +178,7 @@ def sliced(prepared: Prepared, ranks: Ranks, metrics: list[str]) -> list[Found]:
         row: Found = {"slice": name, "targets": int(mask.sum()), "share": float(mask.mean()), "metrics": {}}
         for metric, single in found.items():
             inside = single[mask]
-            low, high = interval(inside, ranks.user[mask]) if len(inside) >= TARGETS else (None, None)
+            low, high = interval(inside, ranks.user[mask], rounds) if len(inside) >= TARGETS else (None, None)
             row["metrics"][metric] = {"value": float(inside.mean()), "low": low, "high": high}
         rows.append(row)
     return rows

@@ -24,7 +24,8 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: st
     from rich.text import Text
 
     lines = list(rows)
-    table = Table(box=SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
+    wide = None if title is None else min(len(title), Console().width)  # a title is not cut to a narrow table
+    table = Table(box=SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False, min_width=wide)
     for place, column in enumerate(columns):
         numbers = bool(lines) and all(is_number(line[place]) for line in lines)
         table.add_column(column, justify="right" if numbers else "left", overflow="fold", no_wrap=place == 0)

@@ -364,7 +364,6 @@ def main() -> None:
     for failure in row["failures"][:20]:
         print(failure["case"], failure["format"], failure["outcome"], failure["why"], file=sys.stderr)
     row |= {
-        "commit": commit,
         "first": given.first,
         "real_files": SHARED.is_dir(),
         "polars": pl.__version__,

@@ -38,7 +38,7 @@ def tied_targets(found: Found, time: np.ndarray | None) -> Iterator[Finding]:
         yield Finding(
             f"{share:.1%} of {kind}s have a tied last event: the order of the file, not time, decides what a "
             "leave-one-out test asks of them",
-            "--split time, or report tied and untied targets apart (jaxrec report does)",
+            "--split time, or --ties shuffle with several --ties-seed; jaxrec report shows tied targets apart",
         )
 
 
@@ -50,7 +50,7 @@ def sorted_ties(found: Found, time: np.ndarray | None) -> Iterator[Finding]:
             f"the file is sorted by item inside a tie: ids {direction} in "
             f"{max(ties['ascending_share'], 1 - ties['ascending_share']):.1%} of tied neighbours, a pattern that a "
             "sequence model learns and that no user made",
-            "shuffle rows of equal time before preparing, or --split time",
+            "--ties shuffle, or --split time",
         )
 
 
@@ -93,7 +93,7 @@ def duplicates(found: Found, time: np.ndarray | None) -> Iterator[Finding]:
         yield Finding(
             f"{count:,} events ({count / found['counts']['events']:.1%}) have {found['sequence']}, item and time of "
             "another event: the same row twice, or clicks inside one tick of the clock",
-            "drop them before preparing if they are one event",
+            "--deduplicate exact, if they are one event",
         )
 
 

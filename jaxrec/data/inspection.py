@@ -11,15 +11,14 @@ from typing import Any
 import numpy as np
 
 from jaxrec.config import Mistake, field_types
-from jaxrec.data import card as cards, shape
+from jaxrec.data import card as cards, protocol, shape
 from jaxrec.data.events import Events
 from jaxrec.data.filters import k_core, minimum_counts
 from jaxrec.data.findings import findings
 from jaxrec.data.logs import Log, join, ordered
-from jaxrec.data.options import Preparation
+from jaxrec.data.options import FILTERS, Preparation
 from jaxrec.data.prepare import PREFIX, data_name, demo_events, find_sources, ready
 from jaxrec.data.prepared import Prepared, load, ranges
-from jaxrec.data.protocol import all_filtered, cut, filters_card, parts_overlap, sizes
 from jaxrec.data.read import read
 from jaxrec.data.splits import TEST, TRAIN, VALID, moment
 
@@ -27,6 +26,11 @@ Say = Callable[[str], None]
 ROWS = 5
 CORES = range(2, 11)
 MINIMUMS = (2, 3, 5, 10, 20)
+REPEATS: dict[str, dict[str, Any]] = {
+    "--deduplicate exact": {"deduplicate": "exact"},
+    "--deduplicate first": {"deduplicate": "first"},
+    "--collapse-repeats": {"collapse_repeats": True},
+}
 
 
 def inspect(options: Preparation, say: Say = print) -> dict[str, Any]:
@@ -42,8 +46,7 @@ def inspect(options: Preparation, say: Say = print) -> dict[str, Any]:
         heard.append(sentence)
         say(sentence)
 
-    name, events, log, done = opened(options, both)
-    log, offsets = ordered(log)
+    name, events, log, offsets, done = opened(options, both)
     sequence, item, time = log.sequence, log.item, log.time
     found = {
         "name": name,
@@ -58,22 +61,28 @@ def inspect(options: Preparation, say: Say = print) -> dict[str, Any]:
         "repeats": shape.repeats(sequence, item, time),
         "time": None if time is None else shape.times(time, offsets),
         "ties": shape.ties(sequence, item, time, offsets, log.item_names),
-        "filters": list(filters(log)) if done is None else [],
+        "filters": list(filters(log, offsets, options)) if done is None else [],
         "splits": list(splits(log, offsets, options, done)),
     }
     return found | {"warnings": [dataclasses.asdict(one) for one in findings(found, time)]}
 
 
-def opened(options: Preparation, say: Say) -> tuple[str, Events, Log, Prepared | None]:
-    """Name, columns as read, log, and the prepared data where that is what the path names."""
+def opened(options: Preparation, say: Say) -> tuple[str, Events, Log, np.ndarray, Prepared | None]:
+    """Name, columns as read, ordered log, offsets, and the prepared data where that is what the path names."""
     if ready(options):
         done = load(options.data, options.verify)
         say(f"{options.data}: prepared data, split {done.card['split']['name']}")
-        return done.card["name"], *from_prepared(done), done
+        events, log = from_prepared(done)
+        return done.card["name"], events, *ordered(log), done
     sources = find_sources(options)
     files = {part: read(source, options, say, PREFIX[part]) for part, source in sources.items()}
     files = files or {TRAIN: demo_events(options)}
-    return data_name(sources), files[TRAIN], all_filtered(join(files, options), options, say), None
+    log = join(files, options)
+    if any(getattr(options, name) not in (0, False, "none") for name in FILTERS):
+        log, offsets, _, _ = protocol.decide(log, options, say)
+    else:
+        log, offsets = ordered(log, options.ties_seed if options.ties == "shuffle" else None)
+    return data_name(sources), files[TRAIN], log, offsets, None
 
 
 def from_prepared(prepared: Prepared) -> tuple[Events, Log]:
@@ -112,7 +121,7 @@ def first_rows(events: Events) -> dict[str, Any]:
 
 def counts(log: Log) -> dict[str, Any]:
     """Sizes; `density` is the share of the pairs of a sequence and an item that occur, `sparsity` the rest."""
-    found: dict[str, Any] = dict(sizes(log.sequence, log.item))
+    found: dict[str, Any] = dict(sizes(log))
     pairs = len(log) - int(shape.repeated(log.sequence, log.item).sum())
     found |= {"people": int(np.count_nonzero(np.bincount(log.person))), "pairs": pairs}
     if log.session is not None:
@@ -121,24 +130,32 @@ def counts(log: Log) -> dict[str, Any]:
     return found | {"density": density, "sparsity": 1 - density, "events_per_item": len(log) / found["items"]}
 
 
-def filters(log: Log) -> Iterator[dict[str, Any]]:
-    """What each filter would leave on its own: k-core 2 to 10, minimum events of a user, of an item."""
-    before = sizes(log.sequence, log.item)
+def sizes(log: Log) -> dict[str, int]:
+    return protocol.sizes(log.sequence, log.item)
 
-    def row(name: str, flags: str, kept: Log) -> dict[str, Any]:
-        left = sizes(kept.sequence, kept.item)
+
+def filters(log: Log, offsets: np.ndarray, options: Preparation) -> Iterator[dict[str, Any]]:
+    """What each filter would leave on its own: k-core 2 to 10, minimum events of a user, of an item; repeats."""
+    before = sizes(log)
+
+    def row(name: str, flags: str, left: dict[str, int]) -> dict[str, Any]:
         return {"filter": name, "flags": flags, **left, "events_share": left["events"] / before["events"]}
 
     core = log
     for k in CORES:  # a core lies inside the one before
         core = core.take(k_core(core.sequence, core.item, k))
-        yield row(f"{k}-core", f"--k-core {k}", core)
+        yield row(f"{k}-core", f"--k-core {k}", sizes(core))
     for least in MINIMUMS:
         kept = log.take(minimum_counts(log.sequence, log.item, least, 0))
-        yield row(f"users with {least} events", f"--min-user-events {least}", kept)
+        yield row(f"users with {least} events", f"--min-user-events {least}", sizes(kept))
     for least in MINIMUMS:
         kept = log.take(minimum_counts(log.sequence, log.item, 0, least))
-        yield row(f"items with {least} events", f"--min-item-events {least}", kept)
+        yield row(f"items with {least} events", f"--min-item-events {least}", sizes(kept))
+    untouched: dict[str, Any] = {"deduplicate": "none", "collapse_repeats": False}
+    for flags, change in REPEATS.items():
+        if flags != "--deduplicate exact" or log.time is not None:
+            asked = dataclasses.replace(options, **(untouched | change))
+            yield row(flags.removeprefix("--"), flags, sizes(protocol.without_repeats(log, offsets, asked, {})[0]))
 
 
 def splits(log: Log, offsets: np.ndarray, options: Preparation, done: Prepared | None) -> Iterator[dict[str, Any]]:
@@ -151,13 +168,14 @@ def splits(log: Log, offsets: np.ndarray, options: Preparation, done: Prepared |
     for kind in kinds(options):
         row: dict[str, Any] = {"split": kind, "flags": f"--split {kind}"}
         try:
-            (train_end, valid_end), entry = cut(log, offsets, dataclasses.replace(options, split=kind))  # type: ignore[arg-type]
+            asked = dataclasses.replace(options, split=kind)  # type: ignore[arg-type]
+            (train_end, valid_end), entry = protocol.cut(log, offsets, asked)
         except Mistake as mistake:
             yield row | {"refused": str(mistake)}
             continue
         if "boundaries" in entry:
             row |= {"boundaries": entry["boundaries"]}
-        leaks = cards.leaks(entry, parts_overlap(log), filters_card(options, {}))
+        leaks = cards.leaks(entry, protocol.parts_overlap(log), protocol.filters_card(options, {}))
         yield row | described(log, offsets, train_end, valid_end, again) | {"leaks": leaks}
 
 

@@ -59,19 +59,6 @@ def decide(log: Log, options: Preparation, say: Say) -> tuple[Log, np.ndarray, s
     return log, offsets, ends, decided
 
 
-def all_filtered(log: Log, options: Preparation, say: Say) -> Log:
-    """The ordered log after every filter, counts seeing all events: what there is before a split is chosen."""
-    steps: Steps = {}
-    before = sizes(log.sequence, log.item)
-    log, offsets = ordered(log, options.ties_seed if options.ties == "shuffle" else None)
-    log, offsets = without_repeats(log, offsets, options, steps)
-    if counting(options):
-        log, _, _ = arranged(log, survivors(log.sequence, log.item, options, steps))
-    if steps:
-        announce(options, steps, refuse_too_few(before, log), say)
-    return log
-
-
 def filters_card(options: Preparation, steps: Steps) -> dict[str, Any]:
     """What was asked of the filters, how they count, in which order, and what each removed."""
     asked = {name: getattr(options, name) for name in FILTERS}

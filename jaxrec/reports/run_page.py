@@ -11,7 +11,14 @@ import numpy as np
 
 from jaxrec.reports.charts import Axis, Series, interval_dots, line_chart, percent, short
 from jaxrec.reports.html import Markup, charts, code, element, facts, joined, note, page, section, table, tiles, write
-from jaxrec.reports.results import NAMES, about_lists, table as result_table, title as result_title
+from jaxrec.reports.results import (
+    NAMES,
+    about_lists,
+    about_sampled,
+    about_ties,
+    table as result_table,
+    title as result_title,
+)
 from jaxrec.reports.run_findings import best_counter
 from jaxrec.reports.tables import flat, print_json, shown
 
@@ -88,11 +95,12 @@ def measured(found: Found) -> Iterator[Markup]:
     )  # fmt: skip
     readings = [reading for reading in ("masked", "unmasked") if result["test"][reading] is not None]
     tables = [table(*result_table(result, reading), caption=result_title(result, reading)) for reading in readings]
-    lists = about_lists(result["test"][result["headline"]])
+    test = result["test"]
+    more = [about_ties(test), about_sampled(test), about_lists(test[result["headline"]])]
     about = "Lines are 95% bootstrap intervals of the mean over test targets, whole people drawn again and again."
     yield section(
         "How well it recommends", element("p", about, class_="small"), charts(*figures), *tables,
-        element("p", lists) if lists else None, wide=True,
+        *(element("p", told) for told in more if told), wide=True,
     )  # fmt: skip
 
 

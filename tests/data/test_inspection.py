@@ -190,7 +190,7 @@ def test_a_planted_fault_is_told_and_a_clean_log_is_not(tmp_path, rows, sentence
 
 
 def test_remedies_name_flags_that_exist(tmp_path):
-    rows = [(u, f"{u % 5}-{i % 3}", 10**9 * (u > 0) + i // 2) for u in range(20) for i in range(2 + u)]
+    rows = [(u, f"{u % 5}-{i % 3}", 10**9 - 8 * 10**8 * (u < 1) + i // 2) for u in range(20) for i in range(2 + u)]
     known = {f"--{name.replace('_', '-')}" for name in field_types(Preparation)}
     named = [word.strip(",;") for one in look(written(tmp_path, rows))["warnings"] for word in one["remedy"].split()]
     flags = {word for word in named if word.startswith("--")}

@@ -1,5 +1,6 @@
 """Ranks among sampled candidates: brute force over the drawn items, and the full ranking when everything is drawn."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -20,7 +21,8 @@ def prepared(mask):
     lengths = np.array([12, 5, 20, 3])
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     items = draw.integers(1, ITEMS + 1, offsets[-1]).astype(np.int32)
-    items[offsets[1] - 1] = 0
+    items[offsets[1] - 1] = 0  # an item that nobody knows
+    items[offsets[3] - 1] = items[offsets[2]]  # and one that its user had before
     words = Vocabulary.from_strings([str(n) for n in range(ITEMS)])
     return Prepared(
         card={"mask_seen": mask, "unknown_targets": "miss"}, items=items, offsets=offsets, train_end=offsets[1:] - 3,
@@ -39,15 +41,18 @@ def model():
 
 
 @pytest.mark.parametrize("mask", ["none", "history_except_target", "history"])
-def test_everything_drawn_is_the_full_ranking(model, mask):
+@pytest.mark.parametrize("flat", [False, True])
+def test_everything_drawn_is_the_full_ranking(model, mask, flat):
     data = prepared(mask)
+    model = jax.tree.map(jnp.zeros_like, model) if flat else model
     whole = ranks.evaluate(model, data, "test")
     drawn = sampled.candidates(data, whole, Sample("uni", ITEMS, 0))
     greater, equal = sampled.evaluate(model, data, whole, drawn)
     lost = whole.greater_masked == ITEMS
-    assert lost.any(), "the data has a target that can only be missed"
+    assert lost.sum() > (whole.greater == ITEMS).sum() if mask == "history" else lost.any()
     np.testing.assert_array_equal(greater[~lost], whole.greater_masked[~lost])
     np.testing.assert_array_equal(equal[~lost], whole.equal_masked[~lost])
+    assert (equal[~lost] > 0).all() == flat
     assert (greater[lost] == ITEMS + 1).all()
 
 

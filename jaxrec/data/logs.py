@@ -28,6 +28,7 @@ class Log:
     item_names: "pl.Series"
     person_names: "pl.Series"
     kind: str  # what a sequence is: "user" or "session"
+    row: np.ndarray | None = None  # int64: place among the events of all files, where further columns are looked up
 
     def __len__(self) -> int:
         return len(self.item)
@@ -42,6 +43,7 @@ class Log:
             part=self.part[events],
             time=None if self.time is None else self.time[events],
             session=None if self.session is None else self.session[events],
+            row=None if self.row is None else self.row[events],
         )
 
 
@@ -63,6 +65,7 @@ def join(files: Mapping[int, Events], options: Preparation) -> Log:
         item_names=item_names,
         person_names=person_names,
         kind=kind,
+        row=np.arange(len(item)) if any(table.features or table.weights is not None for table in tables) else None,
     )
 
 

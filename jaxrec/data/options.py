@@ -12,7 +12,7 @@ class Preparation(Section):
     """From a file of events (or the built-in generator) to sequences with a split and a protocol card."""
 
     data: str = "demo"
-    """file of events, prepared directory, tfds:NAME, or 'demo'"""
+    """file of events, directory or pattern of such files ('logs/*.parquet'), prepared directory, tfds:NAME, 'demo'"""
     test: str | None = None
     """file of test events (split given)"""
     valid: str | None = None
@@ -20,13 +20,27 @@ class Preparation(Section):
     held_out: Annotated[float, Within(0.0, 1.0, above=True)] = 0.1
     """share of the training sequences, the last in the file, that validate where no file is given for it"""
     user_column: str | None = None
-    """name of the column with the user; guessed from common names when absent"""
+    """name of the column with the user, or its position (1 is the first); guessed when absent"""
     item_column: str | None = None
     """name of the column with the item"""
     time_column: str | None = None
     """name of the column with the time (numbers or ISO text)"""
     session_column: str | None = None
     """name of the column with the session"""
+    time_unit: Literal["auto", "s", "ms", "us", "ns", "iso"] = "auto"
+    """times since 1970 in this unit, or ISO text; auto decides by the values and refuses absurd ones"""
+    features: tuple[str, ...] = ()
+    """further columns to keep, of the events or of a .item or .user file beside them; @hour, @weekday from times"""
+    rating_column: str | None = None
+    """name of the column that --min-rating looks at"""
+    min_rating: float | None = None
+    """leave out events rated lower"""
+    event_column: str | None = None
+    """name of the column with the kind of event, such as view or buy"""
+    event_weights: tuple[str, ...] = ()
+    """weight of each kind of event, as in view=1 cart=3 buy=5; 0 leaves it out, and every kind needs one"""
+    on_bad_row: Literal["error", "skip"] = "error"
+    """a row that breaks a rule: stop and name it, or leave it out and count it"""
     sequence: Literal["auto", "user", "session"] = "auto"
     """what one sequence is; auto: a user where there are users, else a session"""
     k_core: Annotated[int, Within(0)] = 0
@@ -55,7 +69,10 @@ class Preparation(Section):
     """the generator behind data = demo"""
 
 
-COLUMN_FIELDS = ("user_column", "item_column", "time_column", "session_column")
+COLUMN_FIELDS = (
+    *("user_column", "item_column", "time_column", "session_column", "time_unit", "features", "rating_column"),
+    *("min_rating", "event_column", "event_weights", "on_bad_row"),
+)
 ALWAYS = ("sequence", "k_core", "min_user_events", "min_item_events", "catalogue", "unknown_targets", "mask_seen")
 
 
@@ -75,7 +92,9 @@ def effective(options: Preparation) -> dict[str, Any]:
     if kind == "given" and options.valid is None:
         chosen["held_out"] = options.held_out
     if options.data == "demo":
+        chosen["features"] = list(options.features)
         chosen["demo"] = {name: getattr(options.demo, name) for name in field_types(Demo)}
     else:
-        chosen |= {name: getattr(options, name) for name in COLUMN_FIELDS}
+        given = {name: getattr(options, name) for name in COLUMN_FIELDS}
+        chosen |= {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
     return chosen

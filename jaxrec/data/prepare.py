@@ -13,11 +13,14 @@ from jaxrec.data.clocks import span
 from jaxrec.data.demo import generate
 from jaxrec.data.events import Events
 from jaxrec.data.export import is_export, read_export
+from jaxrec.data.features import read_sides, with_features
 from jaxrec.data.filters import k_core, minimum_counts
+from jaxrec.data.folders import Folder, added
 from jaxrec.data.logs import Log, join, ordered
 from jaxrec.data.options import Preparation, effective, split_kind
 from jaxrec.data.prepared import SCHEMA, Prepared, content_fingerprint, is_prepared, load, save
-from jaxrec.data.read import locate, read
+from jaxrec.data.read import located, read
+from jaxrec.data.sides import hashes
 from jaxrec.data.sources import Source
 
 Say = Callable[[str], None]
@@ -40,9 +43,9 @@ def prepare_cached(options: Preparation, cache: str | Path, say: Say = print) ->
     if ready(options):
         return prepare(options, say)
     sources, verify = find_sources(options), options.verify
-    hashes = [source.sha256 for source in sources.values()]
+    files = [source.sha256 for source in sources.values()] + hashes(sources.values(), options)
     name = data_name(sources)
-    identity = {"schema": SCHEMA, "name": name, "files": hashes, **effective(options)}
+    identity = {"schema": SCHEMA, "name": name, "files": files, **effective(options)}
     directory = Path(cache) / f"{name}-{fingerprint(identity)}"
     if is_prepared(directory):
         say(f"{directory}: prepared before")
@@ -61,31 +64,47 @@ def ready(options: Preparation) -> bool:
     return options.data != "demo" and (is_prepared(options.data) or is_export(options))
 
 
-def find_sources(options: Preparation) -> dict[int, Source]:
+def find_sources(options: Preparation) -> dict[int, Source | Folder]:
     """Part (0 training, 1 validation, 2 test) -> file, in order; empty for the demo. Mistake when one is missing."""
     given = split_kind(options) == "given"
     if given and options.data == "demo":
         raise Mistake("--split given needs files; the demo is one log, so use --split leave-one-out or time")
     if options.data == "demo":
+        refuse_for_demo(options)
         return {}
-    sources = {splits.TRAIN: locate(options.data, options)}
+    sources = {splits.TRAIN: located(options.data, options)}
     if given and options.valid is not None:
-        sources[splits.VALID] = locate(options.valid, options)
+        sources[splits.VALID] = located(options.valid, options)
     if given:
         if options.test is None:
             raise Mistake("--split given needs a test file; name it with --test FILE or choose another --split")
-        sources[splits.TEST] = locate(options.test, options)
+        sources[splits.TEST] = located(options.test, options)
     return sources
 
 
-def data_name(sources: dict[int, Source]) -> str:
+def refuse_for_demo(options: Preparation) -> None:
+    """Mistake for options about reading files, which the generator would ignore."""
+    asked = {
+        "--time-unit": options.time_unit != "auto",
+        "--rating-column": options.rating_column is not None,
+        "--min-rating": options.min_rating is not None,
+        "--event-column": options.event_column is not None,
+        "--event-weights": bool(options.event_weights),
+        "--on-bad-row": options.on_bad_row != "error",
+    }
+    if flags := [flag for flag, given in asked.items() if given]:
+        raise Mistake(f"{flags[0]} is about files, and the demo is generated; drop it or name a file with --data")
+
+
+def data_name(sources: dict[int, Source | Folder]) -> str:
     return sources[splits.TRAIN].name if sources else "demo"
 
 
-def build(options: Preparation, sources: dict[int, Source], say: Say) -> Prepared:
+def build(options: Preparation, sources: dict[int, Source | Folder], say: Say) -> Prepared:
     """The preparation itself, in memory."""
     files = {part: read(source, options, say, PREFIX[part]) for part, source in sources.items()}
     files = files or {splits.TRAIN: demo_events(options)}
+    sides = read_sides(sources.get(splits.TRAIN), files[splits.TRAIN], options, say)
     log, filters, removed = filtered(join(files, options), options, say)
     log, offsets = ordered(log)
     train_end, valid_end, split = cut(log, offsets, options)
@@ -104,6 +123,7 @@ def build(options: Preparation, sources: dict[int, Source], say: Say) -> Prepare
         "lengths": cards.lengths(offsets),
     }
     prepared = assemble(log, offsets, train_end, valid_end, card)
+    prepared = with_features(prepared, log.row, list(files.values()), sides, options.features)
     card["counts"] = cards.counts(prepared) | {"removed": removed}
     card["fingerprint"] = content_fingerprint(prepared)
     check_targets(card)
@@ -178,7 +198,7 @@ def files_overlap(log: Log) -> bool | None:
     return bool(log.time[log.part == splits.TRAIN].max() > log.time[log.part == splits.TEST].min())
 
 
-def source_card(sources: dict[int, Source], files: dict[int, Events], options: Preparation) -> dict[str, Any]:
+def source_card(sources: dict[int, Source | Folder], files: dict[int, Events], options: Preparation) -> dict[str, Any]:
     """Where the events came from: file names without folders, and hashes, so that the card is the same elsewhere."""
     first = files[splits.TRAIN]
     found = {
@@ -189,8 +209,19 @@ def source_card(sources: dict[int, Source], files: dict[int, Events], options: P
         "chosen_because": first.because,
         "rows": [len(events.item) for events in files.values()],
         "time": None if first.time is None else f"{first.unit}, {span(first.time)}",
+        **reading_card(list(files.values()), options),
     }
     return found if sources else found | {"demo": to_dict(options.demo)}
+
+
+def reading_card(files: list[Events], options: Preparation) -> dict[str, Any]:
+    """What options left out of the files, and the rows that broke a rule; nothing where nothing was."""
+    found: dict[str, Any] = {}
+    if options.on_bad_row == "skip":
+        found["bad_rows"] = {"policy": "left out", **added([events.skipped for events in files])}
+    if any(events.left_out for events in files):
+        found["left_out"] = added([events.left_out for events in files])
+    return found | files[0].rules
 
 
 def check_targets(card: dict[str, Any]) -> None:

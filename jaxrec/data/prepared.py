@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,21 @@ from jaxrec.config import Mistake
 from jaxrec.data.vocabulary import Vocabulary
 
 SCHEMA = 1
-ARRAYS = ("items", "offsets", "train_end", "valid_end", "users", "popularity", "times", "gaps", "starts")
-OPTIONAL = ("times", "gaps", "starts")
+ARRAYS = ("items", "offsets", "train_end", "valid_end", "users", "popularity", "times", "gaps", "starts", "weights")
+OPTIONAL = ("times", "gaps", "starts", "weights")
 VOCABULARIES = ("item_ids", "user_ids")
 PROTOCOL = ("split", "catalogue", "unknown_targets", "mask_seen", "sequence")
 CARD, MANIFEST = "card.json", "manifest.json"
+
+
+@dataclass(frozen=True, eq=False)
+class Feature:
+    """A column beside the events, the items or the users; what it came from is in words."""
+
+    of: str  # "event": an entry each; "item", "user": an entry each by number, and one for 0, which has no value
+    values: np.ndarray  # float32, NaN where there is none; or int32 codes of `ids`, 0 where there is none
+    ids: Vocabulary | None = None
+    origin: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -45,6 +55,8 @@ class Prepared:
     times: np.ndarray | None = None  # int64 (events,): milliseconds since 1970
     gaps: np.ndarray | None = None  # float32 (events,): seconds since the previous event of the sequence, first 0
     starts: np.ndarray | None = None  # bool (events,): first event of a session inside a user's history
+    weights: np.ndarray | None = None  # float32 (events,): of the kind of event; nothing in training reads them yet
+    features: dict[str, Feature] = field(default_factory=dict)
 
     def targets(self, split: str, unknown: bool | None = None) -> np.ndarray:
         """int64 (targets,): absolute indices of the events to predict in "valid" or "test", in canonical order.
@@ -84,6 +96,10 @@ def contents(prepared: Prepared) -> dict[str, np.ndarray]:
     for name in VOCABULARIES:
         vocabulary = getattr(prepared, name)
         arrays |= {f"{name}.blob": vocabulary.blob, f"{name}.offsets": vocabulary.offsets}
+    for number, feature in enumerate(prepared.features.values()):
+        arrays[f"feature.{number}"] = feature.values
+        if feature.ids is not None:
+            arrays |= {f"feature.{number}.blob": feature.ids.blob, f"feature.{number}.offsets": feature.ids.offsets}
     return arrays
 
 
@@ -137,7 +153,10 @@ def write_files(prepared: Prepared, directory: Path) -> None:
 
 def is_prepared(path: str | Path) -> bool:
     """Whether the path is a directory that `save` wrote."""
-    return (Path(path) / MANIFEST).is_file()
+    try:
+        return (Path(path) / MANIFEST).is_file()
+    except OSError:  # a folder that may not be looked into, a name too long: reading it says so
+        return False
 
 
 def load(directory: str | Path, verify: bool = False) -> Prepared:
@@ -157,7 +176,17 @@ def load(directory: str | Path, verify: bool = False) -> Prepared:
     for name in VOCABULARIES:
         blob, offsets = (map_array(directory / f"{name}.{part}.npy") for part in ("blob", "offsets"))
         found[name] = Vocabulary(blob, offsets)
+    found["features"] = {
+        entry["name"]: load_feature(directory, number, entry) for number, entry in enumerate(card.get("features", ()))
+    }
     return Prepared(path=directory, card=card, known=known, candidates=candidates, **found)
+
+
+def load_feature(directory: Path, number: int, entry: dict[str, Any]) -> Feature:
+    """The feature that the card lists at this place, mapped."""
+    array = lambda part: map_array(directory / f"feature.{number}{part}.npy")  # noqa: E731
+    ids = Vocabulary(array(".blob"), array(".offsets")) if entry["kind"] == "text" else None
+    return Feature(entry["of"], array(""), ids, entry["from"])
 
 
 def has(directory: Path, name: str) -> bool:

@@ -4,7 +4,7 @@ import csv
 import gzip
 import io
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -36,9 +36,13 @@ class Source:
 
     def __post_init__(self) -> None:
         if self.path.is_dir():
-            raise Mistake(f"{self.path} is a directory without prepared data; name a file of events in it")
+            raise Mistake(f"{self.path} is a directory; name a file of events in it")
         if not self.path.exists():
             raise Mistake(f"{self.path} does not exist; give the path of a file of events, or 'demo'")
+        if not self.path.is_file():
+            raise Mistake(
+                f"{self.path} is a pipe or a device, and a file is read more than once; write it to disk first"
+            )
         if not self.head:
             raise Mistake(f"{self.path} is empty; it should hold one event or one session a line")
         for magic, what in CONTAINERS.items():
@@ -111,6 +115,12 @@ class Source:
         return found
 
     @property
+    def lines(self) -> int:
+        """How many lines are not blank, quickly."""
+        with self.guarded(), self.open() as file:
+            return sum(not line.isspace() for line in file)
+
+    @property
     def blank_first(self) -> int:
         """How many blank lines stand before the first that is not."""
         with self.text() as file:
@@ -120,31 +130,50 @@ class Source:
         """The text with its line ends, for finding the place of an error; bytes that are not UTF-8 are kept as such."""
         return io.TextIOWrapper(self.open(), encoding="utf-8-sig", errors="surrogateescape", newline="\n")
 
-    def line_of_row(self, row: int, separator: str | None) -> int:
-        """The line (from 1) on which data row `row` (from 0) begins; `separator` None means plain lines, no header.
-
-        Blank lines count as rows, as they do in the reader.
-        """
-        if separator is None:
-            return row + 1
-        for number, (line, _) in enumerate(self.records(separator)):
-            if number == row + 1:
+    def line_of_row(self, row: int, separator: str, header: bool = True) -> int:
+        """The line (from 1) on which data row `row` (from 0) begins. Blank lines count, as in polars."""
+        for number, (line, fields) in enumerate(self.records(separator)):
+            if isinstance(fields, csv.Error):
+                break
+            if number == row + header:
                 return line
-        raise ValueError(f"{self.path} has no data row {row}")
+        raise Mistake(f"{self.path}: row {row + 1} cannot be found again; was the file changed while it was read?")
 
-    def records(self, separator: str) -> Iterator[tuple[int, list[str]]]:
-        """(line on which it begins, fields) of every record from the header on; a blank line has no fields."""
+    def records(self, separator: str) -> Iterator[tuple[int, list[str] | csv.Error]]:
+        """(line on which it begins, fields) of every record from the first not blank; a blank line has no fields.
+
+        In place of the fields of a record whose quotes are broken stands the error; reading goes on with the next line.
+        Mistake when a quote is never closed, for then it is not known where the record ends.
+        """
         line, begun = 1, False
-        with self.text() as file:
-            reader = csv.reader((line.replace("\r\n", "\n").replace("\r", " ") for line in file), delimiter=separator)
-            try:
-                for fields in reader:
-                    begun = begun or any(map(str.strip, fields))
-                    if begun:
-                        yield line, fields
-                    line = reader.line_num + 1
-            except csv.Error as error:
-                raise Mistake(f"{self.path}:{line}: {error}; fix the quotes of this line") from error
+        with self.guarded(), self.text() as file:
+            plain = (text.replace("\r\n", "\n").replace("\r", " ") for text in file)
+            if len(separator) > 1:
+                yield from separated(plain, separator)
+                return
+            reader = csv.reader(plain, delimiter=separator, strict=True)
+            while True:
+                try:
+                    fields: list[str] | csv.Error = next(reader)
+                except StopIteration:
+                    return
+                except csv.Error as error:
+                    if "unexpected end of data" in str(error):
+                        rule = "a quote is opened here and never closed"
+                        raise Mistake(
+                            f"{self.path}:{line}: {rule}; close it, or double quotes inside a field"
+                        ) from error
+                    fields = error
+                begun = begun or isinstance(fields, csv.Error) or any(map(str.strip, fields))
+                if begun:
+                    yield line, fields
+                line = reader.line_num + 1
+
+
+def separated(lines: Iterable[str], separator: str) -> Iterator[tuple[int, list[str] | csv.Error]]:
+    """Records of a separator of several characters, which knows no quotes."""
+    for number, text in enumerate(lines, start=1):
+        yield number, text.rstrip("\n").split(separator) if text.strip() else []
 
 
 def not_utf8(text: str) -> bool:

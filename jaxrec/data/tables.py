@@ -1,17 +1,19 @@
-"""Tables with named columns: CSV and its kin, RecBole's atomic files, Parquet."""
+"""Text tables: CSV and its kin with or without a header, RecBole's atomic files, MovieLens' `::` files."""
 
+import csv
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxrec.config import Mistake
-from jaxrec.data.clocks import first, microseconds
 from jaxrec.data.columns import Choice, choose
 from jaxrec.data.events import Events
+from jaxrec.data.exact import faultless, no_events, read_exactly, records
 from jaxrec.data.formats import Format
+from jaxrec.data.frames import announce, from_frame
 from jaxrec.data.options import Preparation
-from jaxrec.data.sources import Source, not_utf8
+from jaxrec.data.rows import Bad, Rows
+from jaxrec.data.sources import Source
 
 if TYPE_CHECKING:
     import polars as pl
@@ -20,26 +22,68 @@ Say = Callable[[str], None]
 
 
 def read_table(source: Source, form: Format, options: Preparation, say: Say) -> Events:
-    """A header and a separator; every line must have at most as many fields as the header."""
+    """Fields between separators, under a header or by position; every line has as many as the first.
+
+    polars parses. Where it stops, or where a line may be too short, the file is read again record by record, which
+    finds the line of a fault, or reads what polars would not (a quote inside a field without quotes).
+    """
+    choice = choose(form.header, options, str(source.path), form.guessed)
+    announce(source.path, form, choice, say)
+    bad = Bad(str(source.path), options.on_bad_row == "skip")
+    frame, where = parse(source, form, choice, bad)
+    begun = form.guessed is None
+    if (lines := source.lines) > frame.height + begun + bad.skipped.total():
+        note_line_breaks(source, form, lines, say)
+    if frame.height == 0 and not bad.skipped:
+        raise no_events(source)
+    return from_frame(form, choice, frame, Rows(bad, frame.height, where), options, say)
+
+
+def parse(source: Source, form: Format, choice: Choice, bad: Bad) -> "tuple[pl.DataFrame, Callable[[int], str]]":
+    """The chosen columns as text, and what names the place of a row in an error."""
+    frame = quickly(source, form, choice) if len(form.separator or "") == 1 else None
+    blank = np.zeros(0, bool) if frame is None else blanks(frame)
+    # a row of which nothing is there is a blank line, or one with other fields only: those are faults
+    if frame is None or (blank.any() and sum(1 for _ in records(source, form)) != np.count_nonzero(~blank)):
+        frame, lines = read_exactly(source, form, choice.places(), bad)
+        return frame, lambda row: f":{lines[row]}"
+    rows = np.flatnonzero(~blank)
+    separator, header = form.separator or ",", form.guessed is None
+    where = lambda row: f":{source.line_of_row(int(rows[row]), separator, header)}"  # noqa: E731
+    return (frame.filter(~blank) if blank.any() else frame), where
+
+
+def quickly(source: Source, form: Format, choice: Choice) -> "pl.DataFrame | None":
+    """The chosen columns by polars; None where the file has to be read record by record."""
     import polars as pl
 
-    choice = choose(form.header, options, str(source.path))
-    announce(source, form, choice, say)
     try:
         everything = pl.scan_csv(
             source.whole(),
             separator=form.separator or ",",
+            has_header=form.guessed is None,
             infer_schema=False,
             skip_lines=source.blank_first,
             with_column_names=labels,
             glob=False,
         )
-        wanted = everything.select(**{role: pl.col(f"column_{place}") for role, place in choice.position.items()})
+        wanted = everything.select(pl.col(f"column_{place}") for place in choice.places())
         # Counting the other columns makes polars look at them too: a line with too many fields is then an error.
-        frame, _ = pl.collect_all([wanted, everything.select(pl.all().count())], engine="streaming")
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise malformed(source, form, str(error)) from error
-    return from_frame(source, form, choice, frame)
+        frame, counts = pl.collect_all([wanted, everything.select(pl.all().count())], engine="streaming")
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError):
+        return None
+    last = f"column_{len(form.header) - 1}"
+    complete = last in counts.columns and counts[last][0] == frame.height
+    # polars fills up lines that are too short; without a missing value in the last column there is none
+    return frame if counts.width == len(form.header) and (complete or faultless(source, form)) else None
+
+
+def note_line_breaks(source: Source, form: Format, lines: int, say: Say) -> None:
+    """Say where the first field with a line break begins: a stray quote swallows lines without breaking any rule."""
+    whole = ((line, fields) for line, fields in records(source, form) if not isinstance(fields, csv.Error))
+    found = (line for line, fields in whole if any("\n" in field for field in fields))
+    if (line := next(found, None)) is not None:
+        say(f"{source.path}:{line}: a field with line breaks begins here, the first of them; is a quote left open?")
 
 
 def labels(names: list[str]) -> list[str]:
@@ -47,104 +91,11 @@ def labels(names: list[str]) -> list[str]:
     return [f"column_{place}" for place in range(len(names))]
 
 
-def announce(source: Source, form: Format, choice: Choice, say: Say) -> None:
-    chosen = ", ".join(f"{role} = {name!r}" for role, name in choice.names().items())
-    unused = ", ".join(map(repr, choice.unused()[:8]))
-    say(f"{source.path}: {form.words}; {chosen} (by {choice.because})" + (f"; not used: {unused}" if unused else ""))
-
-
-def header_only(source: Source) -> Mistake:
-    return Mistake(f"{source.path} has a header and no events; add one event a line")
-
-
-def malformed(source: Source, form: Format, reason: str) -> Mistake:
-    """Find the line that polars could not parse."""
-    width, line = len(form.header), 1
-    for line, fields in source.records(form.separator or ","):
-        if len(fields) > width:
-            return Mistake(
-                f"{source.path}:{line}: there are {len(fields)} fields, the header has {width}; "
-                f"quote fields that contain {form.separator!r} or fix the line"
-            )
-        if not_utf8("".join(fields)):
-            return Mistake(f"{source.path}:{line}: the text is not UTF-8; save the file as UTF-8")
-    return Mistake(
-        f"{source.path} is not a well-formed table ({reason.splitlines()[0]}); "
-        f'look for a quote (") that is not closed, perhaps on line {line}'
-    )
-
-
-def read_parquet(source: Source, form: Format, options: Preparation, say: Say) -> Events:
-    """A Parquet table; ids may be text, whole numbers or categories, times numbers, dates or text."""
+def blanks(frame: "pl.DataFrame") -> np.ndarray:
+    """bool (rows,): those that hold nothing: polars reads a blank line as nulls, or as blanks and nulls."""
     import polars as pl
 
-    try:
-        table = pl.scan_parquet(source.path, glob=False)
-        choice = choose(tuple(table.collect_schema().names()), options, str(source.path))
-        announce(source, form, choice, say)
-        frame = table.select(**{role: pl.col(name) for role, name in choice.names().items()}).collect()
-    except (pl.exceptions.PolarsError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise Mistake(f"{source.path} is a damaged or cut Parquet file ({reason}); fetch or write it again") from error
-    return from_frame(source, form, choice, frame)
-
-
-def from_frame(source: Source, form: Format, choice: Choice, frame: "pl.DataFrame") -> Events:
-    """Check and convert the chosen columns; errors name the line of a text, the row of a Parquet file."""
-    rows = None if form.separator is None else kept_rows(source, form.separator, frame)
-
-    def fail(row: int, sentence: str) -> Mistake:
-        row = row if rows is None else int(rows[row])
-        where = f" row {row + 1}" if form.separator is None else source.line_of_row(row, form.separator)
-        return Mistake(f"{source.path}:{where}: {sentence}")
-
-    frame = frame if rows is None else frame[rows]
-    if frame.height == 0:
-        raise header_only(source)
-    names = choice.names()
-    columns: dict[str, Any] = {
-        role: as_text(frame[role], names[role], fail) for role in ("user", "item", "session") if role in names
-    }
-    unit = None
-    if "time" in names:
-        columns["time"], unit = microseconds(frame["time"], fail)
-    return Events(
-        **columns, format=form.words, columns=names, because=f"{form.because}; columns by {choice.because}", unit=unit
-    )
-
-
-def kept_rows(source: Source, separator: str, frame: "pl.DataFrame") -> np.ndarray | None:
-    """Row numbers without blank lines, which polars reads as rows of nulls; None when there are none."""
-    import polars as pl
-
-    empty = frame.select(pl.all_horizontal(pl.all().is_null())).to_series().to_numpy()
-    if not empty.any():
-        return None
-    rows = set(np.flatnonzero(empty).tolist())
-    for number, (line, fields) in enumerate(source.records(separator), start=-1):
-        if number in rows and any(fields):
-            raise Mistake(f"{source.path}:{line}: there is no item and no user here; fill them in or drop the line")
-    return np.flatnonzero(~empty)
-
-
-def as_text(column: "pl.Series", name: str, fail: Callable[[int, str], Mistake]) -> "pl.Series":
-    """Ids as text: whole numbers without a fraction, everything else as written. Mistake on the first missing one."""
-    import polars as pl
-
-    if column.dtype.is_nested() or column.dtype == pl.Binary:
-        raise fail(0, f"column {name!r} holds {column.dtype}, not ids; write one id a row as text or a whole number")
-    missing = column.is_null()
-    if column.dtype.is_float():
-        missing = missing | column.is_nan()
-        broken = (column != column.round()) & ~missing
-        if broken.any():
-            row = first(broken)
-            raise fail(row, f"{name} {column[row]} is not a whole number; write ids as text or whole numbers")
-        column = column.fill_nan(None).cast(pl.Int64)
-    text = column.cast(pl.String)
-    missing = missing | (text == "").fill_null(True)
-    if missing.any():
-        count = int(missing.sum())
-        others = f" (nor on {count - 1:,} other lines)" if count > 1 else ""
-        raise fail(first(missing), f"there is no {name} here{others}; fill it in or drop the line")
-    return text
+    if not any(frame[name].null_count() for name in frame.columns if name != "column_0"):
+        return np.zeros(frame.height, bool)
+    nothing = pl.all().is_null() | (pl.all().str.strip_chars() == "")
+    return frame.select(pl.all_horizontal(nothing)).to_series().to_numpy()

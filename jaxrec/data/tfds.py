@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxrec.config import Mistake, did_you_mean
-from jaxrec.data.columns import choose
+from jaxrec.data.columns import Choice, choose
 from jaxrec.data.events import Events
 from jaxrec.data.formats import Format
+from jaxrec.data.frames import announce, from_frame
 from jaxrec.data.movielens import RELEASES
 from jaxrec.data.options import Preparation
 from jaxrec.data.prepared import file_sha256
+from jaxrec.data.rows import Bad, Rows
 from jaxrec.data.sources import Source
-from jaxrec.data.tables import announce, from_frame
 
 if TYPE_CHECKING:
     import polars as pl
@@ -202,8 +203,8 @@ def read_tfds(source: TfdsSource, options: Preparation, say: Say) -> Events:
     usable = tuple(name for name, shape in shapes.items() if len(shape) <= 1)
     choice = choose(usable, options, source.words)
     form = Format("tfds", f"TFDS {info.full_name}, split {split}, {info.file_format.value}", "the name begins so")
-    announce(source, form, choice, say)
-    names = choice.names()
+    announce(source.path, form, choice, say)
+    names = {f"column_{place}": choice.header[place] for place in choice.places()}
     order = info.metadata.get("order") if isinstance(info.metadata, Mapping) else None
     wanted = names | ({"order": order} if order in shapes else {})
     frame = collected(source, split, wanted)
@@ -211,9 +212,13 @@ def read_tfds(source: TfdsSource, options: Preparation, say: Say) -> Events:
         frame = frame.sort("order").drop("order")
     else:
         if not info.disable_shuffling:
-            check_order(source, frame, say)
+            check_order(source, frame, choice, say)
         frame = frame.drop("example")
-    return from_frame(source, form, choice, frame)
+    if frame.height == 0:
+        raise Mistake(f"{source.words} holds no events; name another split or data set")
+    bad = Bad(source.words, options.on_bad_row == "skip")
+    rows = Rows(bad, frame.height, lambda row: f": event {row + 1}")
+    return from_frame(form, choice, frame, rows, options, say)
 
 
 def flat(nest: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -280,13 +285,14 @@ def series(source: TfdsSource, role: str, values: np.ndarray) -> "pl.Series":
         raise Mistake(f"{source.words}: the {role} {error.object!r} is not UTF-8; write text or numbers") from error
 
 
-def check_order(source: TfdsSource, frame: "pl.DataFrame", say: Say) -> None:
+def check_order(source: TfdsSource, frame: "pl.DataFrame", choice: Choice, say: Say) -> None:
     """What it means that TFDS stores examples in the order of a hash: a note with times, a Mistake without."""
-    if "time" in frame.columns:
+    if "time" in choice.position:
         say(f"{source.words}: TFDS stored the examples shuffled: tied events are in that order, not in the source's")
         return
-    person = "user" if "user" in frame.columns else "session"
-    if frame.select(person, "example").unique().height > frame[person].n_unique():
+    person = "user" if "user" in choice.position else "session"
+    whose = f"column_{choice.position[person]}"
+    if frame.select(whose, "example").unique().height > frame[whose].n_unique():
         raise Mistake(
             f"{source.words} has its examples shuffled by TFDS and no column known to be the time, so the order of a "
             f"{person}'s events is lost; add --time-column NAME"

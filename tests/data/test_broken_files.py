@@ -11,6 +11,11 @@ from jaxrec.config import Mistake
 from jaxrec.data.options import Preparation
 from jaxrec.data.prepare import prepare
 
+DOUBT = (
+    "is an event), and its values do not tell which columns are user and item; say so by position, as in "
+    "--user-column 1 --item-column 2 --time-column 4, or put a header on top"
+)
+REMEDY = "fix it, or leave such rows out with --on-bad-row skip"
 GOOD = "".join(f"u{n // 6},i{n % 7},{1_000_000_000 + n}\n" for n in range(60))
 
 
@@ -47,7 +52,8 @@ def after(tmp_path, content, name="events.csv", **options):
             "userid,rating,when\n1,5,3\n",
             (
                 "FILE has no columns known to be item and user or session; its columns are 'userid', 'rating', 'when'; "
-                "name them with --item-column and --user-column"
+                "name them with --item-column and --user-column, or give positions (--user-column 1) where the first "
+                "line is an event"
             ),
         ),
         (
@@ -57,44 +63,100 @@ def after(tmp_path, content, name="events.csv", **options):
                 "add --user-column NAME or --session-column NAME"
             ),
         ),
-        ("1,2,3\n1,4,5\n", "FILE:1 is no header ('1', '2', '3'); put one on top, such as user, item, timestamp"),
+        ("1,2,33\n1,4,55\n", f"FILE has no header ('1', '2', '33' {DOUBT}"),
+        ("1\t2\t3\t40\n1\t4\t5\t44\n", f"FILE has no header ('1', '2', '3', '40' {DOUBT}"),
+        ("1::2::33\n1::4::55\n", f"FILE has no header ('1', '2', '33' {DOUBT}"),
         (
-            "1\t2\t3\t4\n1\t4\t5\t4\n",
-            "FILE:1 is no header ('1', '2', '3', '4'); put one on top, such as user, item, timestamp",
+            "1,2,1400000000,1400000001\n",
+            "FILE has no header, and columns 3 and 4 could all be the time; name one: --time-column 4",
         ),
-        ("1::2::3\n1::4::5\n", "FILE:1 separates fields by '::'; write it with tabs under a header user, item, time"),
-        ('{"user": 1}\n', "FILE looks like JSON or a web page; write it as CSV or Parquet with user, item, time"),
-        ("<html>\n", "FILE looks like JSON or a web page; write it as CSV or Parquet with user, item, time"),
+        (
+            '{"user": 1}\n',
+            "FILE has no column known to be the item; its columns are 'user'; add --item-column NAME",
+        ),
+        (
+            '{"user": 1, "item": 2}\n{"user": 1, "item": }\n',
+            f"FILE:2: this is no JSON object: Expecting value at character 21; {REMEDY}",
+        ),
+        (
+            "{'user': 1}\n",
+            (
+                "FILE:1 begins with {, but no line is a JSON object (JSON puts texts in double quotes, and an object "
+                "on one line); write it so"
+            ),
+        ),
+        (
+            '{"user": [1], "item": 2}\n',
+            f"FILE:1: 'user' holds a list, not a single value; {REMEDY}",
+        ),
+        (
+            '[{"user": 1, "item": 2},\n {"user": 3}]\n',
+            f"FILE: entry 2: there is no item here; {REMEDY}",
+        ),
+        (
+            '[{"user": 1, "item": 2},\n {"user": 3\n',
+            "FILE:3: the list is no JSON: Expecting ',' delimiter; mend it or write it again",
+        ),
+        ("<html>\n", "FILE looks like a web page; write it as CSV, JSON lines or Parquet with user, item, time"),
+        (
+            "1\tU\t11/15/2019 8:55:22 AM\t\tN1 N2\n",
+            f"FILE:1: the impressions 'N1 N2' do not end in -1 or -0, so clicks are unknown; {REMEDY}",
+        ),
+        (
+            "1\tU\t11/15/2019 8:55:22 AM\t\tN1-0 N2-0\n",
+            "FILE holds impressions and no click (-1); give the log of a training or validation set",
+        ),
+        (
+            "1\tU\t11/15/2019 8:55:22 AM\t\tN1-1\n" * 3 + "1\tU\t11/15/0019 8:55:22 AM\t\tN1-1\n",
+            (
+                'FILE:4: timestamp "0019-11-15 08:55:22.000000" would be 0019-11-15, among times around 2019 '
+                f"(--time-unit would take it so); {REMEDY}"
+            ),
+        ),
+        ("user,item,rating\na,x,1\nb,y\nc,z,\n", f"FILE:3: there are 2 fields, the header has 3; {REMEDY}"),
+        ("user,item,time\na,x,5\nb,y\n", f"FILE:3: there are 2 fields, the header has 3; {REMEDY}"),
+        ("1::2::978300760\n" * 9 + "1::2\n", f"FILE:10: there are 2 fields, the other lines have 3; {REMEDY}"),
+        (
+            "user,item,time\na,x,1400000000\nb,y,1400000001\nb,y,-1\n",
+            (
+                'FILE:4: timestamp "-1" would be 1969-12-31, among times around 2014 (--time-unit would take it so); '
+                f"{REMEDY}"
+            ),
+        ),
+        (
+            "user,item,time\na,x,1400000000\nb,y,1400000001000\nb,y,1400000002\n",
+            f'FILE:3: timestamp "1400000001000" is beyond any date in seconds; {REMEDY}',
+        ),
         ("1\n2\n", "FILE has one word on every line; a line should be `user item` or a session's items"),
-        ("user,item,time\na,x,5\nb,y,n/a\n", 'FILE:3: timestamp "n/a" is not a number; fix or drop the row'),
-        ("user,item,time\na,x,5\nb,y,nan\n", 'FILE:3: timestamp "nan" is not a number; fix or drop the row'),
-        ("user,item,time\na,x,5\nb,y,\n", "FILE:3: there is no time here; fill it in or drop the row"),
+        ("user,item,time\na,x,5\nb,y,n/a\n", f'FILE:3: timestamp "n/a" is not a number; {REMEDY}'),
+        ("user,item,time\na,x,5\nb,y,nan\n", f'FILE:3: timestamp "nan" is not a number; {REMEDY}'),
+        ("user,item,time\na,x,5\nb,y,\n", f"FILE:3: there is no time here; {REMEDY}"),
         (
             "user,item,time\na,x,2014-01-01\n\nb,y,01/02/2014\n",
-            'FILE:4: timestamp "01/02/2014" is not ISO text like the first ("2014-01-01"); fix or drop the row',
+            f'FILE:4: timestamp "01/02/2014" is not ISO text like the first ("2014-01-01"); {REMEDY}',
         ),
         (
             "user,item,time\na,x,1e30\n",
-            'FILE:2: timestamp "1e30" is beyond any date; give seconds or milliseconds since 1970',
+            f'FILE:2: timestamp "1e30" is beyond any date in nanoseconds; {REMEDY}',
         ),
         (
             "user,item\n\na,x\n,y\n,z\n",
-            "FILE:4: there is no user here (nor on 1 other lines); fill it in or drop the line",
+            f"FILE:4: there is no user here (1 more like it); {REMEDY}",
         ),
-        ('user,item\n"two\nlines",x\nb,""\n', "FILE:4: there is no item here; fill it in or drop the line"),
-        ("user,item,rating\na,x,1\n,,4\n", "FILE:3: there is no item and no user here; fill them in or drop the line"),
+        ('user,item\n"two\nlines",x\nb,""\n', f"FILE:4: there is no item here; {REMEDY}"),
+        ("user,item,rating\na,x,1\n,,4\n", f"FILE:3: there is no user here; {REMEDY}"),
         (
             "user,item,title\na,x,t\nb,y,one, two\n",
-            "FILE:3: there are 4 fields, the header has 3; quote fields that contain ',' or fix the line",
+            f"FILE:3: there are 4 fields, the header has 3; quote fields that contain ','; {REMEDY}",
         ),
-        (b"user,item\na,x\nb,\xff\n", "FILE:3: the text is not UTF-8; save the file as UTF-8"),
-        (b"1 2\n1 3\n1 \xff\n", "FILE:3: the text is not UTF-8; save the file as UTF-8"),
+        (b"user,item\na,x\nb,\xff\n", f"FILE:3: the text is not UTF-8; save the file as UTF-8; {REMEDY}"),
+        (b"1 2\n1 3\n1 \xff\n", f"FILE:3: the text is not UTF-8; save the file as UTF-8; {REMEDY}"),
         (b"a\0b,c\n", "FILE is not text (it holds zero bytes); give CSV, TSV, .inter, text or Parquet"),
         ("user,item\na,x\nb,y\n".encode("utf-16"), "FILE is UTF-16 text; save it as UTF-8"),
         (b"PK\x03\x04....", "FILE is a zip archive; unpack it"),
         (
             "1 2\n1 3\n" * 9 + "1 2 3\n",
-            "FILE:19: '1 2 3' is not two words; the first lines say that a line is `user item`, so fix this one",
+            f"FILE:19: '1 2 3' is not two words, and the first lines say that a line is `user item`; {REMEDY}",
         ),
         (
             "session_id:token\titem_id_list:token_seq\titem_id:token\n1\t2 3\t4\n",
@@ -106,10 +168,10 @@ def test_text(tmp_path, content, sentence):
     assert after(tmp_path, content) == sentence
 
 
-def test_an_open_quote_is_suspected(tmp_path):
-    text = after(tmp_path, 'user,item\n"a,x\nb,y\n')
-    assert text.startswith("FILE is not a well-formed table")
-    assert text.endswith('look for a quote (") that is not closed, perhaps on line 2')
+@pytest.mark.parametrize("skip", ["error", "skip"])
+def test_an_open_quote_ends_the_reading_whatever_is_skipped(tmp_path, skip):
+    text = after(tmp_path, 'user,item\nc,z\n"a,x\nb,y\n', on_bad_row=skip)
+    assert text == "FILE:3: a quote is opened here and never closed; close it, or double quotes inside a field"
 
 
 @pytest.mark.parametrize(
@@ -183,7 +245,23 @@ def test_a_given_split_is_not_filtered(tmp_path):
 
 def test_paths(tmp_path):
     assert mistake(tmp_path / "nowhere.csv") == "FILE does not exist; give the path of a file of events, or 'demo'"
-    assert mistake(tmp_path) == "FILE is a directory without prepared data; name a file of events in it"
+    assert mistake(tmp_path) == "FILE is a directory without prepared data or files; name a file of events"
+    assert mistake(tmp_path / "*.csv") == (
+        "FILE fits no file; give the path of a file of events, or a pattern like 'logs/*.parquet'"
+    )
+
+
+def test_pipes_and_paths_that_cannot_be_looked_at(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    assert "is a pipe or a device" in mistake(tmp_path / "pipe")
+    assert mistake(tmp_path / ("x" * 300)).startswith("FILE cannot be read (File name too long)")
+
+
+def test_one_user_is_said(tmp_path):
+    (tmp_path / "a.csv").write_text("user,item\n" + "".join(f"u,{n}\n" for n in range(5)))
+    heard = []
+    prepare(Preparation(data=str(tmp_path / "a.csv")), heard.append)
+    assert any("has one user only, 'u'" in sentence for sentence in heard)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="an administrator may read every file")
@@ -237,26 +315,40 @@ def test_a_parquet_file_by_name_only(tmp_path):
 @pytest.mark.parametrize(
     ("columns", "sentence"),
     [
-        ({"user": ["a", None], "item": [1, 2]}, "FILE: row 2: there is no user here; fill it in or drop the line"),
+        ({"user": ["a", None], "item": [1, 2]}, f"FILE: row 2: there is no user here; {REMEDY}"),
         (
             {"user": [1.0, float("nan")], "item": [1, 2]},
-            "FILE: row 2: there is no user here; fill it in or drop the line",
+            f"FILE: row 2: there is no user here; {REMEDY}",
         ),
         (
             {"user": [1, 2], "item": [1.0, 2.5]},
-            "FILE: row 2: item 2.5 is not a whole number; write ids as text or whole numbers",
+            f"FILE: row 2: item 2.5 is not a whole number; write ids as text or whole numbers; {REMEDY}",
         ),
         (
             {"user": [1], "item": [["a", "b"]]},
-            "FILE: row 1: column 'item' holds List(String), not ids; write one id a row as text or a whole number",
+            "FILE: column 'item' holds List(String), not ids; write one id a row as text or a whole number",
+        ),
+        (
+            {"user": [1, 2], "item": [1.0, 2.0**60]},
+            (
+                "FILE: row 2: item 1.152921504606847e+18 is too large for a float to tell it from its neighbours; "
+                f"write ids as text; {REMEDY}"
+            ),
         ),
         (
             {"user": [1, 2], "item": [1, 2], "time": [5, None]},
-            "FILE: row 2: there is no time here; fill it in or drop the row",
+            f"FILE: row 2: there is no time here; {REMEDY}",
+        ),
+        (
+            {"user": [1] * 3, "item": [1] * 3, "time": pl.Series([18_000, 18_000, 9_999_999], dtype=pl.Date)},
+            (
+                'FILE: row 3: timestamp "+29349-01-25" would be 29349-01-25, among times around 2019 '
+                f"(--time-unit would take it so); {REMEDY}"
+            ),
         ),
         (
             {"user": [1], "item": [1], "time": [True]},
-            "FILE: row 1: a time of type Boolean is neither a number nor a date",
+            "FILE: a time of type Boolean is neither a number nor a date; name another --time-column",
         ),
     ],
 )

@@ -37,7 +37,7 @@ AWKWARD = st.one_of(
 WORD = st.text(st.characters(categories=["L", "N"], include_characters="-_.'\"#"), min_size=1, max_size=5).filter(
     lambda word: word.casefold() not in ("user", "item")
 )
-TIMES = st.integers(-(10**10), 10**11 - 1)
+TIMES = st.integers(365 * 86_400, 7_258_118_399)  # 1971 to 2200: none is absurd beside another
 EVENTS = st.lists(st.tuples(AWKWARD, AWKWARD, TIMES), min_size=1, max_size=12)
 
 
@@ -143,7 +143,8 @@ SECOND = 1_400_000_000
     [
         (["1400000000", "1400000001"], [SECOND * 10**6, (SECOND + 1) * 10**6], "seconds"),
         (["1400000000.25", "1.4e9"], [SECOND * 10**6 + 250_000, SECOND * 10**6], "seconds"),
-        (["1400000000123", "5"], [SECOND * 10**6 + 123_000, 5000], "milliseconds"),
+        (["1400000000123", "1300000000005"], [SECOND * 10**6 + 123_000, 1_300_000_000_005_000], "milliseconds"),
+        (["5", "0", "-7"], [5 * 10**6, 0, -7 * 10**6], "seconds"),
         (["1400000000123456"], [SECOND * 10**6 + 123_456], "microseconds"),
         (["1400000000123456789"], [SECOND * 10**6 + 123_456], "nanoseconds"),
         (["2014-05-13", "2014-05-13 16:53:20"], [1_399_939_200 * 10**6, SECOND * 10**6], "ISO text"),
@@ -231,4 +232,7 @@ def test_what_was_decided_is_said_before_reading(tmp_path):
     heard = []
     with pytest.raises(ValueError, match="oops"):
         read(Source(path), Preparation(data=str(path)), heard.append)
-    assert heard == [f"{path}: CSV; user = 'user', item = 'item', time = 'time' (by common names); not used: 'rating'"]
+    assert heard == [
+        f"{path}: CSV; user = 'user', item = 'item', time = 'time' (by common names); not used: 'rating'",
+        f"{path}: every event counts, whatever its 'rating'; --rating-column rating --min-rating N drops lower",
+    ]

@@ -5,6 +5,7 @@ import gzip
 import numpy as np
 import pytest
 
+from jaxrec.config import Mistake
 from jaxrec.data.options import Preparation
 from jaxrec.data.prepare import prepare
 
@@ -84,3 +85,36 @@ def test_music_has_sessions_inside_users(made):
     sessions, _ = made("30music/sessions.parquet", sequence="session")
     assert sizes(sessions) == (37_877, 9_999, 343_183)
     assert sessions.card["counts"]["users"] == 14_262
+
+
+def test_movielens_side_files_are_what_slow_reading_says(made, shared_data):
+    """The folder holds the events beside files about items and users; their columns stay with their owners."""
+    prepared, _ = made("ml-100k", features=("movie_title", "release_year", "age", "rating", "@hour"))
+    assert sizes(prepared) == (943, 1682, 100_000)
+    films, people = (
+        [
+            line.split("\t")
+            for line in gzip.decompress((shared_data / f"ml-100k/ml-100k.{of}.gz").read_bytes()).decode().splitlines()
+        ]
+        for of in ("item", "user")
+    )
+    titles = {film[0]: film[1] for film in films[1:]}
+    title = prepared.features["movie_title"]
+    found = [["", *title.ids.strings][code] for code in title.values[1:]]
+    assert found == [titles[item] for item in prepared.item_ids.strings]
+    ages = {person[0]: float(person[1]) for person in people[1:]}
+    assert prepared.features["age"].values[1:].tolist() == [ages[user] for user in prepared.user_ids.strings]
+    assert prepared.features["@hour"].values.tolist() == (prepared.times // 3_600_000 % 24).tolist()
+
+
+def test_likes_are_the_rated_events(made):
+    everything, _ = made("ctr-ml-1m/ctr.tsv.gz")
+    likes, heard = made("ctr-ml-1m/ctr.tsv.gz", rating_column="label", min_rating=1.0)
+    (left_out,) = likes.card["source"]["left_out"].values()
+    assert sizes(likes)[2] + left_out == sizes(everything)[2] == 51_623
+    assert f"{left_out:,} events left out: label below 1 (--min-rating)" in heard
+
+
+def test_training_and_test_sessions_are_not_mixed(made):
+    with pytest.raises(Mistake, match=r"holds test_sessions\.txt\.gz beside train_sessions\.txt\.gz"):
+        made("diginetica")

@@ -156,7 +156,7 @@ def read_export(options: Preparation) -> Prepared:
         weights=joined.get("weights"),
         features={
             feature: restored(entry, joined.get(f"feature/{feature}"))
-            for feature, entry in info.metadata["features"].items()
+            for feature, entry in info.metadata.get("features", {}).items()
         },
         train_end=ends["train_end"],
         valid_end=ends["valid_end"],

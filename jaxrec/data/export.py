@@ -9,21 +9,21 @@ import numpy as np
 
 from jaxrec.config import Mistake
 from jaxrec.data.options import Preparation
-from jaxrec.data.prepared import SCHEMA, Prepared, content_fingerprint
+from jaxrec.data.prepared import SCHEMA, Feature, Prepared, content_fingerprint
 from jaxrec.data.tfds import PREFIX, intact, need, quiet, tfds_source
 from jaxrec.data.vocabulary import Vocabulary
 
 Say = Callable[[str], None]
-LISTS = {"times": np.int64, "gaps": np.float32, "starts": np.bool_}  # where the data has them
+LISTS = ("times", "gaps", "starts", "weights")  # where the data has them
 
 
 def export(prepared: Prepared, data_dir: str | Path, say: Say = print) -> Path:
     """Write `data_dir/NAME/1.0.0` as array_record: one example a sequence, in order. Mistake when it exists.
 
     An example has `sequence` (from 0), `user` (from 1) and `user_id` (text); `items` (from 1, 0 outside the catalogue),
-    and where there are any `times` (milliseconds), `gaps` (seconds) and `starts` of its events, oldest first; the
-    first `train_end` of them train, those up to `valid_end` validate, the rest test. `metadata.json` has the protocol
-    card, and in `item_ids` the raw id of item i at i - 1.
+    and where there are any `times` (milliseconds), `gaps` (seconds), `starts`, `weights` and `feature/NAME` of its
+    events, oldest first; the first `train_end` of them train, those up to `valid_end` validate, the rest test.
+    `metadata.json` has the protocol card, in `item_ids` the raw id of item i at i - 1, and what features mean.
     """
     need("tensorflow_datasets")
     need("array_record")
@@ -31,11 +31,11 @@ def export(prepared: Prepared, data_dir: str | Path, say: Say = print) -> Path:
 
     name = dataset_name(prepared.card["name"])
     directory = Path(data_dir).expanduser() / name
-    if prepared.features or prepared.weights is not None:
-        raise Mistake("a TFDS data set of ours holds no features or weights yet; drop --features and --event-weights")
     if directory.exists():
         raise Mistake(f"{directory} exists already; choose another directory or remove it")
     lists = {field: getattr(prepared, field) for field in LISTS if getattr(prepared, field) is not None}
+    kept = prepared.features.items()
+    lists |= {f"feature/{feature}": column.values for feature, column in kept if column.of == "event"}
     with quiet():
         builder = JaxrecSequences(
             name,
@@ -48,12 +48,13 @@ def export(prepared: Prepared, data_dir: str | Path, say: Say = print) -> Path:
                 "items": many(np.int32),
                 "train_end": np.int64,
                 "valid_end": np.int64,
-                **{field: many(LISTS[field]) for field in lists},
+                **{field: many(values.dtype.type) for field, values in lists.items()},
             },
             metadata={
                 "written_by": "jaxrec",
                 "card": {**prepared.card, "known": prepared.known, "candidates": prepared.candidates},
                 "item_ids": prepared.item_ids.strings,
+                "features": {feature: described(column) for feature, column in kept},
             },
             data_dir=str(Path(data_dir).expanduser()),
         )
@@ -61,6 +62,24 @@ def export(prepared: Prepared, data_dir: str | Path, say: Say = print) -> Path:
     say(f'read it with tfds.data_source("{name}", data_dir="{data_dir}", split="sequences")')
     say(f"or with --data {PREFIX}{builder.data_dir}")
     return Path(builder.data_dir)
+
+
+def described(feature: Feature) -> dict[str, Any]:
+    """A feature for metadata.json: the texts behind its codes, and its values unless they stand beside the events."""
+    return {
+        "of": feature.of,
+        "from": feature.origin,
+        "ids": None if feature.ids is None else feature.ids.strings,
+        "values": None if feature.of == "event" else feature.values.tolist(),
+    }
+
+
+def restored(entry: dict[str, Any], values: np.ndarray | None) -> Feature:
+    """The feature behind an entry of metadata.json, with the values that stood beside the events."""
+    ids = None if entry["ids"] is None else Vocabulary.from_strings(entry["ids"])
+    if values is None:
+        values = np.array(entry["values"], np.float32 if ids is None else np.int32)
+    return Feature(entry["of"], values, ids, entry["from"])
 
 
 def dataset_name(name: str) -> str:
@@ -134,6 +153,11 @@ def read_export(options: Preparation) -> Prepared:
         times=joined.get("times"),
         gaps=joined.get("gaps"),
         starts=joined.get("starts"),
+        weights=joined.get("weights"),
+        features={
+            feature: restored(entry, joined.get(f"feature/{feature}"))
+            for feature, entry in info.metadata.get("features", {}).items()
+        },
         train_end=ends["train_end"],
         valid_end=ends["valid_end"],
     )

@@ -16,7 +16,7 @@ from jaxrec.data.folders import Folder, added
 from jaxrec.data.logs import join
 from jaxrec.data.options import Preparation, effective, split_kind
 from jaxrec.data.prepared import SCHEMA, Prepared, content_fingerprint, is_prepared, load, save
-from jaxrec.data.read import locate, read
+from jaxrec.data.read import located, read
 from jaxrec.data.sides import hashes
 from jaxrec.data.sources import Source
 
@@ -69,13 +69,13 @@ def find_sources(options: Preparation) -> dict[int, Source | Folder]:
     if options.data == "demo":
         refuse_for_demo(options)
         return {}
-    sources = {splits.TRAIN: locate(options.data, options)}
+    sources = {splits.TRAIN: located(options.data, options)}
     if given and options.valid is not None:
-        sources[splits.VALID] = locate(options.valid, options)
+        sources[splits.VALID] = located(options.valid, options)
     if given:
         if options.test is None:
             raise Mistake("--split given needs a test file; name it with --test FILE or choose another --split")
-        sources[splits.TEST] = locate(options.test, options)
+        sources[splits.TEST] = located(options.test, options)
     return sources
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from jaxrec.data.clocks import span
 from jaxrec.data.events import Events
-from jaxrec.data.folders import Folder, locate as located, together
+from jaxrec.data.folders import Folder, locate, together
 from jaxrec.data.formats import look
 from jaxrec.data.json_lines import read_json
 from jaxrec.data.lines import read_pairs, read_sessions
@@ -18,9 +18,9 @@ from jaxrec.data.tfds import PREFIX, TfdsSource, read_tfds, tfds_source
 Say = Callable[[str], None]
 
 
-def locate(text: str, options: Preparation) -> Source | Folder:
-    """What an option for data names: a file, several, or a TFDS data set. Mistake when there is none."""
-    return tfds_source(text, options) if text.startswith(PREFIX) else located(text)
+def located(text: str, options: Preparation) -> Source | Folder:
+    """What an option for data names: a TFDS data set, or files. Mistake when there are none."""
+    return tfds_source(text, options) if text.startswith(PREFIX) else locate(text)
 
 
 def read(source: Source | Folder, options: Preparation, say: Say, prefix: str = "") -> Events:
@@ -29,9 +29,7 @@ def read(source: Source | Folder, options: Preparation, say: Say, prefix: str = 
     Mistake names file, line, rule and remedy. Sessions that are lines of a text have no id: theirs is `prefix` and the
     line's number among those not blank.
     """
-    if isinstance(source, TfdsSource):
-        events = read_tfds(source, options, say)
-    elif isinstance(source, Folder):
+    if isinstance(source, Folder):
         parts = [(part, read(part, options, say, f"{prefix}{part.path.name}:")) for part in source.parts]
         events = together(parts)
     else:
@@ -47,6 +45,8 @@ def read(source: Source | Folder, options: Preparation, say: Say, prefix: str = 
 
 
 def by_format(source: Source, options: Preparation, say: Say, prefix: str) -> Events:
+    if isinstance(source, TfdsSource):
+        return read_tfds(source, options, say)
     form = look(source, options)
     if form.kind == "parquet":
         return read_parquet(source, form, options, say)

@@ -212,9 +212,12 @@ def read_tfds(source: TfdsSource, options: Preparation, say: Say) -> Events:
         frame = frame.sort("order").drop("order")
     else:
         if not info.disable_shuffling:
-            check_order(source, choice, frame, say)
+            check_order(source, frame, choice, say)
         frame = frame.drop("example")
-    rows = Rows(Bad(source.words, options.on_bad_row == "skip"), frame.height, lambda row: f": event {row + 1}")
+    if frame.height == 0:
+        raise Mistake(f"{source.words} holds no events; name another split or data set")
+    bad = Bad(source.words, options.on_bad_row == "skip")
+    rows = Rows(bad, frame.height, lambda row: f": event {row + 1}")
     return from_frame(form, choice, frame, rows, options, say)
 
 
@@ -249,9 +252,7 @@ def collected(source: TfdsSource, split: str, wanted: dict[str, str]) -> "pl.Dat
         length = lengths.pop()
         for role, values in {**row, **{name: np.array([number]) for name in numbered}}.items():
             parts[role].append(values if len(values) == length else np.repeat(values, length))
-    named = wanted | {role: role for role in numbered}
-    columns = (series(source, named[role], np.concatenate(parts.pop(role))).alias(role) for role in list(parts))
-    return pl.DataFrame(list(columns))
+    return pl.DataFrame([series(source, role, np.concatenate(parts.pop(role))) for role in list(parts)])
 
 
 def intact(source: TfdsSource, examples: Any) -> Iterator[Any]:
@@ -272,29 +273,29 @@ def as_list(value: Any) -> np.ndarray:
     return np.array([value], object) if isinstance(value, bytes | str) else np.atleast_1d(value)
 
 
-def series(source: TfdsSource, name: str, values: np.ndarray) -> "pl.Series":
+def series(source: TfdsSource, role: str, values: np.ndarray) -> "pl.Series":
     """A column of numbers or text."""
     import polars as pl
 
     if values.dtype.kind not in "SO":
-        return pl.Series(name, values)
+        return pl.Series(role, values)
     try:
-        return pl.Series(name, [value.decode() if isinstance(value, bytes) else value for value in values])
+        return pl.Series(role, [value.decode() if isinstance(value, bytes) else value for value in values])
     except UnicodeDecodeError as error:
-        raise Mistake(f"{source.words}: the {name} {error.object!r} is not UTF-8; write text or numbers") from error
+        raise Mistake(f"{source.words}: the {role} {error.object!r} is not UTF-8; write text or numbers") from error
 
 
-def check_order(source: TfdsSource, choice: Choice, frame: "pl.DataFrame", say: Say) -> None:
+def check_order(source: TfdsSource, frame: "pl.DataFrame", choice: Choice, say: Say) -> None:
     """What it means that TFDS stores examples in the order of a hash: a note with times, a Mistake without."""
     if "time" in choice.position:
         say(f"{source.words}: TFDS stored the examples shuffled: tied events are in that order, not in the source's")
         return
-    role = "user" if "user" in choice.position else "session"
-    person = f"column_{choice.position[role]}"
-    if frame.select(person, "example").unique().height > frame[person].n_unique():
+    person = "user" if "user" in choice.position else "session"
+    whose = f"column_{choice.position[person]}"
+    if frame.select(whose, "example").unique().height > frame[whose].n_unique():
         raise Mistake(
             f"{source.words} has its examples shuffled by TFDS and no column known to be the time, so the order of a "
-            f"{role}'s events is lost; add --time-column NAME"
+            f"{person}'s events is lost; add --time-column NAME"
         )
 
 

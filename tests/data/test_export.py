@@ -62,6 +62,12 @@ def assert_same(one, two):
         if left is not None:
             assert left.dtype == right.dtype, name
             assert np.array_equal(left, right), name
+    assert list(one.features) == list(two.features)
+    for name, feature in one.features.items():
+        other = two.features[name]
+        assert (feature.of, feature.ids, feature.origin) == (other.of, other.ids, other.origin)
+        assert feature.values.dtype == other.values.dtype
+        assert np.array_equal(feature.values, other.values, equal_nan=feature.values.dtype.kind == "f")
     for name in VOCABULARIES:
         assert getattr(one, name) == getattr(two, name)
 
@@ -96,6 +102,24 @@ def test_a_time_split_by_sessions_in_several_files_is_the_same(tmp_path, monkeyp
     directory = export(prepared, tmp_path / "tfds", silent)
     assert len(list(directory.glob("*.array_record-*"))) == 6  # 270 events in files of 50
     assert_same(prepared, read_back(directory))
+
+
+def test_weights_and_features_travel_along(tmp_path):
+    rows = histories(users=9)
+    lines = "".join(
+        f"{user}\t{item}\t{time}\t{['view', 'buy'][place % 2]}\t{place / 7 if place % 3 else ''}\t{'ab'[place % 2]} \n"
+        for place, (user, item, time, _) in enumerate(rows)
+    )
+    header = "user_id:token\titem_id:token\ttimestamp:float\tevent:token\tprice:float\tshop:token\n"
+    (tmp_path / "log.inter").write_text(header + lines)
+    items = sorted({item for _, item, *_ in rows})[1:]
+    described = "".join(f"{item}\t{place / 3}\tgenre {place % 4}\n" for place, item in enumerate(items))
+    (tmp_path / "log.item").write_text("item_id:token\tyear:float\tgenre:token\n" + described)
+    asked = {"features": ("price", "shop", "year", "genre", "@hour"), "event_weights": ("view=1", "buy=3")}
+    prepared = prepare(Preparation(data=str(tmp_path / "log.inter"), **asked), silent)
+    assert {feature.of for feature in prepared.features.values()} == {"event", "item"}
+    assert prepared.weights is not None
+    assert_same(prepared, read_back(export(prepared, tmp_path / "tfds", silent)))
 
 
 STRANGER = """

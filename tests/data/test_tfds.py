@@ -13,7 +13,7 @@ import pytest
 from jaxrec.config import Mistake
 from jaxrec.data.options import Preparation
 from jaxrec.data.prepare import prepare, prepare_cached
-from jaxrec.data.read import locate
+from jaxrec.data.read import located
 from jaxrec.reports.listing import entries
 
 tfds = pytest.importorskip("tensorflow_datasets")
@@ -164,9 +164,9 @@ def test_the_cache_follows_contents_and_split_not_the_folder(tmp_path):
     rows = distinct_times()
     for place, events in (("a", rows), ("b", rows), ("c", rows[:-1])):
         store(tmp_path / place, "theirs", EVENT, {"train": as_events(events)})
-    hashes = {place: locate("tfds:theirs", options(tmp_path / place, "x")).sha256 for place in "abc"}
+    hashes = {place: located("tfds:theirs", options(tmp_path / place, "x")).sha256 for place in "abc"}
     assert hashes["a"] == hashes["b"] != hashes["c"]
-    assert locate("tfds:theirs@train[:9]", options(tmp_path / "a", "x")).sha256 != hashes["a"]
+    assert located("tfds:theirs@train[:9]", options(tmp_path / "a", "x")).sha256 != hashes["a"]
     heard = []
     prepare_cached(options(tmp_path / "a", "tfds:theirs", **TOLD), tmp_path / "cache", silent)
     prepare_cached(options(tmp_path / "b", "tfds:theirs", **TOLD), tmp_path / "cache", heard.append)

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from jaxrec.config import Mistake
-from jaxrec.runs.folder import Folder, differences, read_json, replacing, write_json
+from jaxrec.runs.change import differences
+from jaxrec.runs.folder import Folder, read_json, replacing, write_json
 
 CONFIG = {"epochs": 5, "model": {"cell": "gru", "width": 64}}
 

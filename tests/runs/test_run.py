@@ -17,7 +17,8 @@ from jaxrec.data.demo import Demo
 from jaxrec.metrics import evaluate as measure
 from jaxrec.runs import fitting
 from jaxrec.runs.options import Batch, Config, Evaluation, Model, Optimizer, Stopping
-from jaxrec.runs.run import Stopped, evaluate, train
+from jaxrec.runs.run import evaluate, train
+from jaxrec.training.stop import Stopped
 
 DEMO = Demo(users=60, items=60, events=10, genres=4, lag=2)
 TINY = Config(

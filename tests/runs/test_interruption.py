@@ -23,7 +23,6 @@ from jaxrec.config import Mistake
 from jaxrec.data import prepare as preparing
 from jaxrec.data.demo import Demo
 from jaxrec.runs import fitting, judge
-from jaxrec.runs.folder import mendable
 from jaxrec.runs.options import Batch, Config, Evaluation, Model, Optimizer, Stopping
 from jaxrec.runs.run import train
 from jaxrec.training.step import Step
@@ -284,11 +283,6 @@ def test_a_full_disk_ends_the_run_in_one_sentence_and_a_larger_one_lets_it_go_on
     subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
     go(small_disk / "run")
     assert outcome(small_disk / "run") == whole
-
-
-def test_other_errors_of_the_system_keep_their_traceback(tmp_path):
-    with pytest.raises(BlockingIOError), mendable(tmp_path):
-        raise BlockingIOError(11, "busy")
 
 
 def test_other_data_in_an_old_folder_is_refused_by_what_changed_in_it(tmp_path):

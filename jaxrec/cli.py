@@ -5,6 +5,7 @@ import io
 import itertools
 import os
 import re
+import signal
 import sys
 import types
 import typing
@@ -23,7 +24,6 @@ S = TypeVar("S", bound=Section)
 # verbs whose required options are written without their names
 POSITIONAL = ("list", "check", "compare", "inspect", "report")
 PAIRED = ("train", "recommend")  # verbs whose truth values have a flag for yes and one for no
-AGAIN = 75  # EX_TEMPFAIL of sysexits.h: worth trying again
 
 OVERVIEW = """\
 jaxrec: recurrent recommenders in JAX
@@ -144,12 +144,16 @@ def train(argv: list[str]) -> int:
 
         print_config(resolved.section, resolved.origins, as_json=shown.json)
         return 0
-    from jaxrec.reports.results import print_result
-    from jaxrec.runs.run import Stopped, train as run
+    from jaxrec.training.stop import AGAIN, Interrupted, Stopped, StopSignal
 
+    early = StopSignal(signal.SIGTERM)  # the imports take seconds, and a scheduler may change its mind meanwhile
     try:
-        result = run(resolved.section, explicit=resolved.explicit(), command=["jaxrec", "train", *argv], say=_say)
-    except Stopped as stopped:
+        with early, early.raising():
+            from jaxrec.reports.results import print_result
+            from jaxrec.runs.run import train as run
+
+            result = run(resolved.section, explicit=resolved.explicit(), command=["jaxrec", "train", *argv], say=_say)
+    except (Stopped, Interrupted) as stopped:
         print(f"jaxrec: {stopped}", file=sys.stderr)
         return AGAIN
     print_result(result, as_json=shown.json, run=result["run"])

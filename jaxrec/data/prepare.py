@@ -1,5 +1,6 @@
 """One file of events and a few decisions -> prepared data with its protocol card."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -44,9 +45,15 @@ def prepare_cached(options: Preparation, cache: str | Path, say: Say = print) ->
     name = data_name(sources)
     identity = {"schema": SCHEMA, "name": name, "files": files, **effective(options)}
     directory = Path(cache) / f"{name}-{fingerprint(identity)}"
-    if is_prepared(directory):
-        say(f"{directory}: prepared before")
-        return load(directory, verify)
+    if directory.exists():
+        try:
+            found = load(directory, verify)
+        except Mistake as damage:
+            say(f"{damage}: done now, from the source")
+            shutil.rmtree(directory)
+        else:
+            say(f"{directory}: prepared before")
+            return found
     prepared = build(options, sources, say)
     try:
         save(prepared, directory)

@@ -1,10 +1,14 @@
 """Prepared data: flat arrays with offsets, two vocabularies and the protocol card; saved as plain npy and json."""
 
+import fcntl
+import glob
 import hashlib
 import json
 import os
 import shutil
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -157,16 +161,35 @@ def save(prepared: Prepared, directory: str | Path) -> Path:
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise Mistake(f"{target} exists already; choose another directory or remove it")
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}"
-    temporary.mkdir()
-    try:
-        write_files(prepared, temporary)
-        os.replace(temporary, target)
-    except OSError as error:
-        raise Mistake(f"{target} cannot be written: {error.strerror}; choose another directory") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with writing(target):
+        temporary = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}"
+        try:
+            temporary.mkdir()
+            write_files(prepared, temporary)
+            os.replace(temporary, target)
+        except OSError as error:
+            raise Mistake(
+                f"{target} cannot be written: {error.strerror}; free some space or choose another directory"
+            ) from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
     return target
+
+
+@contextmanager
+def writing(target: Path) -> Iterator[None]:
+    """Hold a shared lock on the parent while writing; who can have it alone first removes what killed writers left."""
+    parent = os.open(target.parent, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # another writer is at work, or a file system without locks: leave everything alone
+            fcntl.flock(parent, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for left in target.parent.glob(f".{glob.escape(target.name)}." + "[0-9a-f]" * 8):
+                shutil.rmtree(left, ignore_errors=True)
+        with suppress(OSError):
+            fcntl.flock(parent, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(parent)
 
 
 def write_files(prepared: Prepared, directory: Path) -> None:
@@ -201,6 +224,8 @@ def load(directory: str | Path, verify: bool = False) -> Prepared:
     card = read_json(directory / CARD)
     if card.get("schema") != SCHEMA:
         raise Mistake(f"{directory} has schema {card.get('schema')}, this version reads {SCHEMA}; prepare it again")
+    if file_sha256(directory / CARD) != manifest(directory)[CARD]["sha256"]:  # small, and it decides every number
+        raise Mistake(f"{directory / CARD} was changed after it was written (SHA-256 differs); prepare the data again")
     known, candidates = card.pop("known"), card.pop("candidates")
     found: dict[str, Any] = {name: map_array(directory / f"{name}.npy") for name in ARRAYS if has(directory, name)}
     for name in VOCABULARIES:
@@ -226,7 +251,7 @@ def has(directory: Path, name: str) -> bool:
 
 def check_files(directory: Path, verify: bool) -> None:
     """Compare every file with the manifest: size always, hash when asked."""
-    for name, expected in read_json(directory / MANIFEST).items():
+    for name, expected in manifest(directory).items():
         file = directory / name
         if not file.is_file():
             raise Mistake(f"{file} is missing from the prepared data; prepare the data again")
@@ -234,6 +259,16 @@ def check_files(directory: Path, verify: bool) -> None:
             raise Mistake(f"{file} has {size} bytes, {expected['bytes']} were written; prepare the data again")
         if verify and file_sha256(file) != expected["sha256"]:
             raise Mistake(f"{file} was changed after it was written (SHA-256 differs); prepare the data again")
+
+
+def manifest(directory: Path) -> dict[str, dict[str, Any]]:
+    """Size and hash of every file."""
+    found = read_json(directory / MANIFEST)
+    if not isinstance(found, dict) or not all(
+        isinstance(entry, dict) and entry.keys() == {"bytes", "sha256"} for entry in (found.get(CARD), *found.values())
+    ):
+        raise Mistake(f"{directory / MANIFEST} is not as it was written; prepare the data again")
+    return found
 
 
 def read_json(path: Path) -> dict[str, Any]:

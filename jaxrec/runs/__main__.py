@@ -11,7 +11,8 @@ from pathlib import Path
 from jaxrec.config import Mistake, from_dict
 from jaxrec.runs.folder import read_json
 from jaxrec.runs.options import Config
-from jaxrec.runs.run import Stopped, train
+from jaxrec.runs.run import train
+from jaxrec.training.stop import AGAIN, Stopped
 
 
 def main(argv: list[str]) -> int:
@@ -27,7 +28,7 @@ def main(argv: list[str]) -> int:
         return 2
     except Stopped as stopped:
         print(f"jaxrec: {stopped}", file=sys.stderr)
-        return 75
+        return AGAIN
     return 0
 
 

@@ -66,9 +66,12 @@ def save(
         vocabulary = getattr(prepared, name)
         np.savez(temporary / f"{name}.npz", blob=np.asarray(vocabulary.blob), offsets=np.asarray(vocabulary.offsets))
     (temporary / "bundle.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    old = target.with_name(f".{target.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
     if target.exists():
-        shutil.rmtree(target)
+        os.replace(target, old)
     os.replace(temporary, target)
+    shutil.rmtree(old, ignore_errors=True)
     return target
 
 

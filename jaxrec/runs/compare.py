@@ -20,7 +20,8 @@ from jaxrec.evaluation.summary import counts_of
 from jaxrec.metrics import bootstrap, gains, holm, parse, permutation
 from jaxrec.metrics.lists import LISTS
 from jaxrec.metrics.sampled import ranked
-from jaxrec.runs.folder import Folder, differences, read_json
+from jaxrec.runs.change import differences
+from jaxrec.runs.folder import Folder, read_json
 
 Masks = dict[str, NDArray[np.bool_]]
 PROTOCOL = ("split", "catalogue", "unknown_targets", "mask_seen", "sequence", "filters")

@@ -27,7 +27,7 @@ from jaxrec.training.progress import JsonLines, TensorBoard, console
 from jaxrec.training.source import Source
 from jaxrec.training.spread import Spread
 from jaxrec.training.step import State, Step
-from jaxrec.training.stop import StopSignal
+from jaxrec.training.stop import Interrupted, StopSignal
 
 
 def rows_a_step(config: Config) -> int:
@@ -95,43 +95,50 @@ class Fitting:
         self.every, self.patience = config.eval.every, config.stop.patience
         self.users, self.limit, self.interval = config.eval.users, config.max_seconds, config.checkpoint_seconds
         self.tensorboard, self.mode = config.tensorboard, config.parallel
+        self.skips = config.nan_limit if config.on_nan == "rollback" else 0
         self.checkpoints = Checkpoints(directory / "checkpoints", say=say)
         self.progress = Progress()
         self.signal = StopSignal()
         self.stopped: str | None = None
+        self.warnings: list[str] = []
+        self.looked = False
         self.callbacks: list[Any] = []
 
     def fit(self, state: State, data: Source) -> State:
         """Go on from the newest checkpoint, or from ``state``, to the end, a limit or a signal."""
         config, state = self.config, self.resumed(state)
         self.began = self.ticked = self.saved = time.perf_counter()
-        if self.progress.done:
+        if self.progress.done and (self.progress.stopped or self.progress.clock.epoch >= config.epochs):
             self.stopped = self.progress.stopped
             return state
+        self.progress.done = False
         run = Spread(self.step, self.mode, self.devices)
+        clock = self.progress.clock
+        self.batches, self.data = clock.batch, data
         loop = Loop(
             run=run, plans=partial(plan, config, self.prepared), size=rows_a_step(config), record=self.record,
-            pause=self.pause, epoch_end=self.epoch_end,
+            pause=self.pause, epoch_end=self.epoch_end, skip=self.skip,
         )  # fmt: skip
-        clock = self.progress.clock
         self.callbacks = self.listeners(clock.step)
         with self.signal:
             try:
                 state = loop.fit(*run.place(state, data, self.hyper), epochs=config.epochs, clock=clock)
             except NotFinite as bad:
                 self.save(bad.state)
-                raise Mistake(explain(self.step, bad, data, self.hyper, self.prepared)) from None
+                raise Mistake(f"{self.explained(bad)}; {self.remedy()}") from None
             finally:
                 for callback in self.callbacks:
                     callback.close()
             self.progress.done = self.stopped in (None, "patience")
-            self.save(state)  # inside: a second signal must not cut it
+            self.signal.heard()
+            self.save(state)  # inside: a signal must not cut it
         self.progress.seconds, self.began = self.seconds(), time.perf_counter()
         return state
 
     def resumed(self, fresh: State) -> State:
         """The newest checkpoint's state, or ``fresh`` where there is none."""
         step = self.checkpoints.latest()
+        self.checkpoints.forget_best_after(-1 if step is None else step)
         if step is None:
             return fresh
         state, notes = self.checkpoints.restore(step, fresh)
@@ -158,12 +165,46 @@ class Fitting:
 
     def record(self, record: dict[str, Any]) -> None:
         rate = self.step.optimiser.rate(record["step"] - 1)
-        self.tell(record | {"lr": float(self.hyper["lr"] * rate)})
+        self.tell(record | {"lr": float(self.hyper["lr"] * rate) * self.progress.clock.rate})
+
+    def skip(self, bad: NotFinite, clock: Clock) -> bool:
+        """Whether the batch of a step that is not finite is left out, as often as ``nan_limit`` allows."""
+        if clock.skipped >= self.skips:
+            return False
+        count, step = clock.skipped + 1, int(bad.state.step)
+        what = f"step {step + 1} is not finite" if self.looked else self.explained(bad)  # looking takes seconds
+        self.looked = True
+        self.say(
+            f"{what}; went back to the state before it, left the batch out and halved the learning "
+            f"rate, {count} of {self.skips} times"
+        )
+        self.tell({"step": step, "epoch": clock.epoch, "skipped": count})
+        return True
+
+    def left_out(self) -> str | None:
+        """A sentence about batches that were skipped, None without any."""
+        clock = self.progress.clock
+        if not clock.skipped:
+            return None
+        return (
+            f"{clock.skipped} batches had a gradient that was not finite and were left out; the learning rate is "
+            f"{clock.rate:g} of optimizer.lr since"
+        )
+
+    def explained(self, bad: NotFinite) -> str:
+        return explain(self.step, bad, self.data, self.hyper, self.prepared)
+
+    def remedy(self) -> str:
+        saved = "the state before that step is saved"
+        if self.skips:
+            return f"{saved}; {self.skips} batches were left out before (nan_limit): look at the model and the data"
+        return f"{saved}; lower optimizer.lr or optimizer.clip, look at these rows, or go on with --on-nan rollback"
 
     def pause(self, state: State, clock: Clock) -> bool:
         """Between dispatches: stop for a signal or the time limit, and save now and then."""
-        now = time.perf_counter()
+        now, self.batches = time.perf_counter(), clock.batch
         if self.signal.requested:
+            self.signal.heard()
             self.stopped = self.signal.requested
         elif self.limit is not None and self.seconds() > self.limit:
             self.stopped = "max_seconds"
@@ -179,8 +220,15 @@ class Fitting:
         """Validate, keep the best, decide whether to go on."""
         if clock.epoch % self.every and clock.epoch < self.config.epochs:
             return False
-        value = self.validate(state, clock)
-        progress = self.progress
+        try:
+            with self.signal.raising():
+                values = self.judged(state.model)[1][headline(self.prepared)]
+        except Interrupted as signal:  # the epoch is trained, its judgement is still to come
+            self.stopped = str(signal)
+            clock.epoch, clock.batch = clock.epoch - 1, self.batches
+            return True
+        self.tell({"step": clock.step, "epoch": clock.epoch, "valid": values})
+        value, progress = values[self.metric], self.progress
         if progress.best is None or value > progress.best:
             progress.best, progress.best_epoch, progress.waited = value, clock.epoch, 0
             self.checkpoints.save_best(clock.step, state.model, {"epoch": clock.epoch, self.metric: value})
@@ -190,14 +238,8 @@ class Fitting:
             self.stopped = progress.stopped = "patience"
             progress.done = True
         self.save(state)
+        self.stopped = self.stopped or self.signal.requested
         return self.stopped is not None
-
-    def validate(self, state: State, clock: Clock) -> float:
-        """The stopping metric on the validation targets; all of them go into the records."""
-        _, found = self.judged(state.model)
-        values = found[headline(self.prepared)]
-        self.tell({"step": clock.step, "epoch": clock.epoch, "valid": values})
-        return values[self.metric]
 
     def judged(self, model: Recommender) -> tuple[Ranks, dict[str, Any]]:
         return judge.model(model, self.prepared, self.config.eval.metrics, "valid", users=self.users)
@@ -213,10 +255,15 @@ class Fitting:
         validation, or beat them.
         """
         current = state.model
-        best, where = current, self.progress.clock.epoch
+        best, where, wanted = current, self.progress.clock.epoch, self.progress.best_epoch
         if self.checkpoints.best() is not None:
             best, notes = self.checkpoints.restore_best(current)
             where = notes["epoch"]
+        if wanted and where != wanted:
+            self.warnings.append(
+                f"the best weights, of epoch {wanted}, are damaged; those of epoch {where} are judged instead"
+            )
+            self.say(self.warnings[-1] + "; --fresh trains the run again")
         ranks, valid = self.judged(best)
         if self.stopped == "max_seconds" and self.progress.clock.batch:
             now_ranks, now = self.judged(current)

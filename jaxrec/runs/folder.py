@@ -1,15 +1,19 @@
 """The folder of a run: the names of its files, whose run it is, and writes that are whole or not at all."""
 
+import errno
 import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
 from jaxrec.config import Mistake
+from jaxrec.runs.change import changes, refusal
+
+LEFT = (".tmp", ".old")  # what a kill may leave of a file that was being replaced
 
 
 @contextmanager
@@ -29,6 +33,25 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         os.fsync(directory)  # the new name survives a power cut too
     finally:
         os.close(directory)
+
+
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
+
+
+@contextmanager
+def mendable(place: Path) -> Iterator[None]:
+    """A disk that is full or refuses becomes a `Mistake` that names the path, `place` where the system names none."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK:
+            raise
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        remedy = "free some space there" if full else "see to that"
+        raise Mistake(
+            f"{error.filename or place}: {os.strerror(error.errno)}; {remedy}, and the same command goes on from what "
+            "was saved last"
+        ) from error
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -78,12 +101,14 @@ class Folder:
         self._lock_file = self.path / ".lock"
         self._lock: int | None = None
 
-    def claim(self, run_id: str, config: Mapping[str, Any], fresh: bool = False) -> bool:
+    def claim(
+        self, run_id: str, config: Mapping[str, Any], fresh: bool = False, data: Mapping[str, Any] | None = None
+    ) -> bool:
         """Take the folder for the run `run_id`; True when its earlier files are there to resume from.
 
         Holds the folder's lock until `release`. Raises Mistake when the folder is something else, belongs to another
-        run, or is being written by another process. `fresh` first removes the files of whatever run is there, and no
-        others.
+        run that cannot go on as this one, or is being written by another process. `fresh` first removes the files of
+        whatever run is there, and no others. `data` describes the data, so that a refusal can say what changed in it.
         """
         self._look()
         self.path.mkdir(parents=True, exist_ok=True)
@@ -93,9 +118,11 @@ class Folder:
             if fresh or self._half_removed():
                 self._clear()
             resumed = self.identity.exists()
+            about = json.loads(json.dumps({"id": run_id, "of": dict(config), "data": dict(data or {})}))
             if resumed:
-                self._compare(run_id, config)
-            write_json(self.identity, {"id": run_id, "of": dict(config)})
+                self._compare(about)
+            self._remove(path for path in self._ours() if path.name.endswith(LEFT))
+            write_json(self.identity, about)
         except BaseException:
             self.release()
             raise
@@ -117,7 +144,7 @@ class Folder:
         """Everything that a run writes at the top of its folder, but for the lock; what makes it a run comes last."""
         named = [value for value in vars(self).values() if isinstance(value, Path) and value.parent == self.path]
         named = [path for path in named if path not in (self._lock_file, self.identity)] + [self.identity]
-        return [path.with_name(f".{path.name}.tmp") for path in named] + named
+        return [path.with_name(f".{path.name}{end}") for path in named for end in LEFT] + named
 
     def _look(self) -> None:
         """Refuse a folder that somebody uses for something else."""
@@ -151,38 +178,22 @@ class Folder:
     def _clear(self) -> None:
         if self.identity.exists():
             write_json(self.identity, {"id": None})  # should this be killed half-way, the next claim goes on with it
-        for path in self._ours():
+        self._remove(self._ours())
+
+    def _remove(self, paths: Iterable[Path]) -> None:
+        for path in paths:
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
 
-    def _compare(self, run_id: str, config: Mapping[str, Any]) -> None:
+    def _compare(self, about: Mapping[str, Any]) -> None:
         found = read_json(self.identity)
-        if found["id"] == run_id:
+        if found["id"] == about["id"] or (why := refusal(found["of"], about["of"])) is None:
             return
-        changes = differences(found["of"], json.loads(json.dumps(dict(config))))
-        what = "; ".join(changes[:5]) + (f"; and {len(changes) - 5} more" if len(changes) > 5 else "")
+        lines = changes(found, about)
+        what = "; ".join(lines[:5]) + (f"; and {len(lines) - 5} more" if len(lines) > 5 else "")
         raise Mistake(
-            f"{self.path} holds another run ({what or 'same configuration, other data'}); "
-            f"choose another --run, or replace it with --fresh"
+            f"{self.path} holds another run ({what or 'same configuration, other data'})"
+            f"{f': {why}' if why else ''}; choose another --run, or replace it with --fresh"
         )
-
-
-def differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """What changed from one nested mapping to another, as `dotted.key: old -> new`, sorted by key."""
-    lines = []
-    for name in sorted({*before, *after}):
-        old, new = before.get(name, _ABSENT), after.get(name, _ABSENT)
-        if isinstance(old, Mapping) and isinstance(new, Mapping):
-            lines += differences(old, new, f"{prefix}{name}.")
-        elif old != new or type(old) is not type(new):
-            lines.append(f"{prefix}{name}: {_shown(old)} -> {_shown(new)}")
-    return lines
-
-
-_ABSENT = object()
-
-
-def _shown(value: Any) -> str:
-    return "(absent)" if value is _ABSENT else json.dumps(value, ensure_ascii=False)

@@ -131,6 +131,10 @@ class Config(Preparation):
     """seconds after which training stops and is judged; none sets no limit"""
     checkpoint_seconds: Amount = 300.0
     """seconds between checkpoints inside an epoch"""
+    on_nan: Literal["stop", "rollback"] = "stop"
+    """when a gradient is not finite: stop, or go back to the state before, leave the batch out and halve the rate"""
+    nan_limit: Positive = 8
+    """batches that --on-nan rollback may leave out before the run stops all the same"""
     parallel: Literal["jit", "shard_map", "pmap"] = "jit"
     """how a step is spread over devices"""
     devices: Positive = 1

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shlex
+import signal
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,11 +23,14 @@ from jaxrec.metrics.sampled import split_name
 from jaxrec.models.recommender import Recommender
 from jaxrec.runs import build, judge
 from jaxrec.runs.bundle import load, read_code, save as save_bundle
+from jaxrec.runs.change import described
 from jaxrec.runs.fitting import Fitting, plan, rows_a_step
-from jaxrec.runs.folder import Folder, cache, read_json, write_json
+from jaxrec.runs.folder import Folder, cache, mendable, read_json, replacing, write_json
 from jaxrec.runs.machine import card as machine
 from jaxrec.runs.options import Config
 from jaxrec.training import source
+from jaxrec.training.step import State
+from jaxrec.training.stop import Interrupted, Stopped, StopSignal
 
 SCHEMA = 1
 # where things lie, how long and on what they run: none of it decides the result beyond the last bits of a sum over
@@ -36,10 +40,6 @@ VOLATILE = (
     "parallel", "devices", "tfds_data_dir", "tfds_manual_dir",
 )  # fmt: skip
 Say = Callable[[str], None]
-
-
-class Stopped(Exception):
-    """A signal ended the process in order; the same command goes on from there."""
 
 
 def identity(config: Config, prepared: Prepared, code: dict[str, bytes]) -> tuple[str, dict[str, Any]]:
@@ -59,8 +59,18 @@ def train(
 
     ``explicit`` are the dotted options that somebody set: those that nothing reads are reported. A directory that
     holds this run already is gone on with, or answered from when it is complete. Raises `Stopped` after a signal and
-    `Mistake` for anything the user can mend.
+    `Mistake` for anything the user can mend, a full disk included.
     """
+    early = StopSignal(signal.SIGTERM)  # before and after training nothing is lost by leaving at once
+    try:
+        with early, early.raising(), mendable(cache()):
+            return resumable(config, explicit, command, say)
+    except Interrupted as sent:
+        raise Stopped(f"{sent}: what was saved stands; the same command, without --fresh, goes on from there") from None
+
+
+def resumable(config: Config, explicit: Sequence[str], command: Sequence[str], say: Say) -> dict[str, Any]:
+    """`train` itself."""
     remember_compilations()
     with watch(config) as seen:
         prepared = prepare_cached(config, cache(), say=say)
@@ -76,15 +86,16 @@ def train(
         fitting = Fitting(config, prepared, folder.path, step, hyper, steps, say)
         fresh = config.fresh
         ignored = seen.unread(explicit)
-    folder.claim(run_id, deciding, fresh=fresh)
-    with folder:
-        if folder.result.exists() and (done := read_json(folder.result))["complete"]:
+    folder.claim(run_id, deciding, fresh=fresh, data=described(prepared))
+    with folder, mendable(folder.path):
+        if (done := finished(folder, run_id)) is not None:
             say(f"{folder.path} holds this run already, complete; --fresh trains it again")
             return done
         # without `fresh`: whoever repeats what stands here means to go on, not to start over
         write_json(folder.config, to_dict(config) | {"fresh": False})
         again = shlex.join(word for word in command if word != "--fresh")
-        folder.command.write_text(again + "\n", encoding="utf-8")
+        with replacing(folder.command) as file:
+            file.write((again + "\n").encode())
         write_json(folder.machine, machine())
         parameters = size(recommender)
         say(f"{folder.path}: {sum(parameters.values()):,} parameters, {parameters['tables']:,} of them in tables")
@@ -104,11 +115,21 @@ def run(
     lanes = rows_a_step(config) if config.batch.layout == "lanes" else 0
     state = fitting.step.init(recommender, fitting.hyper, jax.random.key(config.seed), lanes)
     state = fitting.fit(state, source.load(prepared, user=config.model.user))
-    if fitting.stopped and fitting.stopped.startswith("SIG"):
+    if fitting.signal.requested:
         raise Stopped(
-            f"{fitting.stopped}: saved after step {fitting.progress.clock.step}; "
+            f"{fitting.signal.requested}: saved after step {fitting.progress.clock.step}; "
             "the same command, without --fresh, goes on from there"
         )
+    late = StopSignal()
+    with late, late.raising():
+        return conclude(folder, fitting, state, code, known)
+
+
+def conclude(
+    folder: Folder, fitting: Fitting, state: State, code: dict[str, bytes], known: dict[str, Any]
+) -> dict[str, Any]:
+    """Judge a trained state and write ranks, bundle and result, each whole or not at all."""
+    config, prepared = fitting.config, fitting.prepared
     best, valid, valid_ranks = fitting.chosen(state)
     began = time.perf_counter()
     judged = judge.on_test(best, prepared, config.eval.metrics)
@@ -123,13 +144,25 @@ def run(
         "baselines": judge.baselines(prepared, config.eval.metrics),
         "ceiling": judge.ceiling(prepared, config.eval.metrics),
         "protocol": prepared.card, "seed": config.seed,
-        "model": {"cell": str(config.model.cell), "parameters": size(recommender)},
-        "warnings": judged.warnings,
+        "model": {"cell": str(config.model.cell), "parameters": size(best)},
+        "skipped": fitting.progress.clock.skipped,
+        "warnings": [*fitting.warnings, *filter(None, [fitting.left_out()]), *judged.warnings],
         "epochs": fitting.progress.clock.epoch, "steps": fitting.progress.clock.step,
         "seconds": {"train": fitting.progress.seconds, "test": seconds},
     }  # fmt: skip
     write_json(folder.result, result)
     return result
+
+
+def finished(folder: Folder, run_id: str) -> dict[str, Any] | None:
+    """The result of this very run where it is complete and lies whole beside its ranks and its model, else None."""
+    if not (folder.result.exists() and folder.ranks.exists() and (folder.bundle / "bundle.json").exists()):
+        return None
+    try:
+        found = read_json(folder.result)
+    except Mistake:  # damaged; judging again gives the same
+        return None
+    return found if found.get("complete") and found.get("run_id") == run_id else None
 
 
 def first_epoch(config: Config, prepared: Prepared) -> tuple[int, float]:
@@ -173,8 +206,8 @@ def evaluate(
     if not folder.ranks_valid.exists():  # a run from before they were kept
         valid, _ = judge.model(bundle.model, prepared, names, "valid", users=bundle.config.eval.users)
     owner = read_json(folder.identity)
-    folder.claim(owner["id"], owner["of"])
-    with folder:
+    folder.claim(owner["id"], owner["of"], data=owner.get("data"))
+    with folder, mendable(folder.path):
         judged.save(folder)
         if valid is not None:
             judge.write_ranks(folder.ranks_valid, valid, slices(prepared, valid))

@@ -18,14 +18,11 @@ from jaxrec.training.step import State, Step, row_keys
 
 
 def explain(step: Step, bad: NotFinite, source: Source, hyper: Hyper, prepared: Prepared) -> str:
-    """One sentence naming the step, the rows and the first array that is not finite, with the remedy."""
+    """The step, the rows and the first array that is not finite: a sentence that its reader ends."""
     batch = source.batch(jnp.asarray(bad.index), jnp.asarray(bad.reset))
     name, rows = first_bad(step, bad.state, batch, hyper)
     people = users(prepared, bad.index[rows])
-    return (
-        f"step {int(bad.state.step) + 1} is not finite: the first bad array is {name}, with rows of {people}; "
-        "the state before that step is saved; lower optimizer.lr or optimizer.clip, or look at these rows"
-    )
+    return f"step {int(bad.state.step) + 1} is not finite: the first bad array is {name}, with rows of {people}"
 
 
 def first_bad(step: Step, state: State, batch: Batch, hyper: Hyper) -> tuple[str, np.ndarray]:

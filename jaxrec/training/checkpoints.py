@@ -7,8 +7,13 @@ before a checkpoint is called readable.
 
 import hashlib
 import json
+import logging
+import os
+import re
 import shutil
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +34,7 @@ class Damaged(ValueError):
 
 
 class Checkpoints:
-    """The newest `keep` checkpoints of a run in `directory`, and apart from them the best one in `directory/best`.
+    """The newest `keep` checkpoints of a run in `directory`, and apart from them the best two in `directory/best`.
 
     Trees are any pytrees of arrays: typed PRNG keys, optax states, NNX modules and None included.
     Saving blocks until the checkpoint is on disk. `say` receives one sentence for every damaged checkpoint passed over.
@@ -40,7 +45,7 @@ class Checkpoints:
             raise Mistake(f"keep={keep} checkpoints would leave nothing to resume from; keep at least 1")
         directory = Path(directory).absolute()
         self._newest = _Shelf(directory, keep, say)
-        self._best = _Shelf(directory / "best", 1, say)
+        self._best = _Shelf(directory / "best", 2, say)
 
     def save(self, step: int, tree: Any, notes: dict[str, Any]) -> None:
         """Write `tree` and the JSON `notes` as checkpoint `step`, then drop all but the newest `keep`.
@@ -63,8 +68,12 @@ class Checkpoints:
         return self._newest.restore(step, abstract)
 
     def save_best(self, step: int, tree: Any, notes: dict[str, Any]) -> None:
-        """Write the best state so far; the one before is dropped only when this one is complete."""
+        """Write the best state so far; the one before stays, in case this one is damaged later."""
         self._best.save(step, tree, notes)
+
+    def forget_best_after(self, step: int) -> None:
+        """Remove best states of later steps: a training that goes on from `step` has not seen them."""
+        self._best.drop([later for later in self._best.steps() if later > step])
 
     def best(self) -> int | None:
         """Step of the best state, or None when there is none that can be read."""
@@ -108,10 +117,15 @@ class _Shelf:
         # Orbax refuses arrays of size zero; their shape in the record is all there is to them.
         stored = {path: leaf for path, leaf in leaves.items() if leaf.size}
         arguments = ocp.args.Composite(leaves=ocp.args.StandardSave(stored), record=ocp.args.JsonSave(record))
-        self._orbax.save(place, args=arguments)
+        try:
+            with _one_word():
+                self._orbax.save(place, args=arguments)
+        except Exception as error:
+            self._remove_halves()  # a full disk gets its space back
+            raise _as_system_error(error, place) from error
         self._settle()
-        self._drop([other for other in self.steps() if other > step])
-        self._drop(self.steps()[: -self._keep])
+        self.drop([other for other in self.steps() if other > step])
+        self.drop(self.steps()[: -self._keep])
 
     def latest(self) -> int | None:
         for step in reversed(self.steps()):
@@ -136,12 +150,14 @@ class _Shelf:
         """Leaves and record of a step, every byte of them checked."""
         place = self._place(step)
         try:
-            record = self._orbax.restore(place, args=ocp.args.Composite(record=ocp.args.JsonRestore()))["record"]
+            with _one_word():
+                record = self._orbax.restore(place, args=ocp.args.Composite(record=ocp.args.JsonRestore()))["record"]
             if record["sha256"] != _seal(record):
                 raise Damaged(f"{self._name(step)} changed after it was written (its record)")
             leaves = {path: np.empty(d["shape"], np.dtype(d["dtype"])) for path, d in record["leaves"].items()}
             wanted = {path: leaf for path, leaf in leaves.items() if leaf.size}
-            found = self._orbax.restore(place, args=ocp.args.Composite(leaves=ocp.args.StandardRestore(wanted)))
+            with _one_word():
+                found = self._orbax.restore(place, args=ocp.args.Composite(leaves=ocp.args.StandardRestore(wanted)))
             leaves |= found["leaves"]
         except Damaged:
             raise
@@ -158,9 +174,11 @@ class _Shelf:
         except Damaged:
             return False
 
-    def _drop(self, steps: list[int]) -> None:
+    def drop(self, steps: list[int]) -> None:
         for step in steps:
-            shutil.rmtree(self.directory / str(step))
+            for place in (self.directory / str(step), self.directory / f"{step}{NEWER}"):
+                if place.exists():
+                    shutil.rmtree(place)
 
     def _place(self, step: int) -> Path:
         newer = self.directory / f"{step}{NEWER}"
@@ -176,10 +194,45 @@ class _Shelf:
     def _sweep(self) -> None:
         if not self._swept:
             self.directory.mkdir(parents=True, exist_ok=True)
-            for leftover in self.directory.glob("*.orbax-checkpoint-tmp*"):
-                shutil.rmtree(leftover)
+            self._remove_halves()
             self._settle()
             self._swept = True
+
+    def _remove_halves(self) -> None:
+        for leftover in self.directory.glob("*.orbax-checkpoint-tmp*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+@contextmanager
+def _one_word() -> Iterator[None]:
+    """An error has one word, the exception's: Orbax logs its traceback as well, and the arrays that did not fail go on
+    reporting to an event loop that is closed, for a while after.
+    """
+    log, hook = logging.getLogger("absl"), sys.unraisablehook
+    before, log.disabled = log.disabled, True
+
+    def without_closed_loops(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            hook(unraisable)
+
+    sys.unraisablehook = without_closed_loops
+    try:
+        yield
+        sys.unraisablehook = hook
+    finally:
+        log.disabled = before
+
+
+def _as_system_error(error: BaseException, place: Path) -> BaseException:
+    """The OSError behind what tensorstore reports in words, such as a full disk; the error itself where none is."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError):
+            return cause
+        if found := re.search(r"os_error_code='(\d+)'", str(cause)):
+            return OSError(int(found[1]), os.strerror(int(found[1])), str(place))
+        cause = cause.__cause__ or cause.__context__
+    return error
 
 
 def _is_key(leaf: Any) -> bool:

@@ -68,6 +68,12 @@ class Clock:
     batch: int = 0  # batches of this epoch that are done
     step: int = 0
     partial: list[list[float]] = field(default_factory=list)  # metrics of steps that no record covers yet
+    skipped: int = 0  # batches left out because their gradient was not finite
+
+    @property
+    def rate(self) -> float:
+        """What the learning rate is multiplied with: every batch left out has halved it (exact in floating point)."""
+        return 0.5**self.skipped
 
 
 @dataclass
@@ -77,7 +83,8 @@ class Loop:
 
     ``run(state, source, index, reset, bounds, hyper)`` is ``run_steps`` compiled; ``plans(epoch)`` gives an
     epoch's index plan; ``pause(state, clock)`` is asked between dispatches whether to stop now (signals, time limits,
-    checkpoints); ``epoch_end(state, clock)`` whether to stop for good.
+    checkpoints); ``epoch_end(state, clock)`` whether to stop for good; ``skip(bad, clock)`` whether a batch whose
+    gradient is not finite may be left out: training then goes on from the state before it at half the rate.
     """
 
     run: Callable[..., tuple[State, Metrics]]
@@ -86,13 +93,14 @@ class Loop:
     record: Callable[[dict[str, Any]], None]
     pause: Callable[[State, Clock], bool]
     epoch_end: Callable[[State, Clock], bool]
+    skip: Callable[[NotFinite, Clock], bool] = lambda bad, clock: False
     seconds: float = 1.0  # aim for one dispatch, so that signals are heard
 
     def fit(self, state: State, source: Source, hyper: Hyper, *, epochs: int, clock: Clock) -> State:
         """Train until ``epochs`` are done or a callback says stop."""
         while clock.epoch < epochs:
             for slab in slabs(self.plans(clock.epoch), size=self.size, steps=RECORD, begin=clock.batch):
-                for after, metrics in self.dispatches(state, source, slab, hyper):
+                for after, metrics in self.dispatches(state, source, slab, hyper, clock):
                     state = after
                     self.collect(metrics, clock)
                     if clock.batch == slab.end:  # before a pause, or the record would cover other steps after it
@@ -104,25 +112,31 @@ class Loop:
                 break
         return state
 
-    def dispatches(self, state: State, source: Source, slab: Slab, hyper: Hyper) -> Iterable[tuple[State, Metrics]]:
+    def dispatches(
+        self, state: State, source: Source, slab: Slab, hyper: Hyper, clock: Clock
+    ) -> Iterable[tuple[State, Metrics]]:
         """One slab in as many dispatches as its speed asks for."""
         done = 0
         while done < slab.count:
             end = min(done + self.pace, slab.count)
             began = time.perf_counter()
-            state, metrics = self.run(state, source, slab.index, slab.reset, np.array([done, end], np.int32), hyper)
+            bounds = np.array([done, end], np.int32)
+            state, metrics = self.run(state, source, slab.index, slab.reset, bounds, slower(hyper, clock.rate))
             metrics = jax.tree.map(lambda leaf, part=slice(done, end): np.asarray(leaf)[part], metrics)
             self.adapt(end - done, time.perf_counter() - began)
-            if not metrics.finite.all():
-                good = int(np.argmin(metrics.finite))
-                yield (
-                    state,
-                    jax.tree.map(lambda leaf, good=good: leaf[:good], metrics),
-                )  # the clock stays with the state
-                bad = done + good
-                raise NotFinite(state, slab.index[bad], slab.reset[bad])
+            if metrics.finite.all():
+                yield state, metrics
+                done = end
+                continue
+            good = int(np.argmin(metrics.finite))
+            metrics = jax.tree.map(lambda leaf, good=good: leaf[:good], metrics)
+            bad = NotFinite(state, slab.index[done + good], slab.reset[done + good])
+            if not self.skip(bad, clock):
+                yield state, metrics  # the clock stays with the state
+                raise bad
+            clock.batch, clock.skipped = clock.batch + 1, clock.skipped + 1
             yield state, metrics
-            done = end
+            done += good + 1
 
     pace: int = 1
 
@@ -149,6 +163,11 @@ class Loop:
                 "grad_norm": float(norm.mean()), "clipped": float(clipped.mean()), "events": int(events.sum()),
             }
         )  # fmt: skip
+
+
+def slower(hyper: Hyper, rate: float) -> Hyper:
+    """``hyper`` with its learning rate multiplied; the very same where there is nothing to multiply."""
+    return hyper if rate == 1.0 else hyper | {"lr": hyper["lr"] * np.float32(rate)}
 
 
 def compile_run(step: Step, **jit: Any) -> Callable[..., tuple[State, Metrics]]:

@@ -3,7 +3,8 @@
 A training record is a dict with `step` (steps done), `epoch` (epochs complete before these steps), `loss` (mean per
 event), `grad_norm` (before clipping), `clipped` (share of steps), `lr`, and `events` and `seconds` since the training
 record before. An evaluation is a record with `step`, `epoch` (epochs complete), `valid: {metric: value}` and the
-`seconds` that it took.
+`seconds` that it took. A batch left out because its gradient was not finite is one with `step` (steps done before
+it), `epoch` and `skipped` (how many so far).
 """
 
 import json
@@ -242,8 +243,8 @@ def _row(line: bytes) -> dict[str, Any] | None:
     return row if isinstance(row, dict) and "step" in row else None
 
 
-def _identity(record: Record) -> tuple[int, bool, bool]:
-    return int(record["step"]), "loss" in record, "valid" in record
+def _identity(record: Record) -> tuple[int, bool, bool, int]:
+    return int(record["step"]), "loss" in record, "valid" in record, int(record.get("skipped", 0))
 
 
 class TensorBoard:

@@ -1,26 +1,54 @@
-"""Asking a training to stop: a signal sets a flag, and the loop saves and leaves at the next step."""
+"""Asking a run to stop: while it trains a signal sets a flag, and the loop saves and leaves at the next step; where
+there is nothing to save the signal is an exception at once.
+"""
 
+import os
 import signal
+import socket
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+AGAIN = 75  # EX_TEMPFAIL of sysexits.h: the same command goes on
+PATIENCE = 8.0  # seconds from SIGTERM in which Python has to get its turn; a scheduler kills after ten or more
+
+LATE = b"jaxrec: SIGTERM: a long call did not return in time; what was saved last stands, the same command goes on\n"
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal came where there is nothing to save. Its kind is the one that libraries let pass, event loops too."""
+
+
+class Stopped(Exception):
+    """A signal ended a run in order; the same command goes on from there."""
+
 
 class StopSignal:
-    """While the context is open, SIGTERM (a scheduler's notice) and SIGINT (ctrl-C) only set `requested`.
+    """While the context is open, SIGTERM (a scheduler's notice) and SIGINT (ctrl-C) only set `requested`; inside
+    `raising` they raise `Interrupted`.
 
     A second SIGINT raises KeyboardInterrupt: the person means it. Outside the main thread Python delivers no signals,
     so there the context does nothing.
+
+    Python runs a handler only between two of its own instructions. A compilation, a read or one long step may keep it
+    from that: when nobody has called `heard` `PATIENCE` seconds after a SIGTERM, a thread ends the process with status
+    75. What was saved last stands, as after any kill.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *numbers: signal.Signals) -> None:
         self.requested: str | None = None  # name of the first signal that came
+        self._numbers = numbers or (signal.SIGTERM, signal.SIGINT)
         self._interrupts = 0
+        self._raise = False
         self._before: dict[signal.Signals, Any] = {}
+        self._watch: _Watch | None = None
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
+            self._watch = _Watch()
+            for number in self._numbers:
                 self._before[number] = signal.signal(number, self._receive)
         return self
 
@@ -31,9 +59,63 @@ class StopSignal:
             # None stands for a handler that was not installed from Python and cannot be put back
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         self._before.clear()
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+
+    @contextmanager
+    def raising(self) -> Iterator[None]:
+        """Work that may be dropped at any point and done again: a signal, also one that came before, raises
+        `Interrupted`.
+        """
+        self._raise = True
+        try:
+            self.check()
+            yield
+            self.check()  # an exception raised inside a finaliser is swallowed there
+        finally:
+            self._raise = False
+
+    def check(self) -> None:
+        """Raise `Interrupted` when a signal has come."""
+        if self.requested:
+            raise Interrupted(self.requested)
+
+    def heard(self) -> None:
+        """Somebody acts on the request: saving may take as long as it takes."""
+        if self._watch is not None:
+            self._watch.heard.set()
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self._interrupts += number == signal.SIGINT
         if self._interrupts > 1:
             raise KeyboardInterrupt
         self.requested = self.requested or signal.Signals(number).name
+        if self._raise:
+            raise Interrupted(self.requested)
+
+
+class _Watch:
+    """A thread that hears of signals from the interpreter's C handler, whatever the main thread is doing."""
+
+    def __init__(self) -> None:
+        self.heard = threading.Event()
+        self._read, self._write = socket.socketpair()
+        self._write.setblocking(False)
+        self._before = signal.set_wakeup_fd(self._write.fileno(), warn_on_full_buffer=False)
+        self._thread = threading.Thread(target=self._listen, name="jaxrec-stop", daemon=True)
+        self._thread.start()
+
+    def _listen(self) -> None:
+        while numbers := self._read.recv(64):
+            if signal.SIGTERM in numbers and not self.heard.wait(PATIENCE):
+                with suppress(OSError):
+                    os.write(2, LATE)
+                os._exit(AGAIN)
+
+    def close(self) -> None:
+        signal.set_wakeup_fd(self._before)
+        self.heard.set()
+        self._write.close()
+        self._thread.join(1.0)
+        self._read.close()

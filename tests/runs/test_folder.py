@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from jaxrec.config import Mistake
-from jaxrec.runs.folder import Folder, differences, read_json, replacing, write_json
+from jaxrec.runs.change import differences
+from jaxrec.runs.folder import Folder, mendable, read_json, replacing, write_json
 
 CONFIG = {"epochs": 5, "model": {"cell": "gru", "width": 64}}
 
@@ -166,6 +167,11 @@ def test_reading_tells_absent_from_broken(tmp_path):
     (tmp_path / "config.json").write_text('{"epochs": 5')
     with pytest.raises(Mistake, match=r"is not JSON .*--fresh"):
         read_json(tmp_path / "config.json")
+
+
+def test_other_errors_of_the_system_keep_their_traceback(tmp_path):
+    with pytest.raises(BlockingIOError), mendable(tmp_path):
+        raise BlockingIOError(11, "busy")
 
 
 json_values = st.none() | st.booleans() | st.integers() | st.text(max_size=3)

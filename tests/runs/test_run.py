@@ -19,7 +19,8 @@ from jaxrec.metrics import evaluate as measure
 from jaxrec.reports.results import print_result
 from jaxrec.runs import fitting
 from jaxrec.runs.options import Batch, Config, Evaluation, Model, Optimizer, Stopping
-from jaxrec.runs.run import Stopped, evaluate, train
+from jaxrec.runs.run import evaluate, train
+from jaxrec.training.stop import Stopped
 
 DEMO = Demo(users=60, items=60, events=10, genres=4, lag=2)
 TINY = Config(

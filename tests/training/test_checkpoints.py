@@ -123,11 +123,14 @@ def test_the_newest_are_kept_and_the_best_apart_from_them(tmp_path):
             shelf.save_best(step, small(-step), {"ndcg": step})
     assert shelf.latest() == 40
     assert {entry.name for entry in tmp_path.iterdir()} == {"30", "40", "best"}
-    assert [entry.name for entry in (tmp_path / "best").iterdir()] == ["20"]
+    assert {entry.name for entry in (tmp_path / "best").iterdir()} == {"10", "20"}
     found, notes = shelf.restore_best(small(0))
     assert bits(found) == bits(small(-20))
     assert notes == {"ndcg": 20}
     assert bits(shelf.restore(30, small(0))[0]) == bits(small(30))
+    shelf.forget_best_after(19)
+    assert shelf.best() == 10
+    assert shelf.latest() == 40
 
 
 def test_saving_a_step_again_keeps_the_same_and_replaces_the_different(tmp_path):

@@ -103,5 +103,5 @@ def test_micro_batches_run_as_many_lanes_side_by_side(tmp_path):
 def test_an_epoch_of_lanes_trains_on_every_pair_and_is_no_other_run(tmp_path):
     result = go(tmp_path / "run", epochs=1)
     assert sum(events for _, events, _ in losses(tmp_path / "run")) == result["protocol"]["counts"]["train_pairs"]
-    with pytest.raises(Mistake, match=r"batch\.layout: 'lanes' -> 'packed'"):
+    with pytest.raises(Mistake, match=r'batch\.layout: "lanes" -> "packed"'):
         go(tmp_path / "run", epochs=1, batch=replace(TINY.batch, layout="packed"))

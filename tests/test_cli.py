@@ -14,6 +14,7 @@ from jaxrec.cli import VERBS, main
 from jaxrec.config import Call, keys
 from jaxrec.runs.options import Config
 from jaxrec.serving.histories import items as ids
+from jaxrec.training.stop import Stopped
 
 DEMO = ["--demo.users", "100", "--demo.items", "240"]
 
@@ -145,10 +146,6 @@ def test_config_table_reads_well(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert ["max_seconds", "none", "flag"] in rows
 
 
-class Stopped(Exception):
-    pass
-
-
 RESULT = {"run": "runs/a", "test": {"masked": {"hr@10": 0.25}}}
 
 
@@ -169,7 +166,7 @@ def test_train_hands_on_the_configuration(monkeypatch: pytest.MonkeyPatch):
     def print_result(result: dict[str, Any], *, as_json: bool, run: str) -> None:
         printed.append((result, as_json, run))
 
-    fake(monkeypatch, "jaxrec.runs.run", train=train, Stopped=Stopped)
+    fake(monkeypatch, "jaxrec.runs.run", train=train)
     fake(monkeypatch, "jaxrec.reports.results", print_result=print_result)
     assert main(["train", "--model.width", "8", "--run", "runs/a"]) == 0
     [call] = calls
@@ -188,7 +185,7 @@ def test_a_run_that_was_stopped_asks_to_be_tried_again(
     def train(config: Config, **rest: Any) -> None:
         raise Stopped("SIGTERM: saved after step 3")
 
-    fake(monkeypatch, "jaxrec.runs.run", train=train, Stopped=Stopped)
+    fake(monkeypatch, "jaxrec.runs.run", train=train)
     assert main(["train"]) == 75
     assert capsys.readouterr().err == "jaxrec: SIGTERM: saved after step 3\n"
 

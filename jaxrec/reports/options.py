@@ -12,7 +12,7 @@ class Inspect(Preparation):
     """Look at a file of events: columns, counts, ties, filters, splits, warnings."""
 
     data: str = field()  # required here: without a default it is written without its name
-    """file of events, prepared directory, or 'demo'"""
+    """file of events, directory or pattern of them, prepared directory, tfds:NAME, or 'demo'"""
     html: str | None = None
     """also write one self-contained page to this file"""
     json: bool = False

@@ -29,7 +29,12 @@ def markdown(columns: list[str], lines: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in [columns, rule, *lines])
 
 
-NAMES = {"markov3": "Markov, last three items", "markov": "Markov, last item", "popularity": "popularity"}
+NAMES = {
+    "markov3": "Markov, last three items",
+    "markov3_shares": "Markov, last three, shares",
+    "markov": "Markov, last item",
+    "popularity": "popularity",
+}
 
 
 def demo() -> str:
@@ -39,7 +44,10 @@ def demo() -> str:
         return ""
     row, reading = found[-1], found[-1]["headline"]
     ceiling = row["ceiling"][reading]
-    given = [(row["model"]["cell"], row["test"]), *[(NAMES[name], row["baselines"][name]) for name in NAMES]]
+    given = [
+        (row["model"]["cell"], row["test"]),
+        *[(NAMES[name], row["baselines"][name]) for name in NAMES if name in row["baselines"]],
+    ]
     values = [(name, part[reading]) for name, part in [*given, ("ceiling (the generator itself)", row["ceiling"])]]
     lines = [
         [name, *[f"{part[metric]:.4f}" for metric in ceiling], f"{part['ndcg@10'] / ceiling['ndcg@10']:.0%}"]

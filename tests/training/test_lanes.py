@@ -1,6 +1,5 @@
 """Lanes: an epoch in pieces computes what whole sequences do, wherever the lanes run and wherever the run is cut."""
 
-import functools
 from types import SimpleNamespace
 
 import jax
@@ -46,7 +45,6 @@ def load(data, seed=0):
     return Source(jnp.asarray(draw.integers(1, ITEMS + 1, events), jnp.int32), gaps=gaps)
 
 
-@functools.cache
 def model(cell="gru", depth=1, seed=0):
     example = Event(x=jnp.zeros((1, 1, WIDTH)), gap=jnp.zeros((1, 1)), start=jnp.zeros((1, 1), bool))
     return recommender.build(

@@ -19,8 +19,8 @@ class IndRNN(ElementwiseCell):
     """Independently recurrent network (Li et al. 2018): ``h' = f(W x + u * h + b)``, ``f`` relu or tanh.
 
     https://arxiv.org/abs/1803.04831, equation 4. Units meet only in the layer above. ``u`` starts uniform in
-    ``[0, longest ** (1 / longest)]`` in the paper, so that no unit grows beyond ``longest`` over that many steps; here
-    in ``[0, 1]``, its limit. State and output ``(hidden,)``.
+    ``[0, growth ** (1 / longest)]`` in the paper, so that no unit grows by more than ``growth`` (2, say) over the
+    ``longest`` sequence; here in ``[0, 1]``, its limit. State and output ``(hidden,)``.
     """
 
     def __init__(self, features: int, hidden: int, *, activation: Literal["relu", "tanh"] = "relu", rngs: nnx.Rngs):

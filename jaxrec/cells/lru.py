@@ -31,10 +31,11 @@ class LRU(AffineCell):
             raise Mistake(f"LRU: the ring from r_min={r_min} to r_max={r_max} is none; give 0 <= r_min < r_max <= 1")
         self.features, self.hidden = features, hidden
         inner, phase = (jax.random.uniform(rngs.params(), (hidden,), minval=1e-6) for _ in range(2))
-        squared = inner * (r_max**2 - r_min**2) + r_min**2  # |lam|^2 uniform: points uniform on the ring
-        self.nu = nnx.Param(jnp.log(-0.5 * jnp.log(squared)))
+        # |lam|^2 uniform: points uniform on the ring. Drawn as 1 - |lam|^2, since |lam|^2 itself can round to 1
+        missing = jnp.minimum((1 - r_max**2) + inner * (r_max**2 - r_min**2), 1 - 1e-6)
+        self.nu = nnx.Param(jnp.log(-0.5 * jnp.log1p(-missing)))
         self.theta = nnx.Param(jnp.log(max_phase * phase))
-        self.gamma = nnx.Param(0.5 * jnp.log1p(-squared))
+        self.gamma = nnx.Param(0.5 * jnp.log(missing))
         normal = jax.random.normal
         self.b = nnx.Param(normal(rngs.params(), (2, features, hidden)) / jnp.sqrt(2.0 * features))
         self.c = nnx.Param(normal(rngs.params(), (2, hidden, features)) / jnp.sqrt(1.0 * hidden))

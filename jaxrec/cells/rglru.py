@@ -41,5 +41,6 @@ class RGLRU(AffineCell):
     def affine(self, projected: Any) -> tuple[Hidden, Hidden]:
         u, reset, write = projected
         log_a = -SHARPNESS * jax.nn.softplus(self.lam[...]) * jax.nn.sigmoid(reset)
-        # 1 - a^2 by expm1: next to a = 1 the difference would keep no digits
-        return jnp.exp(log_a), jnp.sqrt(-jnp.expm1(2 * log_a)) * jax.nn.sigmoid(write) * u
+        # 1 - a^2 by expm1: next to a = 1 the difference would keep no digits; at a = 1 the root has no slope
+        power = jnp.maximum(-jnp.expm1(2 * log_a), jnp.finfo(log_a.dtype).tiny)
+        return jnp.exp(log_a), jnp.sqrt(power) * jax.nn.sigmoid(write) * u

@@ -12,7 +12,7 @@ from flax import nnx
 from jax import Array
 
 from jaxrec.cells import Cell, Event
-from jaxrec.recurrence.trees import double, is_real, real_leaves, score, trained
+from jaxrec.recurrence.trees import double, is_complex, is_real, real_leaves, score, trained
 from jaxrec.recurrence.unroll import start, unroll
 
 JITTER = 0.1  # so that no parameter is examined at a special value such as zero
@@ -157,6 +157,8 @@ def jitter(tree: Any, noise: np.random.Generator) -> Any:
     """Add small noise to every real leaf."""
 
     def moved(leaf: Any) -> Any:
+        if is_complex(leaf):
+            return jax.lax.complex(moved(leaf.real), moved(leaf.imag))
         if not is_real(leaf):
             return leaf
         return leaf + jnp.asarray(JITTER * noise.standard_normal(jnp.shape(leaf)), leaf.dtype)

@@ -212,7 +212,13 @@ def portable(case: Case) -> Finding:
 
 def infinite(tree: Any) -> float:
     """How many entries of real leaves are not finite."""
-    return float(sum(int((~jnp.isfinite(leaf)).sum()) for leaf in jax.tree.leaves(tree) if is_real(leaf)))
+    return float(
+        sum(
+            int((~jnp.isfinite(leaf)).sum())
+            for leaf in jax.tree.leaves(tree)
+            if jnp.issubdtype(leaf.dtype, jnp.inexact)
+        )
+    )
 
 
 def worst(found: dict[str, float]) -> Finding:

@@ -22,23 +22,44 @@ def is_real(leaf: Any) -> bool:
     return bool(jnp.issubdtype(jnp.result_type(leaf), jnp.floating))
 
 
+def is_complex(leaf: Any) -> bool:
+    return bool(jnp.issubdtype(jnp.result_type(leaf), jnp.complexfloating))
+
+
 def double(tree: Any) -> Any:
-    """Real leaves in float64; meaningful only where 64-bit types are enabled."""
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64) if is_real(leaf) else leaf, tree)
+    """Real leaves in float64, complex ones in complex128; meaningful only where 64-bit types are enabled."""
+
+    def widened(leaf: Any) -> Any:
+        if is_complex(leaf):
+            return jnp.asarray(leaf, jnp.complex128)
+        return jnp.asarray(leaf, jnp.float64) if is_real(leaf) else leaf
+
+    return jax.tree.map(widened, tree)
 
 
 def real_leaves(tree: Any) -> tuple[list[str], list[Array], Callable[[Sequence[Array]], Any]]:
-    """Names and values of the real leaves, and a function that puts others in their place."""
+    """Names and values of the real leaves, a complex one as its two parts, and a function that puts others there."""
     flat, structure = jax.tree_util.tree_flatten_with_path(tree)
-    places = [i for i, (_, leaf) in enumerate(flat) if is_real(leaf)]
+    parts = [part for place, (path, leaf) in enumerate(flat) for part in real_parts(place, place_name(path), leaf)]
 
     def rebuild(leaves: Sequence[Array]) -> Any:
-        full = [leaf for _, leaf in flat]
-        for place, leaf in zip(places, leaves, strict=True):
-            full[place] = leaf
-        return jax.tree.unflatten(structure, full)
+        full: dict[int, list[Any]] = {}
+        for (place, *_), leaf in zip(parts, leaves, strict=True):
+            full.setdefault(place, []).append(leaf)
+        given = [leaf if place not in full else whole(full[place]) for place, (_, leaf) in enumerate(flat)]
+        return jax.tree.unflatten(structure, given)
 
-    return [place_name(flat[i][0]) for i in places], [flat[i][1] for i in places], rebuild
+    return [name for _, name, _ in parts], [leaf for _, _, leaf in parts], rebuild
+
+
+def real_parts(place: int, name: str, leaf: Any) -> list[tuple[int, str, Array]]:
+    if is_complex(leaf):
+        return [(place, f"{name}.real", leaf.real), (place, f"{name}.imag", leaf.imag)]
+    return [(place, name, leaf)] if is_real(leaf) else []
+
+
+def whole(parts: Sequence[Array]) -> Array:
+    return jax.lax.complex(*parts) if len(parts) == 2 else parts[0]
 
 
 def trained(tree: Any) -> set[str]:
@@ -74,10 +95,11 @@ def same_structure(one: Any, other: Any) -> bool:
 
 
 def plain(leaf: Any) -> np.ndarray[Any, Any]:
-    """A leaf as float64, random keys by their bits."""
+    """A leaf as float64, a complex one as its two parts, random keys by their bits."""
     if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         leaf = jax.random.key_data(leaf)
-    return np.asarray(leaf).astype(np.float64)
+    values = np.asarray(leaf)
+    return np.stack([values.real, values.imag]) if is_complex(leaf) else values.astype(np.float64)
 
 
 def piece(tree: Any, begin: int | None, end: int | None) -> Any:

@@ -24,6 +24,7 @@ OPTIONAL = ("times", "gaps", "starts", "weights")
 VOCABULARIES = ("item_ids", "user_ids")
 PROTOCOL = ("split", "catalogue", "unknown_targets", "mask_seen", "sequence")
 PIECE = 1 << 21  # entries of a large array handled at once
+MOST_VALUES = 1000  # of a text feature that is compared value by value
 CARD, MANIFEST = "card.json", "manifest.json"
 
 
@@ -63,6 +64,17 @@ class Prepared:
     weights: np.ndarray | None = None  # float32 (events,): of the kind of event; nothing in training reads them yet
     features: dict[str, Feature] = field(default_factory=dict)
 
+    @property
+    def item_features(self) -> np.ndarray | None:
+        """float32 (1 + candidates, f): the features of items side by side, for comparing items; None without any.
+
+        A number is in standard deviations from its mean, a text with at most `MOST_VALUES` values is one column a
+        value, others are left out; an item without a value has zeros.
+        """
+        given = [feature for feature in self.features.values() if feature.of == "item"]
+        columns = [column for feature in given if (column := beside(feature)) is not None]
+        return np.concatenate(columns, axis=1) if columns else None
+
     def targets(self, split: str, unknown: bool | None = None) -> np.ndarray:
         """int64 (targets,): absolute indices of the events to predict in "valid" or "test", in canonical order.
 
@@ -93,6 +105,19 @@ def ranges(begin: np.ndarray, end: np.ndarray) -> np.ndarray:
     length = np.maximum(end - begin, 0)
     shift = np.repeat(begin - (np.cumsum(length) - length), length)
     return shift + np.arange(len(shift), dtype=np.int64)
+
+
+def beside(feature: Feature) -> np.ndarray | None:
+    """float32 columns of a feature of items, see `Prepared.item_features`; None where it has too many values."""
+    if feature.ids is not None:
+        values = len(feature.ids)
+        return np.eye(1 + values, dtype=np.float32)[feature.values][:, 1:] if 0 < values <= MOST_VALUES else None
+    known = np.isfinite(feature.values)
+    spread = float(feature.values[known].std()) if known.any() else 0.0
+    if spread == 0:
+        return None
+    centred = (feature.values - feature.values[known].mean()) / spread
+    return np.where(known, centred, 0).astype(np.float32)[:, None]
 
 
 def contents(prepared: Prepared) -> dict[str, np.ndarray]:

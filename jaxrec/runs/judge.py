@@ -66,7 +66,7 @@ def model(
     k = min(list_length(ranked(metrics)), prepared.candidates) if split == "test" else 0
     ranks = evaluate(recommender, prepared, split, users=users, k=k)
     # whoever prepares data with a vector an item (1 + candidates, f) gets the diversity of lists
-    return ranks, summarise(prepared, ranks, ranked(metrics), getattr(prepared, "item_features", None))
+    return ranks, summarise(prepared, ranks, ranked(metrics), prepared.item_features)
 
 
 def on_test(recommender: Recommender, prepared: Prepared, metrics: tuple[str, ...]) -> Judged:

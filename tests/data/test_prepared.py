@@ -124,3 +124,22 @@ print({{"jax", "polars", "tyro"}} & sys.modules.keys())
 def test_splits_without_targets_are_refused(prepared):
     with pytest.raises(ValueError, match='no targets of "train"'):
         prepared.targets("train")
+
+
+def test_features_of_items_are_compared_side_by_side(tmp_path):
+    """Hand-counted: a number in standard deviations, a text as one column a value, nothing where there is nothing."""
+    (tmp_path / "shop.inter").write_text(
+        "user_id:token\titem_id:token\ttimestamp:float\n"
+        + "".join(f"u{u}\ti{(u + t) % 4}\t{1_000_000_000 + 60 * t}\n" for u in range(4) for t in range(4))
+    )
+    (tmp_path / "shop.item").write_text("item_id:token\tprice:float\tkind:token\ni0\t1\ta\ni1\t3\tb\ni2\t\ta\n")
+    options = Preparation(data=str(tmp_path / "shop.inter"), features=("price", "kind"))
+    data = prepare(options, say=lambda sentence: None)
+    rows = {name: data.item_features[data.item_ids.encode([name])[0]] for name in ("i0", "i1", "i2", "i3")}
+    a, b = rows["i0"][1:], rows["i1"][1:]
+    assert rows["i0"][0] == -rows["i1"][0] == -1  # prices 1 and 3: one standard deviation from their mean
+    np.testing.assert_array_equal(a + b, [1, 1])
+    np.testing.assert_array_equal(rows["i2"], [0, *a])
+    np.testing.assert_array_equal(rows["i3"], [0, 0, 0])
+    assert not data.item_features[0].any()
+    assert prepare(Preparation(data=options.data), say=lambda sentence: None).item_features is None

@@ -1,0 +1,80 @@
+"""Send every real data set through inspect, train, evaluate and report, as a stranger would.
+
+Claim     Each of them goes through without a flag that a stranger would not guess: the file, and the test file where
+          there is one.
+Command   python scripts/every_data_set.py --data ../shared/data          some of them: --only ml-100k diginetica
+Time      About ten CPU-minutes: one epoch, or a minute, of a GRU of width 16; the numbers mean nothing.
+Expect    Exit status 0 of every verb; one row a data set in experiments/results/every_data_set.jsonl.
+
+The data sets are named in README.md; none of them is part of this repository.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+ROWS = Path(__file__).resolve().parents[1] / "experiments" / "results" / "every_data_set.jsonl"
+DATA = {
+    "ml-100k": ("ml-100k/ml-100k.inter.gz",),
+    "ml-1m": ("ml-1m/ml-1m.txt.gz",),
+    "ml-1m-lrurec-order": ("ml-1m/ml-1m-lrurec-order.txt.gz",),
+    "amazon-beauty": ("amazon-beauty/Beauty.txt.gz",),
+    "amazon-beauty-2014": ("amazon-beauty-2014/interactions.tsv.gz",),
+    "diginetica": ("diginetica/train_sessions.txt.gz", "diginetica/test_sessions.txt.gz"),
+    "yoochoose-1-64": ("yoochoose-1-64/train_sessions.txt.gz", "yoochoose-1-64/test_sessions.txt.gz"),
+    "30music": ("30music/sessions.parquet",),
+    "ctr-ml-1m": ("ctr-ml-1m/ctr.tsv.gz",),
+}
+SHORT = ["--epochs", "1", "--max-seconds", "60", "--model.width", "16", "--eval.users", "500"]
+
+
+def verbs(files: list[str], folder: Path) -> dict[str, list[str]]:
+    given = [*(["--test", files[1]] if len(files) > 1 else [])]
+    run = str(folder / "run")
+    return {
+        "inspect": ["inspect", files[0], *given, "--html", str(folder / "inspect.html")],
+        "train": ["train", "--data", files[0], *given, *SHORT, "--run", run],
+        "evaluate": ["evaluate", "--run", run, "--slices"],
+        "report": ["report", run],
+    }
+
+
+def go(arguments: list[str]) -> dict[str, Any]:
+    """Exit status, CPU-seconds and, where it failed, the last line it said."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    call = "import sys; from jaxrec.cli import main; sys.exit(main())"
+    done = subprocess.run([sys.executable, "-c", call, *arguments], check=False, capture_output=True, text=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    found: dict[str, Any] = {
+        "status": done.returncode,
+        "cpu_seconds": round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1),
+    }
+    return found if done.returncode == 0 else found | {"said": (done.stderr.splitlines() or [""])[-1]}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of the data sets")
+    parser.add_argument("--only", nargs="+", choices=DATA, default=list(DATA))
+    options = parser.parse_args()
+    failed = 0
+    for name in options.only:
+        with tempfile.TemporaryDirectory() as folder:
+            files = [str(options.data / file) for file in DATA[name]]
+            row: dict[str, Any] = {"data": name, "files": list(DATA[name])}
+            for verb, arguments in verbs(files, Path(folder)).items():
+                row[verb] = go(arguments)
+                print(f"{name:20} {verb:10} {row[verb]}", flush=True)
+                failed += row[verb]["status"] != 0
+        with open(ROWS, "a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -132,7 +132,7 @@ def spread(spool: Spool, names: list[str], persons: np.ndarray, starts: np.ndarr
             ends = np.cumsum(np.bincount(of_row, minlength=len(starts)))
             for target, values, name in zip(targets, columns, names, strict=True):
                 moved = (place[values] if name == "person" else values)[order]
-                for number in np.flatnonzero(np.diff(ends, prepend=0)):
+                for number in np.flatnonzero(np.diff(ends, prepend=0)).tolist():
                     target.seek(int(cursor[number]) * values.itemsize)
                     moved[ends[number - 1] if number else 0 : ends[number]].tofile(target)
             cursor += np.diff(ends, prepend=0)
@@ -163,7 +163,8 @@ def bucket_of(
 def in_place_and_time(place: np.ndarray, time: np.ndarray) -> np.ndarray:
     """The order by place, then time, then row: one sort of a number made of all three where 63 bits hold it."""
     fields = [place.astype(np.int64) - int(place.min()), time - time.min()]
-    step = np.gcd.reduce(fields[1]) or 1  # seconds held in microseconds need no more bits than seconds
+    # seconds held in microseconds need no more bits than seconds
+    step = np.gcd.reduce(fields[1]) or 1  # type: ignore[call-overload, unused-ignore]
     fields[1] //= step
     bits = [int(fields[1].max()).bit_length(), len(place).bit_length()]
     if int(fields[0].max()).bit_length() + sum(bits) > 63:

@@ -50,7 +50,7 @@ def microseconds(column: "pl.Series", rows: Rows, unit: str = "auto") -> tuple[n
 
 def looks_iso(text: "pl.Series", kept: np.ndarray) -> bool:
     """Whether the first time that is there begins with a date."""
-    place = int(kept.argmax()) if kept.any() else 0
+    place = int(np.argmax(kept)) if kept.any() else 0
     return len(text) > 0 and bool(text[place : place + 1].str.contains(ISO).fill_null(False)[0])
 
 

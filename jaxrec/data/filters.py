@@ -39,7 +39,7 @@ def one_of_each(keys: Sequence[np.ndarray], last: bool = False) -> np.ndarray:
     stay = np.ones(len(keys[0]), bool)
     if len(stay):
         order = np.lexsort(keys)
-        same = np.logical_and.reduce([key[order[1:]] == key[order[:-1]] for key in keys])
+        same = np.all([key[order[1:]] == key[order[:-1]] for key in keys], axis=0)
         stay[order[:-1] if last else order[1:]] = ~same
     return stay
 

@@ -138,7 +138,7 @@ def ordered(log: Log, seed: int | None = None) -> tuple[Log, np.ndarray]:
 
 def shuffled_ties(order: np.ndarray, keys: Sequence[np.ndarray], seed: int) -> np.ndarray:
     """`order` with the places of equal keys permuted at random; the rest stays where it is."""
-    same = np.logical_and.reduce([np.diff(key) == 0 for key in keys])
+    same = np.all([np.diff(key) == 0 for key in keys], axis=0)
     group = np.append(0, np.cumsum(~same))
     tied = np.flatnonzero(np.append(same, False) | np.append(False, same))
     drawn = np.lexsort((np.random.default_rng(seed).random(len(tied)), group[tied]))

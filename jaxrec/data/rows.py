@@ -52,7 +52,7 @@ class Rows:
         wrong = wrong & self.kept
         if not wrong.any():
             return
-        row, count = int(wrong.argmax()), int(wrong.sum())
+        row, count = int(np.argmax(wrong)), int(wrong.sum())
         others = f" ({count - 1:,} more like it)" if count > 1 else ""
         self.bad.row(self.where(row), rule, sentence(row) + others * (not self.bad.skip), count)
         self.kept &= ~wrong

@@ -96,7 +96,7 @@ def duplicates(sequence: np.ndarray, item: np.ndarray, time: np.ndarray) -> int:
     """Events with sequence, item and time of an earlier one."""
     order = np.lexsort((time, item, sequence))
     keys = (sequence[order], item[order], time[order])
-    return int(np.logical_and.reduce([np.diff(key) == 0 for key in keys]).sum())
+    return int(np.all([np.diff(key) == 0 for key in keys], axis=0).sum())
 
 
 def times(time: np.ndarray, offsets: np.ndarray) -> dict[str, Any]:

@@ -18,18 +18,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from leak_check import FILES
+
 ROWS = Path(__file__).resolve().parents[1] / "experiments" / "results" / "every_data_set.jsonl"
-DATA = {
-    "ml-100k": ("ml-100k/ml-100k.inter.gz",),
-    "ml-1m": ("ml-1m/ml-1m.txt.gz",),
-    "ml-1m-lrurec-order": ("ml-1m/ml-1m-lrurec-order.txt.gz",),
-    "amazon-beauty": ("amazon-beauty/Beauty.txt.gz",),
-    "amazon-beauty-2014": ("amazon-beauty-2014/interactions.tsv.gz",),
-    "diginetica": ("diginetica/train_sessions.txt.gz", "diginetica/test_sessions.txt.gz"),
-    "yoochoose-1-64": ("yoochoose-1-64/train_sessions.txt.gz", "yoochoose-1-64/test_sessions.txt.gz"),
-    "30music": ("30music/sessions.parquet",),
-    "ctr-ml-1m": ("ctr-ml-1m/ctr.tsv.gz",),
-}
 SHORT = ["--epochs", "1", "--max-seconds", "60", "--model.width", "16", "--eval.users", "500"]
 
 
@@ -60,13 +51,13 @@ def go(arguments: list[str]) -> dict[str, Any]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of the data sets")
-    parser.add_argument("--only", nargs="+", choices=DATA, default=list(DATA))
+    parser.add_argument("--only", nargs="+", choices=FILES, default=list(FILES))
     options = parser.parse_args()
     failed = 0
     for name in options.only:
         with tempfile.TemporaryDirectory() as folder:
-            files = [str(options.data / file) for file in DATA[name]]
-            row: dict[str, Any] = {"data": name, "files": list(DATA[name])}
+            files = [str(options.data / file) for file in FILES[name]]
+            row: dict[str, Any] = {"data": name, "files": list(FILES[name])}
             for verb, arguments in verbs(files, Path(folder)).items():
                 row[verb] = go(arguments)
                 print(f"{name:20} {verb:10} {row[verb]}", flush=True)

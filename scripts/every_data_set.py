@@ -10,7 +10,6 @@ The data sets are named in README.md; none of them is part of this repository.
 """
 
 import argparse
-import json
 import resource
 import subprocess
 import sys
@@ -19,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from leak_check import FILES
+
+from jaxrec.bench.timing import append_row
 
 ROWS = Path(__file__).resolve().parents[1] / "experiments" / "results" / "every_data_set.jsonl"
 SHORT = ["--epochs", "1", "--max-seconds", "60", "--model.width", "16", "--eval.users", "500"]
@@ -62,8 +63,7 @@ def main() -> int:
                 row[verb] = go(arguments)
                 print(f"{name:20} {verb:10} {row[verb]}", flush=True)
                 failed += row[verb]["status"] != 0
-        with open(ROWS, "a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        append_row(ROWS, row)
     return int(failed > 0)
 
 

@@ -1,7 +1,8 @@
 """Tables read record by record: slow, but it knows the line of every fault and can leave the line out."""
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from jaxrec.config import Mistake
@@ -47,25 +48,31 @@ def faultless(source: Source, form: Format) -> bool:
     return all(fault(fields, form) is None for _, fields in records(source, form))
 
 
-def read_exactly(source: Source, form: Format, places: Sequence[int], bad: Bad) -> "tuple[pl.DataFrame, list[int]]":
-    """The columns at `places` as text, empty fields missing, and the line of every row; faults go to `bad`."""
+def stacked(rows: Iterator[list[str | None]], places: Iterable[int]) -> "pl.DataFrame":
+    """A frame of text, columns named by position, without ever holding all rows as Python objects."""
     import polars as pl
 
-    chunks, lines = [], []
-    rows: list[list[str | None]] = []
     schema = {f"column_{place}": pl.String for place in places}
-    for line, fields in records(source, form):
-        if (broken := fault(fields, form)) is not None:
-            bad.row(f":{line}", *broken)
-            continue
-        assert not isinstance(fields, csv.Error)
-        rows.append([fields[place] or None for place in places])
-        lines.append(line)
-        if len(rows) == CHUNK:
-            chunks.append(pl.DataFrame(rows, schema, orient="row"))
-            rows = []
-    chunks.append(pl.DataFrame(rows, schema, orient="row"))
-    return pl.concat(chunks), lines
+    chunks = [pl.DataFrame(schema=schema)]
+    while some := list(islice(rows, CHUNK)):
+        chunks.append(pl.DataFrame(some, schema, orient="row"))
+    return pl.concat(chunks)
+
+
+def read_exactly(source: Source, form: Format, places: Sequence[int], bad: Bad) -> "tuple[pl.DataFrame, list[int]]":
+    """The columns at `places` as text, empty fields missing, and the line of every row; faults go to `bad`."""
+    lines: list[int] = []
+
+    def rows() -> Iterator[list[str | None]]:
+        for line, fields in records(source, form):
+            if (broken := fault(fields, form)) is not None:
+                bad.row(f":{line}", *broken)
+                continue
+            assert not isinstance(fields, csv.Error)
+            lines.append(line)
+            yield [fields[place] or None for place in places]
+
+    return stacked(rows(), places), lines
 
 
 def no_events(source: Source) -> Mistake:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from jaxrec.config import Mistake
 from jaxrec.data.columns import choose
 from jaxrec.data.events import Events
-from jaxrec.data.exact import CHUNK
+from jaxrec.data.exact import stacked
 from jaxrec.data.formats import Format
 from jaxrec.data.frames import announce, from_frame
 from jaxrec.data.options import Preparation
@@ -82,23 +82,19 @@ def reason(error: Exception) -> str:
 
 def table(found: Objects, names: dict[int, str], bad: Bad) -> "tuple[pl.DataFrame, list[str]]":
     """The wanted keys of every object as text, and where each row stands."""
-    import polars as pl
+    places: list[str] = []
 
-    schema = {f"column_{place}": pl.String for place in names}
-    chunks, rows, places = [], [], []
-    for where, value in found:
-        try:
-            row = [as_text(value, name) for name in names.values()]
-        except ValueError as error:
-            bad.row(where, "another shape", str(error))
-            continue
-        rows.append(row)
-        places.append(where)
-        if len(rows) == CHUNK:
-            chunks.append(pl.DataFrame(rows, schema, orient="row"))
-            rows = []
-    chunks.append(pl.DataFrame(rows, schema, orient="row"))
-    return pl.concat(chunks), places
+    def rows() -> Iterator[list[str | None]]:
+        for where, value in found:
+            try:
+                row = [as_text(value, name) for name in names.values()]
+            except ValueError as error:
+                bad.row(where, "another shape", str(error))
+                continue
+            places.append(where)
+            yield row
+
+    return stacked(rows(), names), places
 
 
 def as_text(value: Any, name: str) -> str | None:

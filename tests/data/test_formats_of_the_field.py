@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 from jaxrec.config import Mistake
+from jaxrec.data import exact
 from jaxrec.data.folders import locate
 from jaxrec.data.options import Preparation
 from jaxrec.data.prepare import prepare_cached
@@ -205,3 +206,10 @@ def test_one_absurd_time_does_not_decide_the_unit_of_the_others(tmp_path, absurd
     rows, heard = reading(path, on_bad_row="skip")
     assert rows == [("a", "x", 1400000000.0), ("b", "z", 1400000001.0)]
     assert "1 bad rows left out" in heard
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
+def test_rows_stacked_in_chunks_are_the_rows(count, monkeypatch):
+    monkeypatch.setattr(exact, "CHUNK", 2)
+    rows = [[f"a{k}", None if k == 1 else f"b{k}"] for k in range(count)]
+    assert exact.stacked(iter(rows), [3, 1]).rows() == list(map(tuple, rows))

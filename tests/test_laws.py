@@ -1,4 +1,7 @@
-"""Every cell on every backend that takes it obeys every law. Cells, backends and their choices are found."""
+"""Every cell on every backend that takes it obeys every law. Cells, backends and their choices are found.
+
+The plain scan runs every cell; other backends and options run one cell of each kind, and the whole matrix with --long.
+"""
 
 import functools
 import inspect
@@ -10,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from jaxrec.cells import find
+from jaxrec.cells import Cell, find, kinds
 from jaxrec.cells.find import ours
 from jaxrec.config import Call
 from jaxrec.recurrence import BACKENDS
@@ -43,23 +46,37 @@ def case(cell: Call, backend: Call) -> Case:
     return Case(lambda rngs: find(cell, FEATURES, hidden=HIDDEN, rngs=rngs), FEATURES, backend=backend)
 
 
+# one cell of each kind, and one whose state is complex: these meet every backend here, the others with --long
+REPRESENTATIVES = {"GRU", "IndRNN", "MinGRU", "LRU"}
 CELLS = [call for name, kind in ours().items() for call in variants(name, kind.__init__)]
 RUNS = [call for name, kind in BACKENDS.items() for call in variants(name, kind)]
-EXAMINED = [
-    pytest.param(cell, run, law, id=f"{cell}-{run}-{law.name}")
-    for run in RUNS
-    for cell in CELLS
-    for law in LAWS
-    if law.of == "backend" or not run.options  # a law of the cell alone: on each backend as it is by default
-]
 
 
-@pytest.mark.parametrize(("cell", "backend", "law"), EXAMINED)
+def examined() -> Iterator[Any]:
+    for run, cell in itertools.product(RUNS, CELLS):
+        everywhere = str(cell) in REPRESENTATIVES
+        marks = [pytest.mark.xdist_group(str(cell))]
+        marks += [] if everywhere or run == Call("scan") else [pytest.mark.long]
+        for law in LAWS:
+            # a law of the cell alone: on each backend as it is by default
+            if law.of == "backend" or not run.options:
+                yield pytest.param(cell, run, law, id=f"{cell}-{run}-{law.name}", marks=marks)
+
+
+@pytest.mark.parametrize(("cell", "backend", "law"), list(examined()))
 def test_law(cell: Call, backend: Call, law: Law) -> None:
     if (reason := named(backend).refuses(case(cell, backend).fresh)) is not None:
         pytest.skip(reason)
     result = examine(law, case(cell, backend))
     assert result.passed, result.sentence
+
+
+def test_every_kind_is_represented() -> None:
+    of = {name: kind for name, kind in ours().items() if name in REPRESENTATIVES}
+    assert set(of) == REPRESENTATIVES
+    bases = {kind for kind in vars(kinds).values() if isinstance(kind, type) and issubclass(kind, Cell)}
+    nearest = {next(base for base in kind.__mro__ if base in bases) for kind in of.values()}
+    assert nearest == bases
 
 
 def test_choices_are_found() -> None:

@@ -109,6 +109,7 @@ def tlstm(
     short = np.tanh(p["ud"].T @ c + p["bd"])
     faded = short / np.log(np.e + gap / unit)
     c = (c - short) + faded
+    p = {name.removeprefix("inner."): value for name, value in p.items()}
     i, f, o = (sigmoid(p[f"w{k}"].T @ x + p[f"u{k}"].T @ h + p[f"b{k}"]) for k in "ifo")
     c = f * c + i * np.tanh(p["wg"].T @ x + p["ug"].T @ h + p["bg"])
     h = o * np.tanh(c)
@@ -120,23 +121,6 @@ class Paper(NamedTuple):
     step: Callable[..., tuple[Any, np.ndarray]]
     options: Mapping[str, Any] = NOTHING
     step_options: Mapping[str, Any] = NOTHING
-
-    def cell(self) -> Cell:
-        return self.kind(D, H, rngs=nnx.Rngs(0), **self.options)
-
-    def outputs(self, p: Weights, x: np.ndarray) -> np.ndarray:
-        """The oracle's outputs for float64 inputs (batch, time, features)."""
-        return np.stack([self.row(p, x[row], GAPS[row]) for row in range(len(x))])
-
-    def row(self, p: Weights, x: np.ndarray, gaps: np.ndarray) -> np.ndarray:
-        zeros = np.zeros(H)
-        state: Any = (zeros, zeros) if self.kind in (LEM, TLSTM) else zeros
-        found = []
-        for vector, gap in zip(x, gaps, strict=True):
-            more = (gap,) if self.kind is TLSTM else ()
-            state, output = self.step(p, state, vector, *more, **self.step_options)
-            found.append(output)
-        return np.array(found)
 
 
 PAPERS = {
@@ -193,53 +177,16 @@ def with_weights(cell: Cell, **values: float) -> Cell:
 
 
 @pytest.mark.parametrize("name", PAPERS)
-def test_cell_follows_its_paper(name: str) -> None:
-    paper = PAPERS[name]
-    cell = jittered(paper.cell())
-    wanted = paper.outputs(weights_of(cell), vectors(np.float64))
-    _, found = unroll(cell, events(vectors()))
-    assert found.shape == wanted.shape == (B, T, D if name == "lru" else H)
-    np.testing.assert_allclose(found, wanted, atol=3e-6)
+def test_cell_follows_its_paper(name: str, follows_paper: Callable[..., None]) -> None:
+    kind, step, options, step_options = PAPERS[name]
+    zeros = np.zeros(H)
 
+    def one(p: Weights, state: Any, event: Event) -> tuple[Any, np.ndarray]:
+        more = (event.gap,) if kind is TLSTM else ()
+        return step(p, state, event.x, *more, **step_options)
 
-@pytest.mark.parametrize("name", PAPERS)
-def test_cell_follows_its_paper_to_double_precision(name: str) -> None:
-    paper = PAPERS[name]
-    with jax.enable_x64(True):
-        cell = jittered(paper.cell(), np.float64)
-        wanted = paper.outputs(weights_of(cell), vectors(np.float64))
-        _, found = unroll(cell, events(vectors(), np.float64))
-        assert found.dtype == np.float64
-        np.testing.assert_allclose(found, wanted, atol=1e-13)
-
-
-@pytest.mark.parametrize("name", PAPERS)
-def test_gradients_are_the_papers(name: str) -> None:
-    """Central differences of the oracle in every entry of every weight and of the inputs."""
-    paper = PAPERS[name]
-    with jax.enable_x64(True):
-        cell, x = jittered(paper.cell(), np.float64), vectors(np.float64)
-        p = weights_of(cell)
-        directions = np.random.default_rng(2).normal(size=(B, T, D if name == "lru" else H))
-
-        def loss(cell: Cell, x: Any) -> Any:
-            return (unroll(cell, events(x, np.float64))[1] * directions).sum()
-
-        by_cell, by_x = jax.grad(loss, argnums=(0, 1))(cell, jnp.asarray(x))
-        found = weights_of(by_cell) | {"x": np.asarray(by_x)}
-    assert set(found) == {*p, "x"}
-    places = p | {"x": x}
-    for key, array in places.items():
-        assert found[key].any(), f"{key} has no effect"
-        for index in np.ndindex(array.shape):
-            ends = []
-            for nudge in (1e-5, -1e-5):
-                moved = array.copy()
-                moved[index] += nudge
-                changed = places | {key: moved}
-                ends.append((paper.outputs(changed, changed["x"]) * directions).sum())
-            wanted = (ends[0] - ends[1]) / 2e-5
-            assert found[key][index] == pytest.approx(wanted, rel=1e-5, abs=1e-8), f"{key}{index}"
+    start = (zeros, zeros) if kind in (LEM, TLSTM) else zeros
+    follows_paper(lambda rngs: kind(D, H, rngs=rngs, **options), one, start)
 
 
 def test_irnn_starts_as_a_scaled_identity() -> None:

@@ -50,6 +50,7 @@ def case(cell: Call, backend: Call) -> Case:
 REPRESENTATIVES = {"GRU", "IndRNN", "MinGRU", "LRU", "CausalConv", "QRNN"}
 CELLS = [call for name, kind in ours().items() for call in variants(name, kind.__init__)]
 RUNS = [call for name, kind in BACKENDS.items() for call in variants(name, kind)]
+RUNS += [Call.parse("associative(chunk=4)"), Call.parse("composite(prefer=associative)")]  # choices that are not closed
 
 
 def examined() -> Iterator[Any]:

@@ -100,6 +100,10 @@ class Composite(Cell):
             if name not in cells or name in after:
                 fault = "a second time" if name in after else f"which is not among {', '.join(cells)}"
                 raise Mistake(f"{type(self).__name__}.wire runs {name!r}, {fault}; run each cell of inner() once")
+            if absent := [leaf for leaf in cells[name].wants if getattr(events, leaf) is None]:
+                raise Mistake(
+                    f"{name!r} in {type(self).__name__} wants {absent[0]!r}; give it in wire, or add it to wants"
+                )
             after[name], outputs = one(name, cells[name], events)
             return outputs
 

@@ -112,18 +112,11 @@ def print_entries(what: str, entries: Sequence[Entry], *, as_json: bool) -> None
 
 def print_cells(entries: Sequence[CellEntry]) -> None:
     """Cells by family: kind, size at inputs and ``hidden`` of 128, backends, paper."""
-    rows = [
-        (
-            e.name,
-            e.family,
-            e.kind or "",
-            thousands(e.state),
-            thousands(e.parameters),
-            " ".join(e.backends),
-            e.source.replace(" et al.", "+"),
-        )
-        for e in sorted(entries, key=lambda entry: (entry.family, entry.name))
-    ]
+    rows = []
+    for e in sorted(entries, key=lambda entry: (entry.family, entry.name)):
+        source = e.source.replace(" et al.", "+")
+        sizes = thousands(e.state), thousands(e.parameters)
+        rows.append((e.name, e.family, e.kind or "", *sizes, " ".join(e.backends), source))
     print_table(("cell", "family", "kind", "state", "weights", "backends", "source"), rows)
     print("State and weights are numbers at inputs and hidden of 128. --json has options,\nsentence, link and file.")
 

@@ -1,18 +1,28 @@
 """Recurrent cells: one file and one line here each. `find` turns a name or a user's file into a cell."""
 
+from jaxrec.cells.causal_conv import CausalConv as CausalConv
 from jaxrec.cells.cell import Cell as Cell, Event as Event
 from jaxrec.cells.elman import Elman as Elman
 from jaxrec.cells.find import find as find
 from jaxrec.cells.gru import GRU as GRU
+from jaxrec.cells.hgrn import HGRN as HGRN
 from jaxrec.cells.indrnn import IndRNN as IndRNN
 from jaxrec.cells.irnn import IRNN as IRNN
-from jaxrec.cells.kinds import AffineCell as AffineCell, ElementwiseCell as ElementwiseCell
+from jaxrec.cells.kinds import (
+    AffineCell as AffineCell,
+    Composite as Composite,
+    ElementwiseCell as ElementwiseCell,
+    WindowCell as WindowCell,
+)
 from jaxrec.cells.lem import LEM as LEM
 from jaxrec.cells.lru import LRU as LRU
 from jaxrec.cells.lstm import LSTM as LSTM
+from jaxrec.cells.mamba import Mamba as Mamba
 from jaxrec.cells.mgu import MGU as MGU
 from jaxrec.cells.min_gru import MinGRU as MinGRU
 from jaxrec.cells.min_lstm import MinLSTM as MinLSTM
+from jaxrec.cells.qrnn import QRNN as QRNN
 from jaxrec.cells.rglru import RGLRU as RGLRU
+from jaxrec.cells.s5 import S5 as S5
 from jaxrec.cells.tlstm import TLSTM as TLSTM
 from jaxrec.cells.weights import bias as bias, orthogonal as orthogonal, weight as weight

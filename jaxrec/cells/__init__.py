@@ -13,6 +13,8 @@ from jaxrec.cells.lstm import LSTM as LSTM
 from jaxrec.cells.mgu import MGU as MGU
 from jaxrec.cells.min_gru import MinGRU as MinGRU
 from jaxrec.cells.min_lstm import MinLSTM as MinLSTM
+from jaxrec.cells.para_gru import ParaGRU as ParaGRU
+from jaxrec.cells.para_lstm import ParaLSTM as ParaLSTM
 from jaxrec.cells.rglru import RGLRU as RGLRU
 from jaxrec.cells.tlstm import TLSTM as TLSTM
 from jaxrec.cells.weights import bias as bias, orthogonal as orthogonal, weight as weight

@@ -21,6 +21,8 @@ from jaxrec.cells.mamba import Mamba as Mamba
 from jaxrec.cells.mgu import MGU as MGU
 from jaxrec.cells.min_gru import MinGRU as MinGRU
 from jaxrec.cells.min_lstm import MinLSTM as MinLSTM
+from jaxrec.cells.para_gru import ParaGRU as ParaGRU
+from jaxrec.cells.para_lstm import ParaLSTM as ParaLSTM
 from jaxrec.cells.qrnn import QRNN as QRNN
 from jaxrec.cells.rglru import RGLRU as RGLRU
 from jaxrec.cells.s5 import S5 as S5

@@ -1,10 +1,12 @@
 """Recurrent cells: one file and one line here each. `find` turns a name or a user's file into a cell."""
 
 from jaxrec.cells.cell import Cell as Cell, Event as Event
+from jaxrec.cells.cfc import CfC as CfC
 from jaxrec.cells.decayed import Decayed as Decayed
 from jaxrec.cells.elman import Elman as Elman
 from jaxrec.cells.find import find as find
 from jaxrec.cells.gru import GRU as GRU
+from jaxrec.cells.gru_ode import GRUODE as GRUODE
 from jaxrec.cells.indrnn import IndRNN as IndRNN
 from jaxrec.cells.irnn import IRNN as IRNN
 from jaxrec.cells.kinds import AffineCell as AffineCell, ElementwiseCell as ElementwiseCell
@@ -14,6 +16,8 @@ from jaxrec.cells.lstm import LSTM as LSTM
 from jaxrec.cells.mgu import MGU as MGU
 from jaxrec.cells.min_gru import MinGRU as MinGRU
 from jaxrec.cells.min_lstm import MinLSTM as MinLSTM
+from jaxrec.cells.phased_lstm import PhasedLSTM as PhasedLSTM
 from jaxrec.cells.rglru import RGLRU as RGLRU
+from jaxrec.cells.time_lstm import TimeLSTM1 as TimeLSTM1, TimeLSTM2 as TimeLSTM2, TimeLSTM3 as TimeLSTM3
 from jaxrec.cells.tlstm import TLSTM as TLSTM
 from jaxrec.cells.weights import bias as bias, orthogonal as orthogonal, weight as weight

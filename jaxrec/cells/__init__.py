@@ -2,9 +2,12 @@
 
 from jaxrec.cells.causal_conv import CausalConv as CausalConv
 from jaxrec.cells.cell import Cell as Cell, Event as Event
+from jaxrec.cells.cfc import CfC as CfC
+from jaxrec.cells.decayed import Decayed as Decayed
 from jaxrec.cells.elman import Elman as Elman
 from jaxrec.cells.find import find as find
 from jaxrec.cells.gru import GRU as GRU
+from jaxrec.cells.gru_ode import GRUODE as GRUODE
 from jaxrec.cells.hgrn import HGRN as HGRN
 from jaxrec.cells.indrnn import IndRNN as IndRNN
 from jaxrec.cells.irnn import IRNN as IRNN
@@ -23,8 +26,10 @@ from jaxrec.cells.min_gru import MinGRU as MinGRU
 from jaxrec.cells.min_lstm import MinLSTM as MinLSTM
 from jaxrec.cells.para_gru import ParaGRU as ParaGRU
 from jaxrec.cells.para_lstm import ParaLSTM as ParaLSTM
+from jaxrec.cells.phased_lstm import PhasedLSTM as PhasedLSTM
 from jaxrec.cells.qrnn import QRNN as QRNN
 from jaxrec.cells.rglru import RGLRU as RGLRU
 from jaxrec.cells.s5 import S5 as S5
+from jaxrec.cells.time_lstm import TimeLSTM1 as TimeLSTM1, TimeLSTM2 as TimeLSTM2, TimeLSTM3 as TimeLSTM3
 from jaxrec.cells.tlstm import TLSTM as TLSTM
 from jaxrec.cells.weights import bias as bias, orthogonal as orthogonal, weight as weight

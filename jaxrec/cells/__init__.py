@@ -16,4 +16,5 @@ from jaxrec.cells.min_gru import MinGRU as MinGRU
 from jaxrec.cells.min_lstm import MinLSTM as MinLSTM
 from jaxrec.cells.rglru import RGLRU as RGLRU
 from jaxrec.cells.tlstm import TLSTM as TLSTM
+from jaxrec.cells.user_gru import UserGRU as UserGRU
 from jaxrec.cells.weights import bias as bias, orthogonal as orthogonal, weight as weight

@@ -4,6 +4,7 @@ from jaxrec.cells.cell import Cell as Cell, Event as Event
 from jaxrec.cells.elman import Elman as Elman
 from jaxrec.cells.find import find as find
 from jaxrec.cells.gru import GRU as GRU
+from jaxrec.cells.hierarchical import HierarchicalRNN as HierarchicalRNN
 from jaxrec.cells.indrnn import IndRNN as IndRNN
 from jaxrec.cells.irnn import IRNN as IRNN
 from jaxrec.cells.kinds import AffineCell as AffineCell, ElementwiseCell as ElementwiseCell

@@ -42,7 +42,8 @@ class UserGRU(Cell):
         self.br, self.bz, self.bn = (bias(hidden) for _ in range(3))
         attends = variant == "attentional"
         self.wa, self.va = (weight(rngs, features, hidden) if attends else None for _ in range(2))
-        self.ua, self.ba = (orthogonal(rngs, hidden), bias(hidden)) if attends else (None, None)
+        self.ua = orthogonal(rngs, hidden) if attends else None
+        self.ba = bias(hidden) if attends else None
 
     def initial_state(self) -> Hidden:
         return jnp.zeros(self.hidden)

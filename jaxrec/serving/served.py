@@ -99,7 +99,7 @@ class Served:
         number = int(numbers[0])
         gap = 0.0 if time is None or stream.time is None else time - stream.time
         starts = self.starts(1, None if start is None else [start], first=stream.hidden is None)
-        times, given = (None if side is None else [side] for side in (time, context))
+        times, given = None if time is None else [time], None if context is None else [context]
         aside = context_of(self.bundle, numbers, stream.user, times, given)
         batch = self.events(History(numbers, np.array([gap], np.float32), starts, stream.user, aside))
         state, hidden = advance(self.bundle.model, batch, stream.state)

@@ -22,9 +22,7 @@ def made(tmp_path, prices=PRICES, **options):
         for place, price in enumerate(prices):
             colour = "" if place == 1 else "odd" if place == 5 else f"c{(user + place) % 3}"
             time = START + 100_000 * user + 5_000 * place
-            lines.append(
-                f"u{user}\ti{(user * 3 + place) % 7}\t{START + 100_000 * user + 5_000 * place}\t{price}\t{colour}"
-            )
+            lines.append(f"u{user}\ti{(user * 3 + place) % 7}\t{time}\t{price}\t{colour}")
     path.write_text("\n".join(lines) + "\n")
     items = ["item_id:token\tgenre:token_seq\tyear:float"] + [f"i{n}\tg{n % 2}\t{1990 + n}" for n in range(6)]
     path.with_suffix(".item").write_text("\n".join(items) + "\n")

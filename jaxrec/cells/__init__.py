@@ -9,6 +9,7 @@ from jaxrec.cells.find import find as find
 from jaxrec.cells.gru import GRU as GRU
 from jaxrec.cells.gru_ode import GRUODE as GRUODE
 from jaxrec.cells.hgrn import HGRN as HGRN
+from jaxrec.cells.hierarchical import HierarchicalRNN as HierarchicalRNN
 from jaxrec.cells.indrnn import IndRNN as IndRNN
 from jaxrec.cells.irnn import IRNN as IRNN
 from jaxrec.cells.kinds import (
@@ -17,6 +18,7 @@ from jaxrec.cells.kinds import (
     ElementwiseCell as ElementwiseCell,
     WindowCell as WindowCell,
 )
+from jaxrec.cells.latent_cross import LatentCross as LatentCross
 from jaxrec.cells.lem import LEM as LEM
 from jaxrec.cells.lru import LRU as LRU
 from jaxrec.cells.lstm import LSTM as LSTM
@@ -27,9 +29,11 @@ from jaxrec.cells.min_lstm import MinLSTM as MinLSTM
 from jaxrec.cells.para_gru import ParaGRU as ParaGRU
 from jaxrec.cells.para_lstm import ParaLSTM as ParaLSTM
 from jaxrec.cells.phased_lstm import PhasedLSTM as PhasedLSTM
+from jaxrec.cells.prnn import PRNN as PRNN
 from jaxrec.cells.qrnn import QRNN as QRNN
 from jaxrec.cells.rglru import RGLRU as RGLRU
 from jaxrec.cells.s5 import S5 as S5
 from jaxrec.cells.time_lstm import TimeLSTM1 as TimeLSTM1, TimeLSTM2 as TimeLSTM2, TimeLSTM3 as TimeLSTM3
 from jaxrec.cells.tlstm import TLSTM as TLSTM
+from jaxrec.cells.user_gru import UserGRU as UserGRU
 from jaxrec.cells.weights import bias as bias, orthogonal as orthogonal, weight as weight

@@ -13,6 +13,7 @@ import jax
 
 from jaxrec.config import Mistake, fingerprint, to_dict, watch
 from jaxrec.data.batches import waste
+from jaxrec.data.context import attached
 from jaxrec.data.prepare import prepare_cached
 from jaxrec.data.prepared import Prepared
 from jaxrec.evaluation.ranks_file import to_parquet
@@ -78,7 +79,9 @@ def resumable(config: Config, explicit: Sequence[str], command: Sequence[str], s
         steps, padding = first_epoch(config, prepared)
         steps *= config.epochs
         step, hyper = build.step(config, steps)
-        recommender = build.model(config.model, build.offered(prepared), seed=config.seed)
+        offer = build.offered(prepared)
+        recommender = build.model(config.model, offer, seed=config.seed)
+        prepared = attached(prepared, build.columns(config.model, offer))
         recommender = build.without_strangers(recommender, prepared)
         code = read_code(config.model.cell)
         run_id, deciding = identity(config, prepared, code)
@@ -197,6 +200,7 @@ def evaluate(
         raise Mistake(
             f"{bundle.config.data} is not what {directory} was trained on (its fingerprint differs); restore it"
         )
+    prepared = attached(prepared, bundle.columns)
     judged = judge.on_test(bundle.model, prepared, names)
     new = {
         "test": judged.found, "baselines": judge.baselines(prepared, names),

@@ -18,6 +18,7 @@ from jaxrec.config import Call, Mistake, Resolved, Section, did_you_mean, keys, 
 from jaxrec.data.options import Preparation
 from jaxrec.reports.options import Inspect, Report
 from jaxrec.runs.options import Compare, Config, Evaluate, Train
+from jaxrec.training.stop import AGAIN, Interrupted, Stopped, StopSignal
 
 S = TypeVar("S", bound=Section)
 
@@ -111,8 +112,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit status.
 
     0; 1: a law is broken; 2: a mistake of the user; 75: stopped by a signal in order, the same command goes on from
-    there; 130: interrupted.
+    there or does it again; 130: interrupted.
     """
+    early = StopSignal(signal.SIGTERM)  # imports take seconds, and a scheduler may change its mind meanwhile
     verb, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     try:
         if verb in ("-h", "--help", "help"):
@@ -122,7 +124,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             print(f"jaxrec {version('jaxrec')}")
         elif verb in VERBS:
-            return VERBS[verb](rest)
+            with early, early.raising():
+                return VERBS[verb](rest)
         else:
             raise Mistake(f"{verb!r} is not a verb{did_you_mean(verb, VERBS) or '; see jaxrec --help'}")
     except Mistake as mistake:
@@ -130,6 +133,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"jaxrec: {mistake}", file=sys.stderr)
         return 2
+    except Stopped as stopped:
+        print(f"jaxrec: {stopped}", file=sys.stderr)
+        return AGAIN
+    except Interrupted as sent:
+        print(f"jaxrec: {sent}: no file is left half written; the same command does it again", file=sys.stderr)
+        return AGAIN
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
@@ -144,18 +153,10 @@ def train(argv: list[str]) -> int:
 
         print_config(resolved.section, resolved.origins, as_json=shown.json)
         return 0
-    from jaxrec.training.stop import AGAIN, Interrupted, Stopped, StopSignal
+    from jaxrec.reports.results import print_result
+    from jaxrec.runs.run import train as run
 
-    early = StopSignal(signal.SIGTERM)  # the imports take seconds, and a scheduler may change its mind meanwhile
-    try:
-        with early, early.raising():
-            from jaxrec.reports.results import print_result
-            from jaxrec.runs.run import train as run
-
-            result = run(resolved.section, explicit=resolved.explicit(), command=["jaxrec", "train", *argv], say=_say)
-    except (Stopped, Interrupted) as stopped:
-        print(f"jaxrec: {stopped}", file=sys.stderr)
-        return AGAIN
+    result = run(resolved.section, explicit=resolved.explicit(), command=["jaxrec", "train", *argv], say=_say)
     print_result(result, as_json=shown.json, run=result["run"])
     return 0
 

@@ -9,13 +9,13 @@ import signal
 import sys
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from jaxrec.config import Call, Mistake, Resolved, Section, did_you_mean, keys, resolve, value_at
-from jaxrec.data.options import Preparation
+from jaxrec.config import Call, Mistake, Resolved, Section, did_you_mean, keys, resolve, value_at, watch
+from jaxrec.data.options import Preparation, Prepare
 from jaxrec.reports.options import Inspect, Report
 from jaxrec.runs.options import Compare, Config, Evaluate, Train
 from jaxrec.training.stop import AGAIN, Interrupted, Stopped, StopSignal
@@ -74,18 +74,6 @@ class Recommend(Section):
     """run the copy of a user's cell file that was saved with the model"""
     json: bool = False
     """print one JSON object per history"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prepare(Preparation):
-    """Turn a file of events into a prepared data set with a protocol card."""
-
-    out: str
-    """directory to write"""
-    out_format: Literal["arrays", "tfds"] = "arrays"
-    """arrays: npy files to map and train from; tfds: a TFDS data set (array_record) in the data directory `out`"""
-    json: bool = False
-    """print the protocol card as JSON"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,7 +197,8 @@ def prepare(argv: list[str]) -> int:
     from jaxrec.data.prepared import save
     from jaxrec.reports.tables import print_card
 
-    prepared = run(_as(Preparation, options), _say)
+    with _watched(_as(Preparation, options), argv) as chosen:
+        prepared = run(chosen, _say)
     written = save(prepared, options.out) if options.out_format == "arrays" else export(prepared, options.out, _say)
     print_card(prepared.card, str(written), as_json=options.json)
     return 0
@@ -221,7 +210,8 @@ def inspect(argv: list[str]) -> int:
     from jaxrec.reports.inspection import print_inspection
     from jaxrec.reports.inspection_page import write_page
 
-    found = look(_as(Preparation, options), _say)
+    with _watched(_as(Preparation, options), argv) as chosen:
+        found = look(chosen, _say)
     if options.html is not None:
         write_page(found, Path(options.html), ["jaxrec", "inspect", *argv])
     print_inspection(found, as_json=options.json)
@@ -274,6 +264,16 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
 def _without_name(argv: list[str], key: str) -> list[str]:
     """`--data FILE` is understood where the option is written without its name."""
     return [word.removeprefix(f"--{key}=") for word in argv if word != f"--{key}"]
+
+
+@contextlib.contextmanager
+def _watched(options: Preparation, argv: list[str]) -> Iterator[Preparation]:
+    """Work with options, and say which of those that were given it has not read."""
+    with watch(options) as seen:
+        yield options
+    for key in seen.unread(_given(argv, Preparation)):
+        if value_at(options, key) != value_at(Preparation(), key):
+            _say(f"note: {key} was set, but nothing in this configuration reads it")
 
 
 def _say(sentence: str) -> None:

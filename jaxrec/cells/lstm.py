@@ -34,7 +34,7 @@ class LSTM(Cell):
 
     ``refine`` (Gu et al. 2020) puts a refine gate ``r`` in the place of ``i``, with its parameters: ``c' = G c +
     (1 - G) g`` with ``G = r (1 - (1 - f)^2) + (1 - r) f^2``, which gets nearer to 0 and 1 than ``f`` and still learns.
-    With ``uniform`` this is their UR-LSTM. State ``(h, c)``, output ``h``, each ``(hidden,)``.
+    With ``uniform`` this is their UR-LSTM.
     """
 
     def __init__(

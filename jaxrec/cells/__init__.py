@@ -7,6 +7,7 @@ from jaxrec.cells.gru import GRU as GRU
 from jaxrec.cells.indrnn import IndRNN as IndRNN
 from jaxrec.cells.irnn import IRNN as IRNN
 from jaxrec.cells.kinds import AffineCell as AffineCell, ElementwiseCell as ElementwiseCell
+from jaxrec.cells.layer_norm_lstm import LayerNormLSTM as LayerNormLSTM
 from jaxrec.cells.lem import LEM as LEM
 from jaxrec.cells.lru import LRU as LRU
 from jaxrec.cells.lstm import LSTM as LSTM

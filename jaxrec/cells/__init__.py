@@ -16,5 +16,6 @@ from jaxrec.cells.mgu import MGU as MGU
 from jaxrec.cells.min_gru import MinGRU as MinGRU
 from jaxrec.cells.min_lstm import MinLSTM as MinLSTM
 from jaxrec.cells.rglru import RGLRU as RGLRU
+from jaxrec.cells.slstm import SLSTM as SLSTM
 from jaxrec.cells.tlstm import TLSTM as TLSTM
 from jaxrec.cells.weights import bias as bias, orthogonal as orthogonal, weight as weight

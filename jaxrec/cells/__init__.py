@@ -15,6 +15,7 @@ from jaxrec.cells.lstm import LSTM as LSTM
 from jaxrec.cells.mgu import MGU as MGU
 from jaxrec.cells.min_gru import MinGRU as MinGRU
 from jaxrec.cells.min_lstm import MinLSTM as MinLSTM
+from jaxrec.cells.peephole_lstm import PeepholeLSTM as PeepholeLSTM
 from jaxrec.cells.rglru import RGLRU as RGLRU
 from jaxrec.cells.slstm import SLSTM as SLSTM
 from jaxrec.cells.tlstm import TLSTM as TLSTM

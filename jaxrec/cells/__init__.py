@@ -1,5 +1,6 @@
 """Recurrent cells: one file and one line here each. `find` turns a name or a user's file into a cell."""
 
+from jaxrec.cells.antisymmetric import AntisymmetricRNN as AntisymmetricRNN
 from jaxrec.cells.cell import Cell as Cell, Event as Event
 from jaxrec.cells.elman import Elman as Elman
 from jaxrec.cells.exp_rnn import ExpRNN as ExpRNN

@@ -2,6 +2,7 @@
 
 from jaxrec.cells.antisymmetric import AntisymmetricRNN as AntisymmetricRNN
 from jaxrec.cells.cell import Cell as Cell, Event as Event
+from jaxrec.cells.clockwork import ClockworkRNN as ClockworkRNN
 from jaxrec.cells.cornn import CoRNN as CoRNN
 from jaxrec.cells.elman import Elman as Elman
 from jaxrec.cells.exp_rnn import ExpRNN as ExpRNN

@@ -21,5 +21,6 @@ from jaxrec.cells.min_lstm import MinLSTM as MinLSTM
 from jaxrec.cells.peephole_lstm import PeepholeLSTM as PeepholeLSTM
 from jaxrec.cells.rglru import RGLRU as RGLRU
 from jaxrec.cells.slstm import SLSTM as SLSTM
+from jaxrec.cells.sru import SRU as SRU
 from jaxrec.cells.tlstm import TLSTM as TLSTM
 from jaxrec.cells.weights import bias as bias, orthogonal as orthogonal, weight as weight

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxrec.cells import LSTM
+from jaxrec.cells import LSTM, SLSTM, Event, LayerNormLSTM, PeepholeLSTM
 from jaxrec.config import Mistake
+from jaxrec.recurrence import unroll
 
 D, H = 3, 4
 Weights = dict[str, np.ndarray]
@@ -103,3 +104,109 @@ def test_refine_gate_keeps_what_a_sigmoid_alone_rounds_away() -> None:
 def test_lstm_refuses_starts_that_contradict(options: dict[str, Any], words: str) -> None:
     with pytest.raises(Mistake, match=words):
         LSTM(D, H, rngs=nnx.Rngs(0), **options)
+
+
+def layer_norm(a: np.ndarray) -> np.ndarray:
+    """Ba et al. 2016, equation 4, with 1e-5 under the root: the first state has no variance."""
+    return (a - a.mean()) / np.sqrt(((a - a.mean()) ** 2).mean() + 1e-5)
+
+
+def layer_normed(p: Weights, state: Any, event: Any) -> tuple[Any, np.ndarray]:
+    """Ba et al. 2016, equations 20 to 22: LN over all four gates of a product at once."""
+    h, c = state
+    recurrent = np.concatenate([p["u" + name].T @ h for name in "ifgo"])
+    inward = np.concatenate([p["w" + name].T @ event.x for name in "ifgo"])
+    total = p["a1"].ravel() * layer_norm(recurrent) + p["a2"].ravel() * layer_norm(inward) + p["b"].ravel()
+    i, f, g, o = np.split(total, 4)
+    c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+    h = sigmoid(o) * np.tanh(p["a3"] * layer_norm(c) + p["b3"])
+    return (h, c), h
+
+
+def peephole(p: Weights, state: Any, event: Any) -> tuple[Any, np.ndarray]:
+    """Graves 2013, equations 7 to 11: diagonal weights from the old memory to i and f, from the new one to o."""
+    h, c = state
+    w = {name.removeprefix("inner."): value for name, value in p.items()}
+    i = sigmoid(gate(w, "i", event.x, h) + p["pi"] * c)
+    f = sigmoid(gate(w, "f", event.x, h) + p["pf"] * c)
+    c = f * c + i * np.tanh(gate(w, "g", event.x, h))
+    h = sigmoid(gate(w, "o", event.x, h) + p["po"] * c) * np.tanh(c)
+    return (h, c), h
+
+
+def slstm(p: Weights, state: Any, event: Any, *, forget: Callable[..., Any] = sigmoid) -> tuple[Any, np.ndarray]:
+    """Beck et al. 2024, equations 8 to 14, without the stabiliser, which must change nothing; R by heads."""
+    h, c, n = state
+    heads, size, _ = p["ri"].shape
+    raw = {}
+    for name in "ifzo":
+        mixed = np.concatenate([p["r" + name][k].T @ h[k * size : (k + 1) * size] for k in range(heads)])
+        raw[name] = p["w" + name].T @ event.x + mixed + p["b" + name]
+    i, f = np.exp(raw["i"]), forget(raw["f"])
+    c, n = f * c + i * np.tanh(raw["z"]), f * n + i
+    h = sigmoid(raw["o"]) * c / n
+    return (h, c, n), h
+
+
+def test_layer_norm_lstm_follows_its_paper(follows_paper: Callable[..., None]) -> None:
+    follows_paper(lambda rngs: LayerNormLSTM(D, H, rngs=rngs), layer_normed, (np.zeros(H), np.zeros(H)))
+
+
+def test_layer_norm_lstm_does_not_see_the_scale_of_its_input() -> None:
+    """Table 1 of the paper: invariant to re-scaling the data and the weight matrix."""
+    cell = LayerNormLSTM(D, 32, rngs=nnx.Rngs(0))
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 5, D)), jnp.float32)
+    small, large = (unroll(cell, Event(scale * x))[1] for scale in (30.0, 3000.0))
+    np.testing.assert_allclose(small, large, atol=1e-5)
+
+
+def test_peephole_lstm_follows_its_paper(follows_paper: Callable[..., None]) -> None:
+    follows_paper(lambda rngs: PeepholeLSTM(D, H, rngs=rngs), peephole, (np.zeros(H), np.zeros(H)))
+
+
+def test_peephole_lstm_starts_as_the_lstm() -> None:
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 5, D)), jnp.float32)
+    found, wanted = (unroll(kind(D, H, rngs=nnx.Rngs(3)), Event(x))[1] for kind in (PeepholeLSTM, LSTM))
+    np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("forget", ["sigmoid", "exp"])
+def test_slstm_follows_its_paper(forget: str, follows_paper: Callable[..., None]) -> None:
+    chosen = {"sigmoid": sigmoid, "exp": np.exp}[forget]
+    start = (np.zeros(H), np.zeros(H), np.zeros(H))
+    follows_paper(
+        lambda rngs: SLSTM(D, H, heads=2, forget=forget, rngs=rngs), lambda *given: slstm(*given, forget=chosen), start
+    )
+
+
+@pytest.mark.parametrize("shift", [-300.0, 300.0])
+def test_slstm_stabiliser_keeps_what_overflows_without_it(shift: float) -> None:
+    """A shift of all input gates cancels in c / n, even where exp(300) is no float32 and exp(-300) is nothing."""
+    cell = SLSTM(D, H, rngs=nnx.Rngs(0))
+    cell.bf[...] = jnp.full(H, 3.0)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 50, D)), jnp.float32)
+
+    def outputs(cell: SLSTM) -> Any:
+        found = unroll(cell, Event(x))[1]
+        return found.sum(), found
+
+    (_, wanted), _ = jax.value_and_grad(outputs, has_aux=True)(cell)
+    cell.bi[...] = cell.bi[...] + shift
+    (_, found), gradients = jax.value_and_grad(outputs, has_aux=True)(cell)
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
+    assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(gradients))
+
+
+def test_slstm_heads_do_not_mix() -> None:
+    cell = SLSTM(D, H, heads=2, rngs=nnx.Rngs(0))
+    cell = jax.tree.map(lambda leaf: leaf + 0.3, cell)
+    zeros = (jnp.zeros(H),) * 4
+    jacobian = jax.jacobian(lambda h: cell.step(cell.initial_state()._replace(h=h), zeros).h)(jnp.ones(H) / 2)
+    assert not jacobian[:2, 2:].any()
+    assert not jacobian[2:, :2].any()
+    assert jacobian[:2, :2].all()
+
+
+def test_slstm_refuses_heads_that_do_not_divide() -> None:
+    with pytest.raises(Mistake, match="heads=3 does not divide hidden=4"):
+        SLSTM(D, H, heads=3, rngs=nnx.Rngs(0))

@@ -25,6 +25,7 @@ class CfC(Cell):
     gaps count as none. Matrices start at their true fan-in (Glorot in ncps). State and output ``(hidden,)``.
     """
 
+    family = "time"
     wants = ("x", "gap")
 
     def __init__(self, features: int, hidden: int, *, backbone: int = 128, unit: float = 86400.0, rngs: nnx.Rngs):

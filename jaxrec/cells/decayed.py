@@ -35,6 +35,8 @@ class Decayed(Cell):
     cell's.
     """
 
+    family = "time"
+
     def __new__(cls, features: int = 0, cell: Cell | None = None, **options: Any) -> Self:
         """The class of the inner cell's kind: a capability is a type."""
         kinds = {AffineCell: DecayedAffine, ElementwiseCell: DecayedElementwise}

@@ -33,6 +33,7 @@ class GRUODE(Cell):
     alone. State and output ``(hidden,)``.
     """
 
+    family = "time"
     wants = ("x", "gap")
 
     def __init__(

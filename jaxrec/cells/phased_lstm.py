@@ -18,6 +18,8 @@ PERIODS = 3.0  # a fresh cell's periods are from 1 to exp(3) units, as the paper
 class PhasedState(NamedTuple):
     """Output ``h``, memory ``c``, and the time since the start modulo each unit's period, each ``(hidden,)``."""
 
+    family = "time"
+
     h: Hidden
     c: Hidden
     elapsed: Hidden

@@ -19,6 +19,8 @@ DAY = 86400.0
 class Projected(NamedTuple):
     """What the step needs of an event, each ``(hidden,)``: the gates' inputs and the time gates themselves."""
 
+    family = "time"
+
     i: Hidden
     g: Hidden
     o: Hidden

@@ -18,8 +18,6 @@ PERIODS = 3.0  # a fresh cell's periods are from 1 to exp(3) units, as the paper
 class PhasedState(NamedTuple):
     """Output ``h``, memory ``c``, and the time since the start modulo each unit's period, each ``(hidden,)``."""
 
-    family = "time"
-
     h: Hidden
     c: Hidden
     elapsed: Hidden
@@ -41,6 +39,7 @@ class PhasedLSTM(Cell):
     ratio are trained as logarithm and logit, which keeps them in their range. State `PhasedState`, output ``h``.
     """
 
+    family = "time"
     wants = ("x", "gap")
 
     def __init__(

@@ -19,8 +19,6 @@ DAY = 86400.0
 class Projected(NamedTuple):
     """What the step needs of an event, each ``(hidden,)``: the gates' inputs and the time gates themselves."""
 
-    family = "time"
-
     i: Hidden
     g: Hidden
     o: Hidden
@@ -53,6 +51,7 @@ class TimeGate(nnx.Module):
 class TimeLSTM(Cell):
     """What the three forms share: input gate, candidate and output gate, with peepholes, and the time in the output."""
 
+    family = "time"
     wants = ("x", "gap")
 
     def __init__(self, features: int, hidden: int, *, unit: float, rngs: nnx.Rngs):

@@ -13,11 +13,17 @@ from jaxrec.config import Mistake
 
 
 class ElementwiseCell(Cell):
-    """Unit i of the next state depends on unit i of the state only: its Jacobian is diagonal."""
+    """Unit i of the next state depends on unit i of the state only: its Jacobian is diagonal.
+
+    A state of several leaves has leaves of one shape; unit i is then the i-th entry of all of them together, and the
+    Jacobian has one small block for each unit.
+    """
 
 
 class AffineCell(ElementwiseCell):
     """``h' = a * h + b`` elementwise, ``a`` and ``b`` free of the state: a prefix sum, so time can run in parallel."""
+
+    family = "linear"
 
     @abstractmethod
     def affine(self, projected: Any) -> tuple[Array, Array]:

@@ -29,6 +29,8 @@ class Mamba(Composite):
     model's. State: the window ``(width, hidden)`` and ``h (hidden, states)``; output ``(features,)``.
     """
 
+    family = "linear"
+
     def __init__(self, features: int, hidden: int, *, states: int = 16, width: int = 4, rngs: nnx.Rngs):
         self.features, self.hidden = features, hidden
         self.conv = CausalConv(features, hidden, width=width, rngs=rngs)

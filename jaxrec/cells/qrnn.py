@@ -24,6 +24,8 @@ class QRNN(Composite):
     ``(width, features)`` and ``c (hidden,)``; output ``h (hidden,)``.
     """
 
+    family = "linear"
+
     def __init__(self, features: int, hidden: int, *, width: int = 2, rngs: nnx.Rngs):
         self.features, self.hidden = features, hidden
         self.gates = _Gates(features, hidden, width, rngs=rngs)

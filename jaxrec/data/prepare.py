@@ -88,11 +88,8 @@ def refuse_other(options: Preparation, card: dict[str, Any]) -> None:
             differ.append(f"--{key.replace('_', '-')}")
     if differ:
         ask, them = ("ask", "them") if len(differ) > 1 else ("asks", "it")
-        flags = " and ".join(differ)
-        raise Mistake(
-            f"{options.data} was prepared otherwise than {flags} {ask}; drop {them}, or prepare the file of events again "
-            f"with {them}"
-        )
+        remedy = f"drop {them}, or prepare the file of events again with {them}"
+        raise Mistake(f"{options.data} was prepared otherwise than {' and '.join(differ)} {ask}; {remedy}")
 
 
 def find_sources(options: Preparation) -> dict[int, Source | Folder]:

@@ -13,6 +13,7 @@ import jax
 
 from jaxrec.config import Mistake, fingerprint, to_dict, watch
 from jaxrec.data.batches import Rows, waste
+from jaxrec.data.context import attached
 from jaxrec.data.prepare import prepare_cached
 from jaxrec.data.prepared import Prepared
 from jaxrec.evaluation.ranks_file import to_parquet
@@ -79,7 +80,9 @@ def resumable(config: Config, explicit: Sequence[str], command: Sequence[str], s
         steps = source.batches(first, rows_a_step(config)) * config.epochs  # packed afresh, an epoch may differ by one
         padding = waste(first)
         step, hyper = build.step(config, steps)
-        recommender = build.model(config.model, build.offered(prepared), seed=config.seed)
+        offer = build.offered(prepared)
+        recommender = build.model(config.model, offer, seed=config.seed)
+        prepared = attached(prepared, build.columns(config.model, offer))
         recommender = build.without_strangers(recommender, prepared)
         code = read_code(config.model.cell)
         run_id, deciding = identity(config, prepared, code)
@@ -199,6 +202,7 @@ def evaluate(
         raise Mistake(
             f"{bundle.config.data} is not what {directory} was trained on (its fingerprint differs); restore it"
         )
+    prepared = attached(prepared, bundle.columns)
     judged = judge.on_test(bundle.model, prepared, names)
     new = {
         "test": judged.found, "baselines": judge.baselines(prepared, names),

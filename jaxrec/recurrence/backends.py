@@ -6,6 +6,8 @@ from jax import Array
 
 from jaxrec.cells import Cell, Event
 from jaxrec.config import Call, Mistake, did_you_mean, squash
+from jaxrec.recurrence.cudnn import Cudnn
+from jaxrec.recurrence.newton import Newton
 from jaxrec.recurrence.scan import Scan
 
 
@@ -19,13 +21,19 @@ class Backend(Protocol):
         """From a state ``(b, ...)`` over events ``(b, t, ...)``: last state ``(b, ...)``, outputs ``(b, t, ...)``."""
 
 
-BACKENDS: dict[str, type[Any]] = {"scan": Scan}  # in order of preference; the definition comes last
+BACKENDS: dict[str, type[Any]] = {  # in order of preference; the definition comes last
+    "newton": Newton,
+    "cudnn": Cudnn,
+    "scan": Scan,
+}
+DEMANDED = {"newton", "cudnn"}  # never taken unasked: no machine has shown yet where they pay
 
 
 def choose(cell: Cell, backend: Any = None) -> Backend:
-    """The backend asked for, obeyed or refused; when None is, the first in `BACKENDS` that takes the cell."""
+    """The backend asked for, obeyed or refused; when None is, the first free one in `BACKENDS` that takes the cell."""
     if backend is None:
-        return next(made for made in (kind() for kind in BACKENDS.values()) if made.refuses(cell) is None)
+        free = (kind() for name, kind in BACKENDS.items() if name not in DEMANDED)
+        return next(made for made in free if made.refuses(cell) is None)
     chosen: Backend = named(backend) if isinstance(backend, Call | str) else backend
     reason = chosen.refuses(cell)
     if reason is not None:

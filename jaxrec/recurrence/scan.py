@@ -65,7 +65,7 @@ class Scan:
 
     def loop(self, body: Loop) -> Loop:
         """``body`` over time, in pieces where an option asks for them."""
-        plain = over_time = lambda state, entries: lax.scan(body, state, entries, unroll=self.unroll)  # noqa: E731
+        plain = over_time = lambda state, entries: lax.scan(body, state, entries, unroll=self.unroll)
         if self.remat is not None:
             again = jax.checkpoint(plain, prevent_cse=False)  # a loop is around it, which has the same effect
             over_time = in_pieces(lambda state, entries, _: again(state, entries), self.remat)

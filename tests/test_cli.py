@@ -265,6 +265,21 @@ def test_check_ends_with_one_when_a_law_is_broken(
     assert json.loads(capsys.readouterr().out)[1]["passed"] is passed
 
 
+def test_options_that_nothing_reads_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    ignored = ["--last", "4", "--user-column", "who", "--split", "leave-one-out"]
+    note = "note: {} was set, but nothing in this configuration reads it"
+    assert main(["prepare", *DEMO, *ignored, "--out", str(tmp_path / "p"), "--ties", "file"]) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert [line for line in said if line.startswith("note")] == [note.format("user_column"), note.format("last")]
+    assert main(["inspect", "demo", *DEMO, "--user-column", "who", "--mask-seen", "none", "--k-core", "2"]) == 0
+    said = capsys.readouterr().err.splitlines()
+    notes = [line for line in said if line.startswith("note")]
+    assert notes == [
+        "note: mask_seen was set, and looking at the file does not depend on it",
+        note.format("user_column"),
+    ]
+
+
 def test_prepare_writes_what_can_be_loaded(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     from jaxrec.data.prepared import load
 

@@ -2,8 +2,9 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
+import jax
 from flax import nnx
 from jax import Array
 
@@ -28,10 +29,18 @@ class Cell(nnx.Module):
     """
 
     wants: Sequence[str] = ("x",)  # names of the Event leaves it reads; checked before it runs
+    family: ClassVar[str] = "gated"  # what `jaxrec list cells` files it under
 
     def prepare(self) -> Self:
         """The cell with its derived weights computed, once for a whole sequence."""
         return self
+
+    def with_derived(self, **weights: Array) -> Self:
+        """A copy that also holds ``weights``: what `prepare` returns of a cell that has derived ones."""
+        ready = jax.tree.map(lambda leaf: leaf, self)
+        for name, value in weights.items():
+            setattr(ready, name, value)
+        return ready
 
     @abstractmethod
     def initial_state(self) -> Any:

@@ -91,6 +91,18 @@ class Preparation(Section):
             )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Prepare(Preparation):
+    """Turn a file of events into a prepared data set with a protocol card."""
+
+    out: str
+    """directory to write"""
+    out_format: Literal["arrays", "tfds"] = "arrays"
+    """arrays: npy files to map and train from; tfds: a TFDS data set (array_record) in the data directory `out`"""
+    json: bool = False
+    """print the protocol card as JSON"""
+
+
 TIES = ("file", "shuffle")
 COLUMN_FIELDS = (
     *("user_column", "item_column", "time_column", "session_column", "time_unit", "features", "rating_column"),

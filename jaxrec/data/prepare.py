@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jaxrec.config import Mistake, fingerprint, to_dict
+from jaxrec.config import Mistake, fingerprint, keys, to_dict, value_at
 from jaxrec.data import card as cards, large, leakage, protocol, splits
 from jaxrec.data.assemble import assemble
 from jaxrec.data.clocks import span
@@ -22,6 +22,7 @@ from jaxrec.data.sides import hashes
 from jaxrec.data.sources import Source
 
 Say = Callable[[str], None]
+OF_PREPARED = ("data", "verify", "tfds_data_dir")  # what finding and loading prepared data reads
 PREFIX = {splits.TRAIN: "", splits.VALID: "valid:", splits.TEST: "test:"}  # of sessions without an id of their own
 
 
@@ -31,8 +32,9 @@ def prepare(options: Preparation, say: Say = print) -> Prepared:
     A prepared directory is loaded as it is. Mistake where the data or an option does not allow what is asked.
     """
     if ready(options):
+        found = loaded(options)
         say(f"{options.data}: prepared data, loaded as it is")
-        return load(options.data, options.verify) if is_prepared(options.data) else read_export(options)
+        return found
     return build(options, find_sources(options), say)
 
 
@@ -66,6 +68,23 @@ def prepare_cached(options: Preparation, cache: str | Path, say: Say = print) ->
 def ready(options: Preparation) -> bool:
     """Whether `data` names prepared data, a directory or an exported set; 'demo' always means the generator."""
     return options.data != "demo" and (is_prepared(options.data) or is_export(options))
+
+
+def loaded(options: Preparation) -> Prepared:
+    """What `ready` found. Mistake for options that nothing would read."""
+    refuse_for_prepared(options)
+    return load(options.data, options.verify) if is_prepared(options.data) else read_export(options)
+
+
+def refuse_for_prepared(options: Preparation) -> None:
+    """Mistake for options that were decided when the data was prepared."""
+    default = Preparation()
+    changed = [
+        key for key in keys(Preparation) if key not in OF_PREPARED and value_at(options, key) != value_at(default, key)
+    ]
+    if flags := " and ".join(f"--{key.replace('_', '-')}" for key in changed):
+        them = "are about preparing it; drop them" if len(changed) > 1 else "is about preparing it; drop it"
+        raise Mistake(f"{options.data} is prepared already, and {flags} {them}, or prepare the file of events again")
 
 
 def find_sources(options: Preparation) -> dict[int, Source | Folder]:
@@ -106,6 +125,7 @@ def data_name(sources: dict[int, Source | Folder]) -> str:
 
 def build(options: Preparation, sources: dict[int, Source | Folder], say: Say) -> Prepared:
     """The preparation itself, in memory or, where the file is large and plain, by way of the disk."""
+    say = unrepeated(say)
     prepared, truth, removed = large.streamed(options, sources, say) or in_memory(options, sources, say)
     card = prepared.card
     card["counts"] = cards.counts(prepared) | {"removed": removed}
@@ -114,6 +134,18 @@ def build(options: Preparation, sources: dict[int, Source | Folder], say: Say) -
     card["leak_check"] = leakage.proven(prepared, truth)
     cards.summarise(card, say)
     return prepared
+
+
+def unrepeated(say: Say) -> Say:
+    """`say`, each sentence once: a file that turns out not to be plain while it is streamed is read a second time."""
+    said: set[str] = set()
+
+    def once(sentence: str) -> None:
+        if sentence not in said:
+            said.add(sentence)
+            say(sentence)
+
+    return once
 
 
 def in_memory(

@@ -1,4 +1,4 @@
-"""Ways to run a cell over time. `scan` is the definition of what every other must compute."""
+"""Ways to run a cell over time, and which is taken. `scan` is the definition of what every other must compute."""
 
 from typing import Any, Protocol
 
@@ -6,9 +6,14 @@ from jax import Array
 
 from jaxrec.cells import Cell, Event
 from jaxrec.config import Call, Mistake, did_you_mean, squash
+from jaxrec.recurrence.adjoint import Adjoint
+from jaxrec.recurrence.associative import Associative
+from jaxrec.recurrence.choice import winner
+from jaxrec.recurrence.composite import Wired
 from jaxrec.recurrence.cudnn import Cudnn
 from jaxrec.recurrence.newton import Newton
 from jaxrec.recurrence.scan import Scan
+from jaxrec.recurrence.window import Window
 
 
 class Backend(Protocol):
@@ -21,19 +26,21 @@ class Backend(Protocol):
         """From a state ``(b, ...)`` over events ``(b, t, ...)``: last state ``(b, ...)``, outputs ``(b, t, ...)``."""
 
 
-BACKENDS: dict[str, type[Any]] = {  # in order of preference; the definition comes last
+BACKENDS: dict[str, type[Any]] = {  # `choice.py` says which runs when none is demanded
+    "scan": Scan,
+    "adjoint": Adjoint,
+    "associative": Associative,
     "newton": Newton,
     "cudnn": Cudnn,
-    "scan": Scan,
+    "window": Window,
+    "composite": Wired,
 }
-DEMANDED = {"newton", "cudnn"}  # never taken unasked: no machine has shown yet where they pay
 
 
-def choose(cell: Cell, backend: Any = None) -> Backend:
-    """The backend asked for, obeyed or refused; when None is, the first free one in `BACKENDS` that takes the cell."""
+def choose(cell: Cell, backend: Any = None, length: int | None = None) -> Backend:
+    """The backend asked for, obeyed or refused; when None is, the best for so many events as `choice.TABLE` has it."""
     if backend is None:
-        free = (kind() for name, kind in BACKENDS.items() if name not in DEMANDED)
-        return next(made for made in free if made.refuses(cell) is None)
+        return named(winner(cell, BACKENDS, length)[0])
     chosen: Backend = named(backend) if isinstance(backend, Call | str) else backend
     reason = chosen.refuses(cell)
     if reason is not None:

@@ -2,13 +2,13 @@
 
 import dataclasses
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from itertools import groupby
+from typing import Any
 
 from jaxrec.config import Section, to_dict
-
-if TYPE_CHECKING:
-    from jaxrec.reports.listing import Entry
+from jaxrec.reports.listing import CellEntry, Entry
 
 
 def print_json(value: Any) -> None:
@@ -101,9 +101,44 @@ def print_laws(results: Sequence[Any], *, as_json: bool) -> None:
     print_table(("", "law", "largest", "allowed", "meaning"), rows)
 
 
-def print_entries(what: str, entries: "Sequence[Entry]", *, as_json: bool) -> None:
+def print_entries(what: str, entries: Sequence[Entry], *, as_json: bool) -> None:
     """What there is of one kind: how to write it and what it is."""
     if as_json:
         print_json([dataclasses.asdict(entry) for entry in entries])
         return
+    if what == "cells":
+        print_cells([entry for entry in entries if isinstance(entry, CellEntry)])
+        return
     print_table((what, "as written, with its options", "what it is"), [(e.name, e.call, e.sentence) for e in entries])
+
+
+def print_cells(entries: Sequence[CellEntry]) -> None:
+    """Cells by family: kind, size at inputs and ``hidden`` of 128, paper, and backends but those that take all."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    everywhere = set.intersection(*(set(entry.backends) for entry in entries)) if entries else set()
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for column in ("cell", "kind", "state", "weights", "backends", "source"):
+        numbers = column in ("state", "weights")
+        table.add_column(column, justify="right" if numbers else "left", overflow="fold", no_wrap=column == "cell")
+    for family, cells in groupby(sorted(entries, key=lambda e: (e.family, e.name)), key=lambda e: e.family):
+        table.add_row(family, style="bold")
+        for e in cells:
+            own = " ".join(name for name in e.backends if name not in everywhere)
+            sizes = thousands(e.state), thousands(e.parameters)
+            table.add_row(f" {e.name}", e.kind or "", *sizes, own, first_author(e.source))
+    Console().print(table)
+    print(f"""\
+State and weights are numbers at inputs and hidden of 128. Every cell also runs
+on {" and ".join(sorted(everywhere))}. --json has options, sentence, link and file.""")
+
+
+def first_author(source: str) -> str:
+    """``Gers & Schmidhuber 2000`` as ``Gers+ 2000``."""
+    return re.sub(r"(?: et al\.| &| and |,).* (?=\d{4}$)", "+ ", source)
+
+
+def thousands(number: int | None) -> str:
+    return "" if number is None else f"{number:,}"

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from jaxrec.config import Mistake, watch
+from jaxrec.config import Mistake, field_types, watch
 from jaxrec.data import prepare as prepare_module
 from jaxrec.data.demo import Demo
+from jaxrec.data.inspection import inspect
 from jaxrec.data.options import Preparation
 from jaxrec.data.prepare import prepare, prepare_cached
 
@@ -314,6 +315,29 @@ def test_a_prepared_directory_is_loaded_as_it_is(tmp_path):
     first = prepare_cached(Preparation(demo=SMALL), tmp_path, silent)
     again = prepare(Preparation(data=str(first.path)), silent)
     assert (again.path, again.card) == (first.path, first.card)
+
+
+ANOTHER = {
+    "time_unit": "ms", "features": ("age",), "min_rating": 3.0, "event_weights": ("view=1",), "on_bad_row": "skip",
+    "sequence": "user", "deduplicate": "exact", "collapse_repeats": True, "filter_scope": "train", "ties": "shuffle",
+    "split": "time", "boundaries": ("0.5", "0.6"), "catalogue": "all", "unknown_targets": "drop", "mask_seen": "none",
+    "held_out": 0.5, "session_gap": 30.0, "demo": Demo(users=7), "last": 2,
+}  # fmt: skip
+READ = ("data", "verify", "tfds_data_dir")
+
+
+@pytest.mark.parametrize("look", [prepare, inspect])
+def test_prepared_data_refuses_every_option_that_was_decided_before(tmp_path, look):
+    place = str(prepare_cached(Preparation(demo=SMALL), tmp_path, silent).path)
+    for name, annotation in field_types(Preparation).items():
+        if name not in READ:
+            value = ANOTHER.get(name, 1 if annotation is not str and "int" in str(annotation) else "x")
+            flag = "--demo.users" if name == "demo" else f"--{name.replace('_', '-')}"
+            with pytest.raises(Mistake, match=f"is prepared already, and {flag} is about preparing it; drop it, or"):
+                look(Preparation(data=place, **{name: value}), silent)
+    with pytest.raises(Mistake, match="and --split and --last are about preparing it; drop them, or prepare the file"):
+        look(Preparation(data=place, split="last-n", last=2), silent)
+    look(Preparation(data=place, verify=True, split="auto"), silent)
 
 
 @pytest.mark.parametrize("split", ["leave-one-out", "time"])

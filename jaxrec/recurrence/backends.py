@@ -10,6 +10,8 @@ from jaxrec.recurrence.adjoint import Adjoint
 from jaxrec.recurrence.associative import Associative
 from jaxrec.recurrence.choice import winner
 from jaxrec.recurrence.composite import Wired
+from jaxrec.recurrence.cudnn import Cudnn
+from jaxrec.recurrence.newton import Newton
 from jaxrec.recurrence.scan import Scan
 from jaxrec.recurrence.window import Window
 
@@ -28,6 +30,8 @@ BACKENDS: dict[str, type[Any]] = {  # `choice.py` says which runs when none is d
     "scan": Scan,
     "adjoint": Adjoint,
     "associative": Associative,
+    "newton": Newton,
+    "cudnn": Cudnn,
     "window": Window,
     "composite": Wired,
 }

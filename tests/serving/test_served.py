@@ -67,6 +67,24 @@ def test_streaming_gives_the_answer_of_the_batch(served, data):
         np.testing.assert_allclose([s for _, s in streamed], [s for _, s in batch], rtol=1e-4, atol=1e-5)
 
 
+def test_a_cell_that_looks_at_gaps_is_served_with_times_only(data, tmp_path):
+    saved(tmp_path / "bundle", data, cell=Call.parse("decayed(gru)"))
+    served, history = load(tmp_path / "bundle"), histories(data, 1)[0]
+    times = [1_700_000_000 + 86_400 * place**3 for place in range(len(history))]
+    (batch,) = served.recommend([history], k=7, times=[times])
+    stream = served.start()
+    for item, time in zip(history, times, strict=True):
+        stream = served.observe(stream, item, time)
+    np.testing.assert_allclose([s for _, s in served.top_k(stream, k=7)], [s for _, s in batch], rtol=1e-4, atol=1e-5)
+    (at_once,) = served.recommend([history], k=7, times=[[1_700_000_000] * len(history)])
+    assert np.abs(np.array([s for _, s in at_once]) - [s for _, s in batch]).max() > 1e-3
+    with pytest.raises(Mistake, match=r"give times, .* as \[\[item, seconds\], ...\]"):
+        served.recommend([history])
+    with pytest.raises(Mistake, match="give the event's time in seconds"):
+        served.observe(stream, history[0])
+    assert served.recommend([[]], k=1) == served.recommend([[]], k=1, times=[[]])
+
+
 def test_a_list_is_the_best_of_the_scores_without_what_was_seen(served, data):
     history = histories(data, 1)[0]
     numbers = data.item_ids.encode(history)

@@ -192,3 +192,19 @@ def test_the_card_is_plain_json(tmp_path, data):
     about = json.loads((tmp_path / "b" / "bundle.json").read_text())
     assert about["card"]["mask_seen"] == "history"
     assert replace(Config(demo=DEMO, model=Model(width=8, depth=2))).model.cell.name == "gru"
+
+
+def test_sessions_inside_a_history_are_told_in_one_go_and_event_by_event(data, tmp_path):
+    saved(tmp_path / "b", data, cell=Call("hierarchicalrnn"))
+    served = load(tmp_path / "b")
+    (history,) = histories(data, 1)
+    begun = [n % 4 == 0 for n in range(len(history))]
+    (told,), (untold,) = served.recommend([history], k=5, starts=[begun]), served.recommend([history], k=5)
+    assert [score for _, score in told] != [score for _, score in untold]
+    for starts, wanted in ((begun, told), ([None] * len(history), untold)):
+        stream = served.start()
+        for item, start in zip(history, starts, strict=True):
+            stream = served.observe(stream, item, start=start)
+        np.testing.assert_allclose([s for _, s in served.top_k(stream, k=5)], [s for _, s in wanted], rtol=1e-4)
+    with pytest.raises(Mistake, match="events have 1 starts"):
+        served.recommend([history], starts=[[True]])

@@ -47,7 +47,7 @@ def case(cell: Call, backend: Call) -> Case:
 
 
 # one cell of each kind, and one whose state is complex: these meet every backend here, the others with --long
-REPRESENTATIVES = {"GRU", "IndRNN", "MinGRU", "LRU"}
+REPRESENTATIVES = {"GRU", "IndRNN", "MinGRU", "LRU", "MLSTM"}
 CELLS = [call for name, kind in ours().items() for call in variants(name, kind.__init__)]
 RUNS = [call for name, kind in BACKENDS.items() for call in variants(name, kind)]
 

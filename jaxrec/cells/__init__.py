@@ -6,13 +6,20 @@ from jaxrec.cells.find import find as find
 from jaxrec.cells.gru import GRU as GRU
 from jaxrec.cells.indrnn import IndRNN as IndRNN
 from jaxrec.cells.irnn import IRNN as IRNN
-from jaxrec.cells.kinds import AffineCell as AffineCell, ElementwiseCell as ElementwiseCell
+from jaxrec.cells.kinds import (
+    AffineCell as AffineCell,
+    ElementwiseCell as ElementwiseCell,
+    MatrixCell as MatrixCell,
+    MatrixState as MatrixState,
+    Rule as Rule,
+)
 from jaxrec.cells.lem import LEM as LEM
 from jaxrec.cells.lru import LRU as LRU
 from jaxrec.cells.lstm import LSTM as LSTM
 from jaxrec.cells.mgu import MGU as MGU
 from jaxrec.cells.min_gru import MinGRU as MinGRU
 from jaxrec.cells.min_lstm import MinLSTM as MinLSTM
+from jaxrec.cells.mlstm import MLSTM as MLSTM
 from jaxrec.cells.rglru import RGLRU as RGLRU
 from jaxrec.cells.tlstm import TLSTM as TLSTM
 from jaxrec.cells.weights import bias as bias, orthogonal as orthogonal, weight as weight

@@ -9,6 +9,7 @@ from jax import Array, lax
 
 from jaxrec.cells import Cell, Event
 from jaxrec.config import Call, Mistake, did_you_mean, squash
+from jaxrec.recurrence.chunkwise import Chunkwise
 
 
 class Backend(Protocol):
@@ -58,11 +59,14 @@ class Scan:
             event, start = entry
             return jax.vmap(one)(restart(state, fresh, start), event)
 
-        last, outputs = lax.scan(body, spread(state, (cell, events, reset)), (inputs, starts), unroll=self.unroll)
+        last, outputs = lax.scan(body, state, (inputs, starts), unroll=self.unroll)
         return last, time_major(outputs)
 
 
-BACKENDS: dict[str, type[Any]] = {"scan": Scan}  # in order of preference; the definition comes last
+BACKENDS: dict[str, type[Any]] = {  # in order of preference; the definition comes last
+    "chunkwise": Chunkwise,
+    "scan": Scan,
+}
 
 
 def choose(cell: Cell, backend: Any = None) -> Backend:
@@ -76,6 +80,15 @@ def choose(cell: Cell, backend: Any = None) -> Backend:
             f"{type(chosen).__name__} cannot run {type(cell).__name__}: {reason}; choose another backend or none"
         )
     return chosen
+
+
+def accepts(cell: Cell, backend: Any = None) -> bool:
+    """Whether `choose` would obey."""
+    try:
+        choose(cell, backend)
+    except Mistake:
+        return False
+    return True
 
 
 def named(backend: Call | str) -> Backend:

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 
 from jaxrec.cells import Cell, Event
-from jaxrec.recurrence.backends import batched_initial, choose, restart
+from jaxrec.recurrence.backends import batched_initial, choose, restart, spread
 from jaxrec.recurrence.checks import check_events, check_reset, check_state, check_step
 from jaxrec.types import Resets, Restart
 
@@ -28,7 +28,8 @@ def unroll(
     fresh = batched_initial(ready, batch)
     if state is not None:
         check_state(ready, state, fresh)
-    return runner.run(ready, fresh if state is None else state, events, reset)
+    given = fresh if state is None else state
+    return runner.run(ready, spread(given, (ready, events, reset)), events, reset)
 
 
 def start(cell: Cell, batch: int) -> Any:

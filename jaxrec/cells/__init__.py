@@ -1,5 +1,6 @@
 """Recurrent cells: one file and one line here each. `find` turns a name or a user's file into a cell."""
 
+from jaxrec.cells.causal_conv import CausalConv as CausalConv
 from jaxrec.cells.cell import Cell as Cell, Event as Event
 from jaxrec.cells.elman import Elman as Elman
 from jaxrec.cells.find import find as find
@@ -8,18 +9,20 @@ from jaxrec.cells.indrnn import IndRNN as IndRNN
 from jaxrec.cells.irnn import IRNN as IRNN
 from jaxrec.cells.kinds import (
     AffineCell as AffineCell,
+    Composite as Composite,
     ElementwiseCell as ElementwiseCell,
     MatrixCell as MatrixCell,
-    MatrixState as MatrixState,
-    Rule as Rule,
+    WindowCell as WindowCell,
 )
 from jaxrec.cells.lem import LEM as LEM
 from jaxrec.cells.lru import LRU as LRU
 from jaxrec.cells.lstm import LSTM as LSTM
+from jaxrec.cells.matrix import Erase as Erase, MatrixState as MatrixState, Rule as Rule
 from jaxrec.cells.mgu import MGU as MGU
 from jaxrec.cells.min_gru import MinGRU as MinGRU
 from jaxrec.cells.min_lstm import MinLSTM as MinLSTM
 from jaxrec.cells.mlstm import MLSTM as MLSTM
+from jaxrec.cells.qrnn import QRNN as QRNN
 from jaxrec.cells.rglru import RGLRU as RGLRU
 from jaxrec.cells.tlstm import TLSTM as TLSTM
 from jaxrec.cells.weights import bias as bias, orthogonal as orthogonal, weight as weight

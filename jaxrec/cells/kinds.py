@@ -1,14 +1,15 @@
 """What a cell can be beyond its step. A capability is a type: a backend asks `isinstance`, nobody sets a flag."""
 
 from abc import abstractmethod
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxrec.cells.cell import Cell
-from jaxrec.cells.weights import positive
+from jaxrec.cells.cell import Cell, Event
+from jaxrec.cells.matrix import MatrixCell as MatrixCell
 from jaxrec.config import Mistake
 
 
@@ -28,102 +29,96 @@ class AffineCell(ElementwiseCell):
         return a * state + b
 
 
-class Erase(NamedTuple):
-    """What a step takes out of the matrix ``S`` before it: ``write (read^T S)``, both ``(heads, key)``."""
+class WindowCell(Cell):
+    """The state is the last w projected inputs: a causal convolution, which needs no loop over time.
 
-    read: Array
-    write: Array
-
-
-class Rule(NamedTuple):
-    """One step of a matrix ``S' = exp(decay) S - write (read^T S) + gate key value^T``, of which ``query^T S'`` is read."""
-
-    query: Array  # (heads, key)
-    key: Array  # (heads, key)
-    value: Array  # (heads, value)
-    decay: Array  # its logarithm, finite and at most 0: (heads,), or (heads, key) for one per key dimension
-    erase: Erase | None = None
-    gate: Array | None = None  # (heads,)
-
-    def apply(self, matrix: Array) -> Array:
-        """The matrix ``(heads, key, value)`` after the step."""
-        value = self.value if self.gate is None else self.gate[:, None] * self.value
-        after = jnp.exp(self.decay).reshape(len(matrix), -1, 1) * matrix + self.key[:, :, None] * value[:, None, :]
-        if self.erase is None:
-            return after
-        return after - self.erase.write[:, :, None] * look(self.erase.read, matrix)[:, None, :]
-
-
-def look(vector: Array, matrix: Array) -> Array:
-    """``vector^T S`` for every head: ``(heads, value)``. A product and a sum fuse with the step; a matmul would not."""
-    return (vector[:, :, None] * matrix).sum(1)
-
-
-class MatrixState(NamedTuple):
-    """A matrix per head ``(heads, key, value)``, and whatever small things the cell remembers beside it."""
-
-    matrix: Array
-    beside: Any
-
-
-class MatrixCell(Cell):
-    """A matrix per head that changes by a `Rule` which does not see it: so that time can run in chunks of matmuls.
-
-    A subclass calls `sizes` and gives `rule` and `output`. What the rule needs of the past other than the matrix (a
-    running maximum, the last input) is kept ``beside`` it and moved on by `remember`, which does not see it either.
+    Leaves of `initial_state` are ``(w, ...)``, the oldest input first; `read` sees the window, the new input included.
     """
 
-    heads: int
-    key: int
-    value: int
-
-    def sizes(self, heads: int, key: int, value: int) -> None:
-        positive(heads=heads, key=key, value=value)
-        self.heads, self.key, self.value = heads, key, value
-
-    def initial_state(self) -> MatrixState:
-        return MatrixState(jnp.zeros((self.heads, self.key, self.value)), self.nothing())
-
-    def nothing(self) -> Any:
-        """What is remembered beside the matrix before the first event."""
-        return ()
-
-    def remember(self, beside: Any, projected: Any) -> Any:
-        """What is remembered beside the matrix after an event; all that `rule` and `output` need of the past."""
-        return beside
-
-    def remembered(self, beside: Any, projected: Any, reset: Array | None) -> Any:
-        """`remember` after each of the events ``(time, ...)``; to be overridden where it has a parallel form."""
-
-        def one(beside: Any, entry: tuple[Any, Array | None]) -> tuple[Any, Any]:
-            projected, start = entry
-            if start is not None:
-                beside = jax.tree.map(lambda new, old: jnp.where(start, new, old), self.nothing(), beside)
-            beside = self.remember(beside, projected)
-            return beside, beside
-
-        return jax.lax.scan(one, beside, (projected, reset))[1]
+    def step(self, state: Any, projected: Any) -> Any:
+        return jax.tree.map(lambda window, new: jnp.concatenate([window[1:], new[None]]), state, projected)
 
     @abstractmethod
-    def rule(self, projected: Any, beside: Any) -> Rule:
-        """How the event changes the matrix; ``beside`` is what is remembered after it."""
+    def read(self, state: Any, projected: Any) -> Any:
+        """What the layer above sees of the window ``(w, ...)``."""
+
+
+class Composite(Cell):
+    """Cells wired together, as in Mamba or in a stack: `inner` names them, `wire` says what flows between them.
+
+    The state is the inner states by name. One step is `wire` over one event, which makes it the specification; over a
+    whole sequence each inner cell can take the backend that suits it.
+    """
 
     @abstractmethod
-    def output(self, projected: Any, beside: Any, reading: Array) -> Any:
-        """What the layer above sees, from ``reading = query^T S'``, ``(heads, value)``."""
+    def inner(self) -> Mapping[str, Cell]:
+        """The inner cells by name. They are attributes, so that their parameters are found."""
 
-    def step(self, state: MatrixState, projected: Any) -> MatrixState:
-        beside = self.remember(state.beside, projected)
-        return MatrixState(self.rule(projected, beside).apply(state.matrix), beside)
+    @abstractmethod
+    def wire(self, run: Callable[[str, Event], Any], events: Event) -> Any:
+        """Outputs ``(time, ...)`` of one sequence of ``events``, leaves ``(time, ...)``.
 
-    def read(self, state: MatrixState, projected: Any) -> Any:
-        query = self.rule(projected, state.beside).query
-        return self.output(projected, state.beside, look(query, state.matrix))
+        ``run(name, events)`` gives an inner cell's outputs ``(time, ...)``; each is run once. Nothing else may mix
+        events: what acts on one event goes through `jax.vmap`.
+        """
+
+    def prepare(self) -> Self:
+        """The same with every inner cell prepared."""
+        return jax.tree.map(
+            lambda leaf: leaf.prepare() if isinstance(leaf, Cell) else leaf,
+            self,
+            is_leaf=lambda node: isinstance(node, Cell) and node is not self,
+        )
+
+    def initial_state(self) -> dict[str, Any]:
+        return {name: cell.initial_state() for name, cell in self.inner().items()}
+
+    def project(self, event: Event) -> Event:
+        return event
+
+    def step(self, state: Any, projected: Any) -> dict[str, Any]:
+        def one(name: str, cell: Cell, events: Event) -> tuple[Any, Any]:
+            given = cell.project(_only(events))
+            after = cell.step(state[name], given)
+            return after, _alone(cell.read(after, given))
+
+        return self.through(one, _alone(projected))[0]
+
+    def read(self, state: Any, projected: Any) -> Any:
+        def one(name: str, cell: Cell, events: Event) -> tuple[Any, Any]:
+            return state[name], _alone(cell.read(state[name], cell.project(_only(events))))
+
+        return _only(self.through(one, _alone(projected))[1])
+
+    def through(self, one: Callable[[str, Cell, Event], tuple[Any, Any]], events: Event) -> tuple[dict[str, Any], Any]:
+        """Inner states by name, and the outputs of `wire` when ``one(name, cell, events)`` runs each inner cell.
+
+        ``one`` gives an inner cell's state after its events, and its outputs. `Mistake` unless `wire` runs each once.
+        """
+        cells, after = self.inner(), dict[str, Any]()
+
+        def run(name: str, events: Event) -> Any:
+            if name not in cells or name in after:
+                fault = "a second time" if name in after else f"which is not among {', '.join(cells)}"
+                raise Mistake(f"{type(self).__name__}.wire runs {name!r}, {fault}; run each cell of inner() once")
+            if absent := [leaf for leaf in cells[name].wants if getattr(events, leaf) is None]:
+                raise Mistake(
+                    f"{name!r} in {type(self).__name__} wants {absent[0]!r}; give it in wire, or add it to wants"
+                )
+            after[name], outputs = one(name, cells[name], events)
+            return outputs
+
+        outputs = self.wire(run, events)
+        if missing := [name for name in cells if name not in after]:
+            raise Mistake(f"{type(self).__name__}.wire does not run {missing[0]!r}; run each cell of inner() once")
+        return after, outputs
 
 
-def divided(cell: str, hidden: int, heads: int) -> int:
-    """The width of one of ``heads`` equal parts of ``hidden``."""
-    positive(hidden=hidden, heads=heads)
-    if hidden % heads:
-        raise Mistake(f"{cell}: hidden={hidden} is not a multiple of heads={heads}; choose heads that divide it")
-    return hidden // heads
+def _alone(tree: Any) -> Any:
+    """One event as a sequence."""
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], tree)
+
+
+def _only(tree: Any) -> Any:
+    """The only event of a sequence."""
+    return jax.tree.map(lambda leaf: leaf[0], tree)

@@ -8,7 +8,7 @@ from flax import nnx
 from jax import Array
 
 from jaxrec.cells.cell import Event
-from jaxrec.cells.kinds import MatrixCell, Rule, divided
+from jaxrec.cells.matrix import MatrixCell, Rule, divided
 from jaxrec.cells.weights import bias, weight
 from jaxrec.config import Mistake
 

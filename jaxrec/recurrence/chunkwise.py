@@ -9,9 +9,10 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.scipy.linalg import solve_triangular
 
-from jaxrec.cells import Cell, Event, MatrixCell
-from jaxrec.cells.kinds import MatrixState, Rule
+from jaxrec.cells import Cell, Event, MatrixCell, MatrixState, Rule
 from jaxrec.config import Mistake
+from jaxrec.recurrence.scan import Scan
+from jaxrec.recurrence.states import spread
 
 LENGTHS = {1: 64, 2: 16}  # of a chunk by the axes of a rule's decay: one decay per key dimension costs chunk^2 * key
 EXACT = lax.Precision.HIGHEST  # a recurrence stays in float32: no TF32, no bfloat16 passes
@@ -42,6 +43,9 @@ class Chunkwise:
 
     def run(self, cell: Cell, state: Any, events: Event, reset: Array | None) -> tuple[Any, Any]:
         assert isinstance(cell, MatrixCell)
+        if not events.x.shape[1]:
+            return Scan().run(cell, state, events, reset)
+        state = spread(state, (cell, events, reset))
         projected = jax.vmap(jax.vmap(cell.project))(events)
         besides = jax.vmap(cell.remembered)(state.beside, projected, reset)
         rule = jax.vmap(jax.vmap(cell.rule))(projected, besides)

@@ -8,8 +8,9 @@ import numpy as np
 from flax import nnx
 
 from jaxrec.cells import Cell
-from jaxrec.recurrence.backends import Scan, accepts, choose
+from jaxrec.recurrence.backends import accepts, choose
 from jaxrec.recurrence.cases import Case
+from jaxrec.recurrence.scan import Scan
 from jaxrec.recurrence.trees import difference, is_real, joined, piece, real_leaves, rows, score
 from jaxrec.recurrence.unroll import advance, start, unroll
 from jaxrec.recurrence.wrappers import Exposed

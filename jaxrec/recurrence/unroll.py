@@ -5,8 +5,9 @@ from typing import Any
 import jax
 
 from jaxrec.cells import Cell, Event
-from jaxrec.recurrence.backends import batched_initial, choose, restart, spread
+from jaxrec.recurrence.backends import choose
 from jaxrec.recurrence.checks import check_events, check_reset, check_state, check_step
+from jaxrec.recurrence.states import batched_initial, restart
 from jaxrec.types import Resets, Restart
 
 
@@ -20,16 +21,15 @@ def unroll(
     refused; None takes the best that accepts the cell. `Mistake` when the events lack a leaf or a step changes the
     state's tree or types.
     """
-    batch, _ = check_events(cell, events, ("batch", "time"))
-    runner = choose(cell, backend)
+    batch, time = check_events(cell, events, ("batch", "time"))
+    runner = choose(cell, backend, time=time)
     ready = cell.prepare()
     check_step(ready, events, axes=2)
     check_reset(reset, events.x.shape[:2])
     fresh = batched_initial(ready, batch)
     if state is not None:
         check_state(ready, state, fresh)
-    given = fresh if state is None else state
-    return runner.run(ready, spread(given, (ready, events, reset)), events, reset)
+    return runner.run(ready, fresh if state is None else state, events, reset)
 
 
 def start(cell: Cell, batch: int) -> Any:

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxrec.cells import GRU, Event, MatrixCell, MatrixState, Rule
-from jaxrec.cells.kinds import Erase
+from jaxrec.cells import GRU, Erase, Event, MatrixCell, MatrixState, Rule
 from jaxrec.config import Mistake
 from jaxrec.recurrence import Chunkwise, Exposed, Scan, unroll
 

@@ -1,4 +1,5 @@
-"""Write the tables of README.md from the rows in experiments/results: `python scripts/tables.py`; --check compares.
+"""Write the tables of README.md from the rows in experiments/results, and what `jaxrec list cells` says of sizes:
+`python scripts/tables.py`; --check compares.
 
 A table stands between `<!-- table: NAME -->` and `<!-- end -->`. Numbers are never typed.
 """
@@ -123,16 +124,26 @@ def written(text: str) -> str:
     return re.sub(r"<!-- table: (\w+) -->.*?<!-- end -->", table, text, flags=re.DOTALL)
 
 
+def cells() -> str:
+    """The kind, the sizes and the backends of every cell, as JSON with a line a cell."""
+    from jaxrec.cells.find import ours
+    from jaxrec.config import Call
+    from jaxrec.recurrence.facts import facts
+
+    lines = [f"  {json.dumps(name.lower())}: {json.dumps(facts(Call(name)).row())}" for name in sorted(ours())]
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="exit with 1 when README.md is not what the rows say")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 when something would change")
     options = parser.parse_args()
-    readme = ROOT / "README.md"
-    before = readme.read_text(encoding="utf-8")
-    after = written(before)
+    readme, facts = ROOT / "README.md", ROOT / "jaxrec" / "cells" / "facts.json"
+    made = {readme: written(readme.read_text(encoding="utf-8")), facts: cells()}
     if options.check:
-        return int(before != after)
-    readme.write_text(after, encoding="utf-8")
+        return int(any(path.read_text(encoding="utf-8") != text for path, text in made.items()))
+    for path, text in made.items():
+        path.write_text(text, encoding="utf-8")
     return 0
 
 

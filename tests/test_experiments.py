@@ -43,6 +43,11 @@ def test_the_readme_tables_are_what_the_rows_say():
     assert tables.written(readme) == readme, "run python scripts/tables.py"
 
 
+def test_listed_sizes_are_those_of_the_cells():
+    found = (ROOT / "jaxrec" / "cells" / "facts.json").read_text(encoding="utf-8")
+    assert module(ROOT / "scripts" / "tables.py").cells() == found, "run python scripts/tables.py"
+
+
 def test_the_printed_commands_resolve_to_the_same_configuration():
     from jaxrec.cli import _resolve_train
     from jaxrec.config import resolve, to_dict

@@ -4,10 +4,7 @@ The plain scan runs every cell; other backends and options run one cell of each 
 """
 
 import functools
-import inspect
 import itertools
-import types
-import typing
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,29 +13,12 @@ import pytest
 from jaxrec.cells import Cell, find, kinds
 from jaxrec.cells.find import ours
 from jaxrec.config import Call
-from jaxrec.recurrence import BACKENDS
+from jaxrec.recurrence import variants
 from jaxrec.recurrence.backends import named
 from jaxrec.recurrence.cases import Case
 from jaxrec.recurrence.laws import LAWS, Law, examine
 
 FEATURES, HIDDEN = 3, 4
-
-
-def variants(name: str, function: Any) -> Iterator[Call]:
-    """The thing as it is by default, and with every other value of each yes-or-no or closed choice."""
-    yield Call(name)
-    for parameter in inspect.signature(function, eval_str=True).parameters.values():
-        for choice in choices(parameter.annotation):
-            if choice not in (None, parameter.default):
-                yield Call(name, options={parameter.name: choice})
-
-
-def choices(annotation: Any) -> tuple[Any, ...]:
-    if typing.get_origin(annotation) is typing.Literal:
-        return typing.get_args(annotation)
-    if isinstance(annotation, types.UnionType):
-        return tuple(itertools.chain.from_iterable(map(choices, typing.get_args(annotation))))
-    return (False, True) if annotation is bool else ()
 
 
 @functools.cache
@@ -48,8 +28,7 @@ def case(cell: Call, backend: Call) -> Case:
 
 # one cell of each kind, and one whose state is complex: these meet every backend here, the others with --long
 REPRESENTATIVES = {"GRU", "IndRNN", "MinGRU", "LRU", "CausalConv", "QRNN", "MLSTM"}
-CELLS = [call for name, kind in ours().items() for call in variants(name, kind.__init__)]
-RUNS = [call for name, kind in BACKENDS.items() for call in variants(name, kind)]
+CELLS, RUNS = variants.cells(), variants.backends()
 OPEN = ("associative(chunk=4)", "chunkwise(chunk=4)", "composite(prefer=associative)")  # choices that are not closed
 RUNS += [Call.parse(text) for text in OPEN]
 

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 from flax import nnx
 from jax import Array
@@ -28,6 +28,7 @@ class Cell(nnx.Module):
     """
 
     wants: Sequence[str] = ("x",)  # names of the Event leaves it reads; checked before it runs
+    family: ClassVar[str] = "gated"  # what `jaxrec list cells` files it under
 
     def prepare(self) -> Self:
         """The cell with its derived weights computed, once for a whole sequence."""

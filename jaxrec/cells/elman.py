@@ -15,7 +15,14 @@ ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu}
 
 
 class Elman(Cell):
-    """Simple recurrent network (Elman 1990): ``h' = f(W x + U h + b)`` with ``f`` tanh or relu."""
+    """Simple recurrent network (Elman 1990): ``h' = f(W x + U h + b)`` with ``f`` tanh or relu.
+
+    https://doi.org/10.1207/s15516709cog1402_1, where ``f`` is the logistic function; tanh is what everybody has used
+    since. ``U`` starts orthogonal, so that at the start no state grows or fades under it. State and output
+    ``(hidden,)``.
+    """
+
+    family = "simple"
 
     def __init__(self, features: int, hidden: int, *, activation: Literal["tanh", "relu"] = "tanh", rngs: nnx.Rngs):
         if activation not in ACTIVATIONS:

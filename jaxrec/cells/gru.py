@@ -13,11 +13,12 @@ from jaxrec.types import Hidden
 
 
 class GRU(Cell):
-    """Gated recurrent unit: ``h' = (1 - z) n + z h`` with reset gate ``r``, update gate ``z`` and candidate ``n``.
+    """Gated recurrent unit (Cho et al. 2014): ``h' = (1 - z) n + z h`` with gates ``r`` and ``z`` and candidate ``n``.
 
-    ``reset="after"`` gates the matrix product, ``n = tanh(Wn x + bn + r (Un h + cn))``, as in cuDNN, PyTorch and
-    GRU4Rec; ``reset="before"`` gates the state, ``n = tanh(Wn x + bn + Un (r h))`` (Cho et al. 2014). Elsewhere the
-    two bias vectors of r and z are one, since only their sum is identified.
+    https://arxiv.org/abs/1406.1078, equations 5 to 8. ``reset="after"`` gates the matrix product, ``n = tanh(Wn x + bn
+    + r (Un h + cn))``, as in cuDNN, PyTorch and GRU4Rec; ``reset="before"`` gates the state, ``n = tanh(Wn x + bn + Un
+    (r h))``, as in the paper (its second version). The two bias vectors that cuDNN gives to r and z are one here,
+    since only their sum is identified. State and output ``(hidden,)``.
     """
 
     def __init__(self, features: int, hidden: int, *, reset: Literal["after", "before"] = "after", rngs: nnx.Rngs):

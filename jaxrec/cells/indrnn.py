@@ -23,6 +23,8 @@ class IndRNN(ElementwiseCell):
     ``longest`` sequence; here in ``[0, 1]``, its limit. State and output ``(hidden,)``.
     """
 
+    family = "simple"
+
     def __init__(self, features: int, hidden: int, *, activation: Literal["relu", "tanh"] = "relu", rngs: nnx.Rngs):
         if activation not in ACTIVATIONS:
             raise Mistake(f"IndRNN has no activation={activation!r}; choose one of {', '.join(ACTIVATIONS)}")

@@ -19,6 +19,8 @@ class IRNN(Cell):
     the paper clips gradients, and so should you. State and output ``(hidden,)``.
     """
 
+    family = "simple"
+
     def __init__(self, features: int, hidden: int, *, scale: float = 1.0, rngs: nnx.Rngs):
         positive(hidden=hidden)
         self.features, self.hidden = features, hidden

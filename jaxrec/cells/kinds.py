@@ -20,6 +20,8 @@ class ElementwiseCell(Cell):
 class AffineCell(ElementwiseCell):
     """``h' = a * h + b`` elementwise, ``a`` and ``b`` free of the state: a prefix sum, so time can run in parallel."""
 
+    family = "linear"
+
     @abstractmethod
     def affine(self, projected: Any) -> tuple[Array, Array]:
         """Decay ``a`` and input ``b``, each of the state's shape (real or complex)."""

@@ -26,6 +26,8 @@ class LEM(Cell):
     ``t = dt sigmoid(W2 y + V2 x + b2)``. ``dt`` is the longest step, 1 in most of the paper's tasks. Output ``y``.
     """
 
+    family = "oscillator"
+
     def __init__(self, features: int, hidden: int, *, dt: float = 1.0, rngs: nnx.Rngs):
         self.features, self.hidden, self.dt = features, hidden, dt
         self.v1, self.v2, self.vz, self.vy = (weight(rngs, features, hidden) for _ in range(4))

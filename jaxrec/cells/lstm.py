@@ -21,6 +21,9 @@ class LSTMState(NamedTuple):
 class LSTM(Cell):
     """Long short-term memory (Gers et al. 2000): ``c' = f c + i g``, ``h' = o tanh(c')``.
 
+    https://doi.org/10.1162/089976600300015015: the network of Hochreiter and Schmidhuber (1997) with the forget gate,
+    without peepholes, as in cuDNN and PyTorch. State ``h`` and ``c``, output ``h (hidden,)``.
+
     ``forget_bias`` is where the forget gate's bias starts; 1 keeps memory from fading before training has begun
     (Jozefowicz et al. 2015), 0 is what PyTorch does on average.
     """

@@ -19,6 +19,7 @@ class TLSTM(Cell):
     ``1 / gap``, is for short ones). ``unit`` seconds are one unit of ``gap``: a day by default. Output ``h``.
     """
 
+    family = "time"
     wants = ("x", "gap")
 
     def __init__(self, features: int, hidden: int, *, unit: float = 86400.0, forget_bias: float = 1.0, rngs: nnx.Rngs):

@@ -120,6 +120,13 @@ LAWS = (
         "correct the backend, or say in refuses() why it does not take this cell",
     ),
     Law(
+        "specification64",
+        measures.specification_double,
+        1e-9,
+        "values and gradients in float64 are those of the plain scan",
+        "fix no dtype, and drop no term that float32 hides",
+    ),
+    Law(
         "gradients",
         measures.gradients,
         1e-4,

@@ -11,7 +11,7 @@ from jaxrec.cells import Cell
 from jaxrec.recurrence.backends import accepts, choose
 from jaxrec.recurrence.cases import Case
 from jaxrec.recurrence.scan import Scan
-from jaxrec.recurrence.trees import difference, is_real, joined, piece, real_leaves, rows, score
+from jaxrec.recurrence.trees import difference, double, is_real, joined, piece, real_leaves, rows, score
 from jaxrec.recurrence.unroll import advance, start, unroll
 from jaxrec.recurrence.wrappers import Exposed
 
@@ -151,6 +151,17 @@ def stacked(case: Case) -> Finding:
 
 def specification(case: Case) -> Finding:
     """Values and gradients are those of the plain scan, from a given state and with a reset."""
+    return against_scan(case, (case.cell, case.events, case.state))
+
+
+def specification_double(case: Case) -> Finding:
+    """The same in float64, where rounding hides nothing."""
+    with jax.enable_x64(True):
+        return against_scan(case, double((case.cell, case.events, case.state)))
+
+
+def against_scan(case: Case, given: Any) -> Finding:
+    """How far the backend is from the plain scan on ``(cell, events, state)``, with a reset."""
 
     def loss(leaves: Any, rebuild: Any, backend: Any) -> Any:
         cell, events, state = rebuild(leaves)
@@ -160,7 +171,7 @@ def specification(case: Case) -> Finding:
     plain = Scan(hoist=False)
     if choose(case.cell, case.backend) == plain:
         return 0.0, ""
-    names, leaves, rebuild = real_leaves((case.cell, case.events, case.state))
+    names, leaves, rebuild = real_leaves(given)
 
     def run(backend: Any) -> Any:
         return jax.jit(lambda leaves: jax.value_and_grad(loss, has_aux=True)(leaves, rebuild, backend))(leaves)

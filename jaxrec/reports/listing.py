@@ -1,9 +1,10 @@
 """What there is to choose from, read from the source with `ast`: listing cells never imports jax."""
 
 import ast
+import json
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -20,15 +21,55 @@ class Entry:
     file: str
 
 
+@dataclass(frozen=True)
+class CellEntry(Entry):
+    """A cell. ``kind``, ``state``, ``parameters`` and ``backends`` are the `Facts` at inputs and ``hidden`` of 128 that
+    `scripts/tables.py` has written; None where it has not run since the cell was added.
+    """
+
+    family: str
+    source: str  # authors and year
+    link: str
+    kind: str | None = None
+    state: int | None = None
+    parameters: int | None = None
+    backends: Sequence[str] = ()
+
+
 def entries(what: str, root: Path = ROOT) -> list[Entry]:
     """All `cells`, `data`, `losses`, `metrics` or `backends` of the package under `root`, sorted by name."""
     return sorted(_KINDS[what](root), key=lambda entry: entry.name)
 
 
 def _cells(root: Path) -> Iterator[Entry]:
+    written = root / "cells" / "facts.json"
+    facts = json.loads(written.read_text(encoding="utf-8")) if written.exists() else {}
     for name, node, file in _exports(root, "jaxrec.cells"):
-        if isinstance(node, ast.ClassDef) and "Cell" in _ancestors(root, node, file) and not _abstract(node):
-            yield _entry(name.lower(), node, file, root)
+        if not isinstance(node, ast.ClassDef) or _abstract(node):
+            continue
+        above = list(_ancestors(root, node, file))
+        if "Cell" in [base for base, _ in above]:
+            entry = _entry(name.lower(), node, file, root)
+            family = next(filter(None, map(_family, [node, *[found for _, found in above]])), "")
+            source, link = _source(node)
+            yield CellEntry(**asdict(entry), family=family, source=source, link=link, **facts.get(entry.name, {}))
+
+
+def _family(node: ast.stmt | None) -> str | None:
+    """The text that a class assigns to `family`."""
+    for part in node.body if isinstance(node, ast.ClassDef) else ():
+        target = part.targets[0] if isinstance(part, ast.Assign) else getattr(part, "target", None)
+        value = getattr(part, "value", None)
+        if isinstance(target, ast.Name) and target.id == "family" and isinstance(value, ast.Constant):
+            return str(value.value)
+    return None
+
+
+def _source(node: ast.ClassDef) -> tuple[str, str]:
+    """Authors with year, and the first link of a docstring."""
+    text = " ".join((ast.get_docstring(node) or "").split())
+    authors, link = re.search(r"\(([A-Z][^()]*? \d{4})[a-z]?[^()]*\)", text), re.search(r"https?://[^\s,;)]+", text)
+    return authors[1] if authors else "", link[0].rstrip(".:") if link else ""
 
 
 def _losses(root: Path) -> Iterator[Entry]:
@@ -108,12 +149,12 @@ def _definition(root: Path, file: Path, name: str) -> tuple[ast.stmt | None, Pat
     return None, file
 
 
-def _ancestors(root: Path, node: ast.ClassDef, file: Path) -> Iterator[str]:
+def _ancestors(root: Path, node: ast.ClassDef, file: Path) -> Iterator[tuple[str, ast.stmt | None]]:
     for base in node.bases:
         name = base.value if isinstance(base, ast.Subscript) else base
         if isinstance(name, ast.Name):
-            yield name.id
             found, home = _definition(root, file, name.id)
+            yield name.id, found
             if isinstance(found, ast.ClassDef):
                 yield from _ancestors(root, found, home)
 

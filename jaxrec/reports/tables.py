@@ -3,12 +3,10 @@
 import dataclasses
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jaxrec.config import Section, to_dict
-
-if TYPE_CHECKING:
-    from jaxrec.reports.listing import Entry
+from jaxrec.reports.listing import CellEntry, Entry
 
 
 def print_json(value: Any) -> None:
@@ -101,9 +99,27 @@ def print_laws(results: Sequence[Any], *, as_json: bool) -> None:
     print_table(("", "law", "largest", "allowed", "meaning"), rows)
 
 
-def print_entries(what: str, entries: "Sequence[Entry]", *, as_json: bool) -> None:
+def print_entries(what: str, entries: Sequence[Entry], *, as_json: bool) -> None:
     """What there is of one kind: how to write it and what it is."""
     if as_json:
         print_json([dataclasses.asdict(entry) for entry in entries])
         return
+    if what == "cells":
+        print_cells([entry for entry in entries if isinstance(entry, CellEntry)])
+        return
     print_table((what, "as written, with its options", "what it is"), [(e.name, e.call, e.sentence) for e in entries])
+
+
+def print_cells(entries: Sequence[CellEntry]) -> None:
+    """Cells by family: kind, size at inputs and ``hidden`` of 128, backends, paper."""
+    rows = []
+    for e in sorted(entries, key=lambda entry: (entry.family, entry.name)):
+        source = e.source.replace(" et al.", "+")
+        sizes = thousands(e.state), thousands(e.parameters)
+        rows.append((e.name, e.family, e.kind or "", *sizes, " ".join(e.backends), source))
+    print_table(("cell", "family", "kind", "state", "weights", "backends", "source"), rows)
+    print("State and weights are numbers at inputs and hidden of 128. --json has options,\nsentence, link and file.")
+
+
+def thousands(number: int | None) -> str:
+    return "" if number is None else f"{number:,}"

@@ -165,6 +165,11 @@ def rounds_coarsely(scan: Any, cell: Cell, state: Any, events: Event, reset: Any
     return last, outputs.astype(jnp.bfloat16).astype(jnp.float32)
 
 
+def rounds_to_float32(scan: Any, cell: Cell, state: Any, events: Event, reset: Any) -> Any:
+    last, outputs = scan(cell, state, events, reset)
+    return last, outputs.astype(jnp.float32).astype(outputs.dtype)
+
+
 def centres_over_time(scan: Any, cell: Cell, state: Any, events: Event, reset: Any) -> Any:
     return scan(cell, state, events._replace(x=events.x - events.x.mean(axis=1, keepdims=True)), reset)
 
@@ -203,6 +208,7 @@ BACKENDS = [
     (returns_the_first_state, "states", "the last state"),
     (rounds_coarsely, "streaming", ""),
     (rounds_coarsely, "specification", "values"),
+    (rounds_to_float32, "specification64", "values"),
     (centres_over_time, "causal", "values"),
     (lets_gradients_back, "causal", "gradients"),
     (centres_over_rows, "separate", "a changed neighbour"),

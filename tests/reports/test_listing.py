@@ -2,12 +2,13 @@
 
 import inspect
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from jaxrec.config import Call
-from jaxrec.reports.listing import entries
+from jaxrec.reports.listing import CellEntry, entries
 from jaxrec.reports.tables import print_entries
 
 
@@ -37,6 +38,16 @@ def test_backends_and_data_are_those_that_can_be_imported():
     assert {entry.name for entry in entries("backends")} == set(BACKENDS)
     readers = {name.removeprefix("read_") for name in vars(read) if name.startswith("read_")}
     assert {entry.name for entry in entries("data")} == readers | {"demo"}
+
+
+def test_every_cell_names_its_family_and_its_paper_with_a_link():
+    for entry in entries("cells"):
+        assert isinstance(entry, CellEntry)
+        assert entry.family
+        assert re.fullmatch(r".* (19|20)\d\d", entry.source), entry
+        assert entry.link.startswith("https://"), entry
+        assert entry.parameters > entry.state > 0
+        assert "scan" in entry.backends
 
 
 @pytest.mark.parametrize("what", ["cells", "losses", "backends", "metrics", "data"])

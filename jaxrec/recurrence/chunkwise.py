@@ -65,7 +65,7 @@ def over_chunks(matrix: Array, rule: Rule, reset: Array | None, longest: int) ->
     starts = jnp.zeros((batch, time), bool) if reset is None else reset
 
     def chunks(leaf: Array) -> Array:
-        """``(b, t, ...)`` as ``(chunk, b, within, ...)``; past the end nothing decays and nothing is added."""
+        """``(b, t, ...)`` as ``(chunk, b, within, ...)``; past the end nothing fades and nothing is added."""
         padded = jnp.pad(leaf, [(0, 0), (0, count * length - time)] + [(0, 0)] * (leaf.ndim - 2))
         return jnp.moveaxis(padded.reshape(batch, count, length, *leaf.shape[2:]), 1, 0)
 
@@ -109,7 +109,7 @@ def one_chunk(matrix: Array, rule: Rule, starts: Array) -> tuple[Array, Array]:
 
 
 def spans(upper: Array, lower: Array, mask: Array) -> Array:
-    """Decays ``exp(upper_t - lower_s)`` where ``mask``, else 0: ``(t, s, 1)``, or ``(t, s, key)`` for one per dimension.
+    """Decays ``exp(upper_t - lower_s)`` where ``mask``, else 0: ``(t, s, key)``, or ``(t, s, 1)`` for one per head.
 
     The difference is taken before the exponential, where it is at most 0: neither factor alone need be finite.
     """

@@ -2,8 +2,10 @@
 
 from jaxrec.cells.causal_conv import CausalConv as CausalConv
 from jaxrec.cells.cell import Cell as Cell, Event as Event
+from jaxrec.cells.delta_net import DeltaNet as DeltaNet
 from jaxrec.cells.elman import Elman as Elman
 from jaxrec.cells.find import find as find
+from jaxrec.cells.gated_delta_net import GatedDeltaNet as GatedDeltaNet
 from jaxrec.cells.gru import GRU as GRU
 from jaxrec.cells.indrnn import IndRNN as IndRNN
 from jaxrec.cells.irnn import IRNN as IRNN

@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from flax import nnx
 
-from jaxrec.cells import MLSTM, Event
+from jaxrec.cells import MLSTM, Cell, DeltaNet, Event, GatedDeltaNet
 
 D, HIDDEN, HEADS = 3, 8, 2
 Weights = dict[str, np.ndarray]
@@ -14,6 +15,22 @@ Weights = dict[str, np.ndarray]
 
 def sigmoid(a: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-a))
+
+
+def silu(a: np.ndarray) -> np.ndarray:
+    return a * sigmoid(a)
+
+
+def softplus(a: np.ndarray) -> np.ndarray:
+    return np.log1p(np.exp(a))
+
+
+def unit(a: np.ndarray) -> np.ndarray:
+    return a / np.sqrt(a @ a + 1e-6)
+
+
+def rms(a: np.ndarray) -> np.ndarray:
+    return a / np.sqrt(np.mean(a**2) + 1e-5)
 
 
 def heads(a: np.ndarray) -> np.ndarray:
@@ -48,3 +65,45 @@ def test_mlstm(follows_paper: Callable[..., None], forget: str, function: Any, k
     follows_paper(
         lambda rngs: MLSTM(D, HIDDEN, heads=HEADS, key=key, forget=forget, rngs=rngs), step, nothing(key or 4)
     )
+
+
+def convolved(p: Weights, past: list[np.ndarray], now: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+    """A causal convolution per channel: the oldest input has the first weight."""
+    past = [*past[1:], now]
+    return past, sum(weight * x for weight, x in zip(p["kernel"], past, strict=True))
+
+
+def delta(p: Weights, state: Any, event: Event, *, gated: bool) -> tuple[Any, np.ndarray]:
+    """S_t = S_{t-1} (alpha (I - beta k k^T)) + beta v k^T, S (value, key), per head.
+
+    alpha is 1 in Yang et al. 2024 (2406.06484, section 2.2), data-dependent in 2412.06464 (equation 10; alpha as in
+    Mamba-2, section 3.4); q, k, v behind a short convolution and SiLU, q and k of length 1, RMS norm per head, gate.
+    """
+    x, (matrices, past) = event.x, state
+    past, qkv = convolved(p, past, np.concatenate([p["w" + n].T @ x for n in "qkv"]))
+    q, k, v = np.split(silu(qkv), np.cumsum([p["wq"].shape[1], p["wk"].shape[1]]))
+    q, k, v, beta = heads(q), heads(k), heads(v), sigmoid(p["wb"].T @ x)
+    alpha = np.exp(-np.exp(p["a"]) * softplus(p["wa"].T @ x + p["ba"])) if gated else np.ones(HEADS)
+    after, found = [], []
+    for h, matrix in enumerate(matrices):
+        key, query = unit(k[h]), unit(q[h])
+        fade = alpha[h] * (np.eye(len(key)) - beta[h] * np.outer(key, key))
+        after.append(matrix @ fade + beta[h] * np.outer(v[h], key))
+        found.append(p["scale"] * rms(after[-1] @ query))
+    found = np.concatenate(found)
+    return (after, past), found * silu(p["wg"].T @ x) if gated else found
+
+
+@pytest.mark.parametrize(("kind", "gated"), [(DeltaNet, False), (GatedDeltaNet, True)])
+@pytest.mark.parametrize(("key", "window"), [(None, 4), (3, 2)])
+def test_delta_rule(follows_paper: Callable[..., None], kind: Any, gated: bool, key: int | None, window: int) -> None:
+    def step(p: Weights, state: Any, event: Event) -> tuple[Any, np.ndarray]:
+        return delta(p, state, event, gated=gated)
+
+    def start(p: Weights) -> Any:
+        return [np.zeros((4, key or 4))] * HEADS, [np.zeros(p["kernel"].shape[1])] * window
+
+    def make(rngs: nnx.Rngs) -> Cell:
+        return kind(D, HIDDEN, heads=HEADS, key=key, window=window, rngs=rngs)
+
+    follows_paper(make, step, start)

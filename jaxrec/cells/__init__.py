@@ -6,7 +6,9 @@ from jaxrec.cells.delta_net import DeltaNet as DeltaNet
 from jaxrec.cells.elman import Elman as Elman
 from jaxrec.cells.find import find as find
 from jaxrec.cells.gated_delta_net import GatedDeltaNet as GatedDeltaNet
+from jaxrec.cells.gla import GLA as GLA
 from jaxrec.cells.gru import GRU as GRU
+from jaxrec.cells.hgrn2 import HGRN2 as HGRN2
 from jaxrec.cells.indrnn import IndRNN as IndRNN
 from jaxrec.cells.irnn import IRNN as IRNN
 from jaxrec.cells.kinds import (

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxrec.cells import MLSTM, Cell, DeltaNet, Event, GatedDeltaNet
+from jaxrec.cells import GLA, HGRN2, MLSTM, Cell, DeltaNet, Event, GatedDeltaNet
 
 D, HIDDEN, HEADS = 3, 8, 2
 Weights = dict[str, np.ndarray]
@@ -107,3 +107,37 @@ def test_delta_rule(follows_paper: Callable[..., None], kind: Any, gated: bool, 
         return kind(D, HIDDEN, heads=HEADS, key=key, window=window, rngs=rngs)
 
     follows_paper(make, step, start)
+
+
+def gla(p: Weights, state: Any, event: Event) -> tuple[Any, np.ndarray]:
+    """Yang et al. 2024 (2312.06635), section 4.1 and 4.4: S_t = diag(alpha) S_{t-1} + k^T v, o = q S, tau = 16."""
+    x, after, found = event.x, [], []
+    q, k, v = (heads(p["w" + n].T @ x) for n in "qkv")
+    alpha = heads(sigmoid(p["up"].T @ (p["down"].T @ x) + p["b"]) ** (1 / 16))
+    for h, matrix in enumerate(state):
+        after.append(np.diag(alpha[h]) @ matrix + np.outer(k[h], v[h]))
+        found.append(p["scale"] * rms(q[h] @ after[-1]))
+    return after, np.concatenate(found) * silu(p["wr"].T @ x + p["br"])
+
+
+def hgrn2(p: Weights, state: Any, event: Event, *, bound: float = 0.0) -> tuple[Any, np.ndarray]:
+    """Qin et al. 2024 (2404.07904), section 3.2: h_t = diag(f) h_{t-1} + (1 - f) i^T, y = o h."""
+    x, after, found = event.x, [], []
+    o, i = heads(silu(p["wo"].T @ x)), heads(p["wi"].T @ x)
+    f = heads(bound + (1 - bound) * sigmoid(p["wf"].T @ x))
+    for h, matrix in enumerate(state):
+        after.append(f[h][:, None] * matrix + np.outer(1 - f[h], i[h]))
+        found.append(o[h] @ after[-1])
+    return after, p["scale"] * rms(np.concatenate(found))
+
+
+@pytest.mark.parametrize(("kind", "step"), [(GLA, gla), (HGRN2, hgrn2)])
+def test_decays_per_key_dimension(follows_paper: Callable[..., None], kind: Any, step: Any) -> None:
+    follows_paper(lambda rngs: kind(D, HIDDEN, heads=HEADS, key=3, rngs=rngs), step, [np.zeros((3, 4))] * HEADS)
+
+
+def test_hgrn2_with_a_lower_bound(follows_paper: Callable[..., None]) -> None:
+    def step(p: Weights, state: Any, event: Event) -> tuple[Any, np.ndarray]:
+        return hgrn2(p, state, event, bound=0.7)
+
+    follows_paper(lambda rngs: HGRN2(D, HIDDEN, heads=HEADS, bound=0.7, rngs=rngs), step, [np.zeros((4, 4))] * HEADS)

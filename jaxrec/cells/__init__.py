@@ -21,6 +21,7 @@ from jaxrec.cells.kinds import (
 from jaxrec.cells.lem import LEM as LEM
 from jaxrec.cells.lru import LRU as LRU
 from jaxrec.cells.lstm import LSTM as LSTM
+from jaxrec.cells.mamba2 import Mamba2 as Mamba2
 from jaxrec.cells.matrix import Erase as Erase, MatrixState as MatrixState, Rule as Rule
 from jaxrec.cells.mgu import MGU as MGU
 from jaxrec.cells.min_gru import MinGRU as MinGRU

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxrec.cells import GLA, HGRN2, MLSTM, Cell, DeltaNet, Event, GatedDeltaNet
+from jaxrec.cells import GLA, HGRN2, MLSTM, Cell, DeltaNet, Event, GatedDeltaNet, Mamba2
 
 D, HIDDEN, HEADS = 3, 8, 2
 Weights = dict[str, np.ndarray]
@@ -141,3 +141,25 @@ def test_hgrn2_with_a_lower_bound(follows_paper: Callable[..., None]) -> None:
         return hgrn2(p, state, event, bound=0.7)
 
     follows_paper(lambda rngs: HGRN2(D, HIDDEN, heads=HEADS, bound=0.7, rngs=rngs), step, [np.zeros((4, 4))] * HEADS)
+
+
+def mamba2(p: Weights, state: Any, event: Event) -> tuple[Any, np.ndarray]:
+    """Dao and Gu 2024 (2405.21060), sections 5 and 7: h_t = exp(dt A) h_{t-1} + dt B x^T, y = C h + D x, scalar A."""
+    u, (matrices, past) = event.x, state
+    past, xbc = convolved(p, past, np.concatenate([p["w" + n].T @ u for n in "xbc"]))
+    hidden, key = p["wx"].shape[1], p["wb"].shape[1]
+    x, b, c = np.split(silu(xbc + p["bias"]), [hidden, hidden + key])
+    dt = softplus(p["wdt"].T @ u + p["bdt"])
+    after, found = [], []
+    for h, matrix in enumerate(matrices):
+        after.append(np.exp(-dt[h] * np.exp(p["a"][h])) * matrix + dt[h] * np.outer(b, heads(x)[h]))
+        found.append(c @ after[-1] + p["d"][h] * heads(x)[h])
+    return (after, past), p["scale"] * rms(np.concatenate(found) * silu(p["wz"].T @ u))
+
+
+@pytest.mark.parametrize(("key", "window"), [(5, 4), (3, 1)])
+def test_mamba2(follows_paper: Callable[..., None], key: int, window: int) -> None:
+    def start(p: Weights) -> Any:
+        return [np.zeros((key, 4))] * HEADS, [np.zeros(p["kernel"].shape[1])] * window
+
+    follows_paper(lambda rngs: Mamba2(D, HIDDEN, heads=HEADS, key=key, window=window, rngs=rngs), mamba2, start)

@@ -29,5 +29,6 @@ from jaxrec.cells.min_lstm import MinLSTM as MinLSTM
 from jaxrec.cells.mlstm import MLSTM as MLSTM
 from jaxrec.cells.qrnn import QRNN as QRNN
 from jaxrec.cells.rglru import RGLRU as RGLRU
+from jaxrec.cells.rwkv7 import RWKV7 as RWKV7
 from jaxrec.cells.tlstm import TLSTM as TLSTM
 from jaxrec.cells.weights import bias as bias, orthogonal as orthogonal, weight as weight

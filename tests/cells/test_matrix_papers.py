@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxrec.cells import GLA, HGRN2, MLSTM, Cell, DeltaNet, Event, GatedDeltaNet, Mamba2
+from jaxrec.cells import GLA, HGRN2, MLSTM, RWKV7, Cell, DeltaNet, Event, GatedDeltaNet, Mamba2
 
 D, HIDDEN, HEADS = 3, 8, 2
 Weights = dict[str, np.ndarray]
@@ -163,3 +163,30 @@ def test_mamba2(follows_paper: Callable[..., None], key: int, window: int) -> No
         return [np.zeros((key, 4))] * HEADS, [np.zeros(p["kernel"].shape[1])] * window
 
     follows_paper(lambda rngs: Mamba2(D, HIDDEN, heads=HEADS, key=key, window=window, rngs=rngs), mamba2, start)
+
+
+def rwkv7(p: Weights, state: Any, event: Event) -> tuple[Any, np.ndarray]:
+    """Peng et al. 2025 (2503.14456), section 4.1, S (value, key), without the value residual between layers."""
+    x, (matrices, last) = event.x, state
+    xr, xd, xk, xv, xa, xg = (x + p["mu"][place] * (last - x) for place in range(6))
+    r, k, v = p["wr"].T @ xr, p["wk"].T @ xk, p["wv"].T @ xv
+    a = sigmoid(p["a2"].T @ (p["a1"].T @ xa) + p["a0"])
+    g = p["g2"].T @ sigmoid(p["g1"].T @ xg)
+    w = np.exp(-np.exp(-0.5) * sigmoid(p["d2"].T @ np.tanh(p["d1"].T @ xd) + p["d0"]))
+    removal, replacement = heads(k * p["xi"]), heads(k * (1 + (a - 1) * p["alpha"]))
+    r, v, a, w, rho = heads(r), heads(v), heads(a), heads(w), heads(p["rho"])
+    after, found = [], []
+    for h, matrix in enumerate(matrices):
+        kappa = unit(removal[h])
+        fade = np.diag(w[h]) - np.outer(kappa, a[h] * kappa)
+        after.append(matrix @ fade + np.outer(v[h], replacement[h]))
+        y = after[-1] @ r[h]
+        y = (y - y.mean()) / np.sqrt(y.var() + 1e-5 * len(y))
+        y = y * heads(p["scale"])[h] + heads(p["shift"])[h]
+        found.append(y + (r[h] @ (rho[h] * replacement[h])) * v[h])
+    return (after, x), np.concatenate(found) * g
+
+
+def test_rwkv7(follows_paper: Callable[..., None]) -> None:
+    start = [np.zeros((4, 4))] * HEADS, np.zeros(D)
+    follows_paper(lambda rngs: RWKV7(D, HIDDEN, heads=HEADS, rank=3, rngs=rngs), rwkv7, start)

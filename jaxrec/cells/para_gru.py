@@ -13,12 +13,11 @@ from jaxrec.types import Hidden
 
 
 class ParaGRU(ElementwiseCell):
-    """ParaGRU (Danieli et al. 2025, ParaRNN): a GRU with diagonal recurrent matrices, made to run parallel in time.
+    """ParaGRU (Danieli et al. 2025, ParaRNN): a GRU with diagonal recurrent matrices, so that time can run in parallel.
 
-    https://arxiv.org/abs/2510.21450, section 3, checked against the authors' code, with one head:
-    ``z = sigmoid(a_z * h + B_z x + b_z)``, ``r = sigmoid(a_r * h + B_r x + b_r)``,
-    ``c = tanh(a_c * (r * h) + B_c x + b_c)``, ``h' = (1 - z) * h + z * c``: here ``z`` is the share that is *new*,
-    as in the first paper on the GRU and unlike `GRU`. Its Jacobian is diagonal, so that Newton's method takes the whole
+    https://arxiv.org/abs/2510.21450, as in the authors' code, with one head: ``z = sigmoid(a_z * h + B_z x + b_z)``,
+    ``r = sigmoid(a_r * h + B_r x + b_r)``, ``c = tanh(a_c * (r * h) + B_c x + b_c)``, ``h' = (1 - z) * h + z * c``.
+    Here ``z`` is the share that is *new*, unlike in `GRU`. Its Jacobian is diagonal: Newton's method takes the whole
     sequence at once (backend `newton`). As in that code ``a`` starts normal with deviation ``2 / sqrt(5 hidden)`` and
     ``b_z`` spread evenly from 0 to -1, so that units keep from a half to three quarters of their state; ``B`` starts
     LeCun normal as everywhere here. State and output ``(hidden,)``.

@@ -23,9 +23,9 @@ class ParaLSTMState(NamedTuple):
 class ParaLSTM(ElementwiseCell):
     """ParaLSTM (Danieli et al. 2025, ParaRNN): an LSTM with coupled gates and diagonal recurrence and peepholes.
 
-    https://arxiv.org/abs/2510.21450, section 3, checked against the authors' code, with one head:
+    https://arxiv.org/abs/2510.21450, as in the authors' code, with one head:
     ``f = sigmoid(a_f * h + B_f x + c_f * c + b_f)``, ``n = tanh(a_c * h + B_c x + b_c)``, ``c' = f * c + (1 - f) * n``,
-    ``o = sigmoid(a_o * h + B_o x + c_o * c' + b_o)``, ``h' = o * tanh(c')``: the input gate is ``1 - f``, and the
+    ``o = sigmoid(a_o * h + B_o x + c_o * c' + b_o)``, ``h' = o * tanh(c')``. The input gate is ``1 - f``, and the
     output gate looks at the *new* memory. Unit i's pair ``(h, c)`` sees unit i's pair only, so its Jacobian is one
     2 x 2 block per unit and the cell is an `ElementwiseCell` of two leaves. ``a`` and the peepholes start normal with
     deviation ``2 / sqrt(5 hidden)``, ``b_f`` spread evenly from 0 to -1 as in that code; ``B`` LeCun normal as

@@ -33,7 +33,8 @@ class Crossover:
 LONG = 32  # events from which an accelerator runs an affine cell as a prefix sum; not yet measured
 TABLE: tuple[Crossover, ...] = (
     Crossover(WindowCell, None, 0, "window", "a convolution needs no loop"),
-    Crossover(Composite, None, 0, "composite", "each inner cell takes the backend that suits it"),
+    Crossover(Composite, "gpu", 0, "composite", "each inner cell takes the backend that suits it (not measured)"),
+    Crossover(Composite, "tpu", 0, "composite", "each inner cell takes the backend that suits it (not measured)"),
     Crossover(MatrixCell, None, 0, "chunkwise", "products of a chunk, and no matrix kept per event"),
     Crossover(AffineCell, "gpu", LONG, "associative", "a prefix sum has no loop over time (not measured)"),
     Crossover(AffineCell, "tpu", LONG, "associative", "a prefix sum has no loop over time (not measured)"),

@@ -172,7 +172,8 @@ def test_shards_of_a_batch_give_what_one_device_gives(name: str) -> None:
 
 def test_the_backend_that_pays_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     rngs = nnx.Rngs(0)
-    assert isinstance(choose(MinGRU(D, H, rngs=rngs), length=10 * LONG), Scan)  # on this CPU
+    for kind in (MinGRU, QRNN):
+        assert isinstance(choose(kind(D, H, rngs=rngs), length=10 * LONG), Scan)  # on this CPU
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     affine, window, composite = MinGRU(D, H, rngs=rngs), CausalConv(D, H, rngs=rngs), QRNN(D, H, rngs=rngs)
     assert isinstance(choose(affine, length=LONG), Associative)

@@ -113,6 +113,14 @@ LAWS = (
         "branch on no array, in the constructor either",
     ),
     Law(
+        "saved",
+        measures.saved,
+        0,
+        "weights saved and put into a new cell give the same outputs",
+        "keep all that outputs depend on in options or in parameters, under names that every new cell has",
+        of="cell",
+    ),
+    Law(
         "specification",
         measures.specification,
         1e-4,

@@ -77,6 +77,15 @@ class LooksAtItsWeights(Plain):
         self.scale = float(self.w[...].max())
 
 
+class KeepsANumberBesideItsWeights(Plain):
+    def __init__(self, features: int = D, hidden: int = H, *, rngs: nnx.Rngs):
+        super().__init__(features, hidden, rngs=rngs)
+        self.scale = float(jax.random.uniform(rngs.params()))
+
+    def step(self, state: Any, projected: Any) -> Any:
+        return super().step(state, self.scale * projected)
+
+
 class StopsGradients(Plain):
     def step(self, state: Any, projected: Any) -> Any:
         return super().step(jax.lax.stop_gradient(state), projected)
@@ -113,6 +122,7 @@ CELLS = [
     (TiesTwoNames, "owners", ".decay is also .again"),
     (KeepsABareArray, "owners", ".constant is a bare array"),
     (LooksAtItsWeights, "stacked", "constructor"),
+    (KeepsANumberBesideItsWeights, "saved", "in parameters"),
     (StopsGradients, "gradients", "stop_gradient"),
     (InsistsOnFloat32, "gradients", "fix no dtype"),
     (HasADeadParameter, "alive", "cell.unused"),

@@ -165,6 +165,18 @@ def saved(case: Case) -> Finding:
     return difference(case.run(case.events, cell=loaded, state=case.state), case.whole), ""
 
 
+def bfloat16(case: Case) -> Finding:
+    """Weights and vectors in bfloat16 give a float32 state and outputs near those of float32."""
+
+    def coarse(leaf: Any) -> Any:
+        return leaf.astype(jnp.bfloat16) if is_real(leaf) else leaf
+
+    events = case.events._replace(x=coarse(case.events.x))
+    found = jax.jit(lambda cell: case.eager(cell, events, state=case.state))(jax.tree.map(coarse, case.cell))
+    halves = [leaf for leaf in jax.tree.leaves(found) if jnp.result_type(leaf) == jnp.bfloat16]
+    return worst({"values": difference(found[1], case.whole[1]), "a state or output in bfloat16": float(len(halves))})
+
+
 def specification(case: Case) -> Finding:
     """Values and gradients are those of the plain scan, from a given state and with a reset."""
     return against_scan(case, (case.cell, case.events, case.state))

@@ -86,6 +86,16 @@ class KeepsANumberBesideItsWeights(Plain):
         return super().step(state, self.scale * projected)
 
 
+class ReadsCoarsely(Plain):
+    def read(self, state: Any, projected: Any) -> Any:
+        return state.astype(jnp.bfloat16)
+
+
+class NeedsFineWeights(Plain):
+    def step(self, state: Any, projected: Any) -> Any:
+        return super().step(state, jnp.sin(3000 * projected))
+
+
 class StopsGradients(Plain):
     def step(self, state: Any, projected: Any) -> Any:
         return super().step(jax.lax.stop_gradient(state), projected)
@@ -123,6 +133,8 @@ CELLS = [
     (KeepsABareArray, "owners", ".constant is a bare array"),
     (LooksAtItsWeights, "stacked", "constructor"),
     (KeepsANumberBesideItsWeights, "saved", "in parameters"),
+    (ReadsCoarsely, "bfloat16", "in bfloat16"),
+    (NeedsFineWeights, "bfloat16", "values"),
     (StopsGradients, "gradients", "stop_gradient"),
     (InsistsOnFloat32, "gradients", "fix no dtype"),
     (HasADeadParameter, "alive", "cell.unused"),

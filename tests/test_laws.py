@@ -29,8 +29,6 @@ def case(cell: Call, backend: Call) -> Case:
 # one cell of each kind, and one whose state is complex: these meet every backend here, the others with --long
 REPRESENTATIVES = {"GRU", "IndRNN", "MinGRU", "LRU", "CausalConv", "QRNN", "MLSTM"}
 CELLS, RUNS = variants.cells(), variants.backends()
-OPEN = ("associative(chunk=4)", "chunkwise(chunk=4)", "composite(prefer=associative)")  # choices that are not closed
-RUNS += [Call.parse(text) for text in OPEN]
 
 
 def examined() -> Iterator[Any]:

@@ -21,6 +21,8 @@ class CausalConv(WindowCell):
     projected inputs; output ``(hidden,)``.
     """
 
+    family = "window"
+
     def __init__(self, features: int, hidden: int, *, width: int = 4, rngs: nnx.Rngs):
         positive(width=width)
         self.features, self.hidden, self.width = features, hidden, width

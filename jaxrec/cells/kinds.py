@@ -14,7 +14,11 @@ from jaxrec.config import Mistake
 
 
 class ElementwiseCell(Cell):
-    """Unit i of the next state depends on unit i of the state only: its Jacobian is diagonal."""
+    """Unit i of the next state depends on unit i of the state only: its Jacobian is diagonal.
+
+    A state of several leaves has leaves of one shape; unit i is then the i-th entry of all of them together, and the
+    Jacobian has one small block for each unit.
+    """
 
 
 class AffineCell(ElementwiseCell):

@@ -2,18 +2,19 @@
 
 from typing import Any, Protocol
 
-import jax
 from jax import Array
 
 from jaxrec.cells import Cell, Event
 from jaxrec.config import Call, Mistake, did_you_mean, squash
+from jaxrec.recurrence.adjoint import Adjoint
 from jaxrec.recurrence.associative import Associative
+from jaxrec.recurrence.choice import winner
 from jaxrec.recurrence.chunkwise import Chunkwise
 from jaxrec.recurrence.composite import Wired
+from jaxrec.recurrence.cudnn import Cudnn
+from jaxrec.recurrence.newton import Newton
 from jaxrec.recurrence.scan import Scan
 from jaxrec.recurrence.window import Window
-
-LONG = 32  # events from which an accelerator runs an affine cell as a prefix sum; not yet measured
 
 
 class Backend(Protocol):
@@ -26,20 +27,22 @@ class Backend(Protocol):
         """From a state ``(b, ...)`` over events ``(b, t, ...)``: last state ``(b, ...)``, outputs ``(b, t, ...)``."""
 
 
-BACKENDS: dict[str, type[Any]] = {  # in order of preference; the definition comes last
-    "window": Window,
-    "composite": Wired,
+BACKENDS: dict[str, type[Any]] = {  # `choice.py` says which runs when none is demanded
+    "scan": Scan,
+    "adjoint": Adjoint,
     "associative": Associative,
     "chunkwise": Chunkwise,
-    "scan": Scan,
+    "newton": Newton,
+    "cudnn": Cudnn,
+    "window": Window,
+    "composite": Wired,
 }
 
 
-def choose(cell: Cell, backend: Any = None, *, time: int = 0) -> Backend:
-    """The backend asked for, obeyed or refused; when None is, the first in `BACKENDS` that takes the cell and pays."""
+def choose(cell: Cell, backend: Any = None, length: int | None = None) -> Backend:
+    """The backend asked for, obeyed or refused; when None is, the best for so many events as `choice.TABLE` has it."""
     if backend is None:
-        paying = (kind() for name, kind in BACKENDS.items() if pays(name, time))
-        return next(made for made in paying if made.refuses(cell) is None)
+        return named(winner(cell, BACKENDS, length)[0])
     chosen: Backend = named(backend) if isinstance(backend, Call | str) else backend
     reason = chosen.refuses(cell)
     if reason is not None:
@@ -47,13 +50,6 @@ def choose(cell: Cell, backend: Any = None, *, time: int = 0) -> Backend:
             f"{type(chosen).__name__} cannot run {type(cell).__name__}: {reason}; choose another backend or none"
         )
     return chosen
-
-
-def pays(name: str, time: int) -> bool:
-    """Whether a backend is worth taking unasked, here and for so many events."""
-    if name == "associative":  # never on a CPU, where it does twice the work of a scan
-        return jax.default_backend() != "cpu" and time >= LONG
-    return True
 
 
 def accepts(cell: Cell, backend: Any = None) -> bool:

@@ -45,7 +45,7 @@ class Wired:
         wanted = self if isinstance(cell, Composite) else None if self.prefer is None else named(self.prefer)
         if wanted is not None and wanted.refuses(cell) is None:
             return wanted
-        return choose(cell, time=len(jax.tree.leaves(events)[0]))
+        return choose(cell, length=len(jax.tree.leaves(events)[0]))
 
 
 def parts(cell: Composite) -> Iterator[Cell]:

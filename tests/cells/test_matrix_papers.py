@@ -95,7 +95,7 @@ def delta(p: Weights, state: Any, event: Event, *, gated: bool) -> tuple[Any, np
 
 
 @pytest.mark.parametrize(("kind", "gated"), [(DeltaNet, False), (GatedDeltaNet, True)])
-@pytest.mark.parametrize(("key", "window"), [(None, 4), (3, 2)])
+@pytest.mark.parametrize(("key", "window"), [(None, 4), (3, 3)])
 def test_delta_rule(follows_paper: Callable[..., None], kind: Any, gated: bool, key: int | None, window: int) -> None:
     def step(p: Weights, state: Any, event: Event) -> tuple[Any, np.ndarray]:
         return delta(p, state, event, gated=gated)

@@ -12,6 +12,7 @@ from flax import nnx
 from jax import Array
 
 from jaxrec.cells import Cell, Event
+from jaxrec.recurrence.shapes import SHAPES
 from jaxrec.recurrence.trees import double, is_complex, is_real, real_leaves, score, trained
 from jaxrec.recurrence.unroll import start, unroll
 
@@ -26,8 +27,8 @@ class Case:
     make: Callable[[nnx.Rngs], Cell]
     features: int = 3
     backend: Any = None
-    batch: int = 3
-    time: int = 6
+    batch: int = SHAPES["tiny"].batch
+    time: int = SHAPES["tiny"].time
     seed: int = 0
 
     @cached_property

@@ -20,8 +20,8 @@ def unroll(
     refused; None takes the best that accepts the cell. `Mistake` when the events lack a leaf or a step changes the
     state's tree or types.
     """
-    batch, _ = check_events(cell, events, ("batch", "time"))
-    runner = choose(cell, backend)
+    batch, time = check_events(cell, events, ("batch", "time"))
+    runner = choose(cell, backend, time)
     ready = cell.prepare()
     check_step(ready, events, axes=2)
     check_reset(reset, events.x.shape[:2])

@@ -1,0 +1,88 @@
+"""`adjoint`: the reverse pass of any cell in the order that a processor likes.
+
+Automatic differentiation of a loop keeps whatever a derivative mentions and adds every weight's gradient at every step.
+Here a step is read as equations: matrix products, tanh, sigmoid and exp are kept (only those of them that a derivative
+needs), all that is cheap is computed again, and weights' gradients are one product for a piece of many steps. For a GRU
+this is the reverse pass one would derive by hand, and it is derived from the cell's own step.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.dtypes import float0
+
+from jaxrec.cells import Cell, Event
+from jaxrec.config import Mistake
+from jaxrec.recurrence.reverse import Plan, parted, project
+from jaxrec.recurrence.scan import spread, time_major
+
+VALUES = 2**17  # of a piece's inputs: enough for its matrix products to be efficient, few enough for a cache
+
+
+@dataclass(frozen=True)
+class Adjoint:
+    """Reverse pass in pieces: keeps what is costly, computes the rest again, one product a piece for each weight.
+
+    ``piece`` is the number of steps; None takes as many as give its products work and fit a cache. It has no forward
+    mode: `jax.jvp` needs scan.
+    """
+
+    piece: int | None = None
+
+    def __post_init__(self) -> None:
+        given = self.piece
+        if given is not None and (isinstance(given, bool) or not isinstance(given, int) or given < 1):
+            raise Mistake(f"adjoint: piece={given!r} is not a number of steps; give a whole number of at least 1")
+
+    def refuses(self, cell: Cell) -> str | None:
+        return None
+
+    def run(self, cell: Cell, state: Any, events: Event, reset: Array | None) -> tuple[Any, Any]:
+        time = events.x.shape[1]
+        length = min(time, self.piece) if self.piece else divisor(time, -(-VALUES * time // max(1, events.x.size)))
+        inputs = time_major(events), None if reset is None else reset.T
+        cell, state, inputs = spread((cell, state, inputs), (cell, state, inputs))
+        done = []
+        for begin, end, size in ((0, time - time % length, length), (time - time % length, time, time % length)):
+            if begin < end:
+                state, outputs = run_pieces(cell, state, cut(inputs, begin, end, size))
+                done.append(jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), outputs))
+        return state, time_major(jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *done) if done[1:] else done[0])
+
+
+def divisor(time: int, wanted: int) -> int:
+    """The first number from ``wanted`` to its double that divides ``time``, else ``wanted``; at most ``time``."""
+    return next((n for n in range(min(wanted, time), 2 * wanted) if time % n == 0), wanted)
+
+
+def cut(tree: Any, begin: int, end: int, size: int) -> Any:
+    """Steps ``begin`` to ``end`` as pieces ``(pieces, size, ...)``."""
+    return jax.tree.map(lambda leaf: leaf[begin:end].reshape((end - begin) // size, size, *leaf.shape[1:]), tree)
+
+
+def run_pieces(cell: Cell, state: Any, inputs: Any) -> tuple[Any, Any]:
+    """Over inputs ``(pieces, steps, batch, ...)``: the last state, outputs ``(pieces, steps, batch, ...)``."""
+    plan = Plan(cell, state, jax.tree.map(lambda leaf: leaf[0], inputs))
+    smooth, rest, join = parted((plan.step.share(jax.tree.leaves(cell)), cell, state, inputs))
+
+    def forward(smooth: Any, rest: Any) -> Any:
+        shared, cell, state, inputs = join(smooth, rest)
+
+        def piece(state: Any, inputs: Any) -> Any:
+            return lax.scan(lambda state, moved: plan.forward(shared, state, moved), state, project(cell, inputs))
+
+        last, (outputs, saved) = lax.scan(piece, jax.tree.leaves(state), inputs)
+        return (last, outputs), (smooth, rest, saved)
+
+    def backward(kept: Any, slopes: Any) -> Any:
+        smooth, rest, saved = kept
+        by_last, by_outputs = ([leaf for leaf in part if leaf.dtype != float0] for part in slopes)
+        return plan.backward(join(smooth, rest), saved, by_last, by_outputs), None
+
+    run = jax.custom_vjp(lambda smooth, rest: forward(smooth, rest)[0])
+    run.defvjp(forward, backward)
+    last, outputs = run(smooth, rest)
+    return jax.tree.unflatten(jax.tree.structure(state), last), jax.tree.unflatten(plan.outputs, outputs)

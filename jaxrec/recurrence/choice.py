@@ -1,0 +1,67 @@
+"""Which backend runs a cell when nobody says: a table of measured crossovers.
+
+A row holds from ``length`` events on, on its platform, for cells of its kind. Of the rows that hold, the nearest kind
+comes first, then the greatest length; a backend that refuses the cell is passed over. Where no row holds, on a platform
+that nobody has measured too, `scan` runs, the definition. Rows come from experiments/bench_recurrence.py.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from jaxrec.cells import Cell
+
+
+@dataclass(frozen=True)
+class Crossover:
+    """From so many events on, this backend, and why."""
+
+    kind: type[Cell]
+    platform: str
+    length: int
+    backend: str
+    why: str
+
+    def holds(self, cell: Cell, platform: str, length: int | None) -> bool:
+        return isinstance(cell, self.kind) and self.platform == platform and (length or 0) >= self.length
+
+    def order(self, cell: Cell) -> tuple[int, int]:
+        return type(cell).__mro__.index(self.kind), -self.length
+
+
+TABLE: tuple[Crossover, ...] = ()
+
+
+def preferred(cell: Cell, length: int | None = None, platform: str | None = None) -> list[Crossover]:
+    """The rows that hold for a cell and so many events (None: not known, so few), the best first."""
+    platform = jax.default_backend() if platform is None else platform
+    rows = [row for row in TABLE if row.holds(cell, platform, length)]
+    return sorted(rows, key=lambda row: row.order(cell))
+
+
+def explained(cell: Cell, backends: dict[str, Any]) -> list[dict[str, Any]]:
+    """Of every backend: whether it takes the cell, and from how many events on it is chosen here and why."""
+    platform = jax.default_backend()
+    lengths = sorted({1, *(row.length for row in TABLE if row.holds(cell, platform, row.length) and row.length)})
+    chosen: dict[str, list[tuple[int, str]]] = {}
+    for length in lengths:
+        name, why = winner(cell, backends, length)
+        chosen.setdefault(name, []).append((length, why))
+    return [
+        {
+            "name": name,
+            "refuses": made().refuses(cell),
+            "chosen_from": [length for length, _ in chosen.get(name, [])],
+            "why": "; ".join(dict.fromkeys(why for _, why in chosen.get(name, []))),
+        }
+        for name, made in backends.items()
+    ]
+
+
+def winner(cell: Cell, backends: dict[str, Any], length: int | None) -> tuple[str, str]:
+    """The backend that runs a cell when none is demanded, and why."""
+    for row in preferred(cell, length):
+        if row.backend in backends and backends[row.backend]().refuses(cell) is None:
+            return row.backend, row.why
+    return "scan", f"nothing is measured to be faster on {jax.default_backend()}"

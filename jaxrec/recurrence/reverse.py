@@ -1,0 +1,216 @@
+"""The reverse pass of a traced step: what to keep of it, and how to go back through a piece of many steps."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.extend.core import JaxprEqn, Var
+
+from jaxrec.cells import Cell
+from jaxrec.recurrence.scan import batched_initial, restart, spread
+from jaxrec.recurrence.traced import SLOPES, alive, compute, evaluate, flat_jaxpr, kept, kept_product, trace, value
+
+Leaves = list[Any]
+
+
+class Plan:
+    """A step of ``cell`` for a batch, traced forth and back. States and outputs are lists of leaves.
+
+    ``inputs`` are one piece of events and resets, ``(steps, batch, ...)``.
+    """
+
+    def __init__(self, cell: Cell, state: Any, inputs: Any):
+        first, structure = jax.tree.flatten(state)
+        moved = [leaf[0] for leaf in project(cell, inputs)]
+        tree = jax.tree.structure(jax.eval_shape(projected, cell, inputs))
+        self.step, (_, shapes) = trace(one_step(structure, tree), cell, first, moved)
+        self.outputs = jax.tree.structure(shapes)
+        self.states = len(first)
+        self.sites = {eqn.outvars[0]: eqn for eqn in self.step.moving if self.worth_keeping(eqn)}
+        self.numbers = {var: number for number, var in enumerate(self.sites)}
+        self.places = {var: place for var, eqn in self.sites.items() if (place := self.step.product(eqn)) is not None}
+        self.trace_back(self.step.share(jax.tree.leaves(cell)))
+
+    def worth_keeping(self, eqn: JaxprEqn) -> bool:
+        return eqn.primitive.name in SLOPES or self.step.product(eqn) is not None
+
+    def trace_back(self, shared: Leaves) -> None:
+        """The slopes of one step as equations, and which of the step's values these read."""
+        steps = self.step.inputs[: self.states], self.step.inputs[self.states :], list(self.sites)
+        slopes = [atom for atom in self.step.outputs if is_smooth(atom.aval)]
+        given = [shared, self.transposed(shared), *map(blanks, (*steps, slopes))]
+        closed, found = flat_jaxpr(self.back_one, *given)
+        self.consts = dict(zip(closed.jaxpr.constvars, closed.consts, strict=True))
+        self.names, self.gives = divided(closed.jaxpr.invars, given), divided(closed.jaxpr.outvars, found)
+        needed, self.equations = alive(closed.jaxpr)
+        self.kept_states = [number for number, name in enumerate(self.names[2]) if name in needed]
+        self.kept_values = [number for number, name in enumerate(self.names[4]) if name in needed]
+        states = {self.names[2][number] for number in self.kept_states}
+        wanted = [atom for part in self.gives[2:] for atom in part if not (isinstance(atom, Var) and atom in states)]
+        self.stacked = list({id(atom): atom for atom in wanted}.values())
+
+    def transposed(self, shared: Leaves) -> Leaves:
+        return [jnp.swapaxes(shared[place], 0, 1) for place in self.places.values()]
+
+    def forward(self, shared: Leaves, state: Leaves, moved: Leaves) -> tuple[Leaves, Any]:
+        """One step: the next state, and beside the outputs what the reverse pass reads."""
+        values: Leaves = [None] * len(self.sites)
+
+        def keep(eqn: JaxprEqn, given: Leaves) -> Leaves | None:
+            if (number := self.numbers.get(eqn.outvars[0])) is None:
+                return None
+            [values[number]] = found = compute(eqn, given)
+            return found
+
+        found = self.step.run(shared, [*state, *moved], keep)
+        saved = [state[number] for number in self.kept_states], [values[number] for number in self.kept_values]
+        return found[: self.states], (found[self.states :], saved)
+
+    def back_one(
+        self, shared: Leaves, transposed: Leaves, state: Leaves, moved: Leaves, values: Leaves, slopes: Leaves
+    ) -> list[Leaves]:
+        """Slopes of a step by shared (but for products), state, moved and results of products; the products' rows."""
+        taps = [jnp.zeros_like(values[self.numbers[var]]) for var in self.places]
+        products = {var: number for number, var in enumerate(self.places)}
+
+        def step(shared: Leaves, state: Leaves, moved: Leaves, taps: Leaves) -> tuple[Leaves, Leaves]:
+            rows: Leaves = [None] * len(taps)
+
+            def recall(eqn: JaxprEqn, given: Leaves) -> Leaves | None:
+                if (var := eqn.outvars[0]) not in self.sites:
+                    return None
+                result, product = values[self.numbers[var]], products.get(var)
+                if product is None:
+                    return [kept(eqn.primitive.name)(given[0], result)]
+                rows[product] = given[0]
+                return [kept_product(given[0], transposed[product], result, taps[product])]
+
+            return self.step.run(shared, [*state, *moved], recall), rows
+
+        pull, rows = pullback(step, shared, state, moved, taps)
+        return [*divided(pull(slopes), [smooth_of(part) for part in (shared, state, moved, taps)]), rows]
+
+    def back(self, shared: Leaves, transposed: Leaves, carry: Any, entry: Any) -> Any:
+        """One turn of the reverse loop."""
+        by_state, by_shared = carry
+        states, values, moved, slopes = entry
+        names = [
+            *self.names[0],
+            *self.names[1],
+            *(self.names[2][number] for number in self.kept_states),
+            *self.names[3],
+            *(self.names[4][number] for number in self.kept_values),
+            *self.names[5],
+        ]
+        known = [*shared, *transposed, *states, *moved, *values, *by_state, *slopes]
+        env = self.consts | dict(zip(names, known, strict=True))
+        evaluate(self.equations, env)
+        more, by_state = ([value(atom, env) for atom in part] for part in self.gives[:2])
+        return (by_state, plus(by_shared, more)), [value(atom, env) for atom in self.stacked]
+
+    def unstacked(self, stacked: Leaves, states: Leaves) -> list[Leaves]:
+        """Slopes by moved and by products, and rows, of all steps of a piece."""
+        found = dict(zip(map(id, self.stacked), stacked, strict=True))
+        found |= {id(self.names[2][number]): leaf for number, leaf in zip(self.kept_states, states, strict=True)}
+        return [[found[id(atom)] for atom in part] for part in self.gives[2:]]
+
+    def backward(self, everything: Any, saved: Any, last: Leaves, outputs: Leaves) -> Leaves:
+        """Slopes by every smooth leaf of ``(shared, cell, state, inputs)``, from those by last state and outputs."""
+        shared, cell, _, inputs = everything
+        transposed = lax.optimization_barrier(self.transposed(shared))  # once, not at every step
+        order = [sum(map(is_smooth, shared[:place])) for place in self.places.values()]
+
+        def piece(carry: Any, entry: Any) -> Any:
+            by_state, by_shared, by_cell = carry
+            inputs, saved, slopes = entry
+            pull, moved = pullback(lambda *given: (project(*given),) * 2, cell, inputs)
+            (by_state, by_shared), stacked = lax.scan(
+                lambda carry, entry: self.back(shared, transposed, carry, entry),
+                (by_state, by_shared),
+                (*saved, moved, slopes),
+                reverse=True,
+            )
+            by_moved, by_products, rows = self.unstacked(stacked, saved[0])
+            for place, left, right in zip(order, rows, by_products, strict=True):
+                by_shared[place] += jnp.einsum("tbi,tbo->io", left, right)
+            more, by_inputs = divided(pull(by_moved), [by_cell, smooth_of(inputs)])
+            return (by_state, by_shared, plus(by_cell, more)), by_inputs
+
+        zero = jax.tree.map(jnp.zeros_like, (smooth_of(shared), smooth_of(cell)))
+        carry = spread((last, *zero), (everything, last, outputs))
+        (by_state, by_shared, by_cell), by_inputs = lax.scan(piece, carry, (inputs, saved, outputs), reverse=True)
+        return [*by_shared, *by_cell, *by_state, *by_inputs]
+
+
+def one_step(structure: Any, tree: Any) -> Callable[..., Any]:
+    """A batch's step over leaves of the state and of what moves: projected events and resets."""
+
+    def step(cell: Cell, state: Leaves, moved: Leaves) -> Any:
+        events, start = jax.tree.unflatten(tree, moved)
+
+        def one(state: Any, event: Any) -> tuple[Leaves, Any]:
+            after = cell.step(state, event)
+            return jax.tree.leaves(after), cell.read(after, event)
+
+        fresh = batched_initial(cell, len(state[0])) if start is not None else None
+        return jax.vmap(one)(restart(jax.tree.unflatten(structure, state), fresh, start), events)
+
+    return step
+
+
+def projected(cell: Cell, inputs: Any) -> Any:
+    events, starts = inputs
+    return jax.vmap(jax.vmap(cell.project))(events), starts
+
+
+def project(cell: Cell, inputs: Any) -> Leaves:
+    """What a piece gives its steps, as leaves ``(steps, batch, ...)``: projected events, and resets."""
+    return jax.tree.leaves(projected(cell, inputs))
+
+
+def pullback(fn: Callable[..., tuple[Leaves, Any]], *args: Any) -> tuple[Callable[[Leaves], Leaves], Any]:
+    """From slopes by the smooth values of ``fn`` to slopes by smooth leaves of ``args``; and what else it returns."""
+    smooth, rest, join = parted(args)
+
+    def values(smooth: Leaves) -> tuple[Leaves, Any]:
+        found, more = fn(*join(smooth, rest))
+        return smooth_of(found), more
+
+    _, pull, more = jax.vjp(values, smooth, has_aux=True)
+    return lambda slopes: pull(slopes)[0], more
+
+
+def parted(tree: Any) -> tuple[Leaves, Leaves, Callable[[Leaves, Leaves], Any]]:
+    """Leaves that can be differentiated, the others, and how to put the two together again."""
+    leaves, structure = jax.tree.flatten(tree)
+    places = [is_smooth(leaf) for leaf in leaves]
+
+    def join(smooth: Leaves, rest: Leaves) -> Any:
+        here, there = iter(smooth), iter(rest)
+        return jax.tree.unflatten(structure, [next(here) if place else next(there) for place in places])
+
+    return smooth_of(leaves), [leaf for leaf in leaves if not is_smooth(leaf)], join
+
+
+def smooth_of(tree: Any) -> Leaves:
+    return [leaf for leaf in jax.tree.leaves(tree) if is_smooth(leaf)]
+
+
+def is_smooth(leaf: Any) -> bool:
+    return bool(jnp.issubdtype(leaf.dtype, jnp.inexact))
+
+
+def plus(left: Leaves, right: Leaves) -> Leaves:
+    return [mine + more for mine, more in zip(left, right, strict=True)]
+
+
+def divided(leaves: Any, like: Any) -> list[Leaves]:
+    """A flat list in parts as long as those of ``like``."""
+    here = iter(leaves)
+    return [[next(here) for _ in jax.tree.leaves(part)] for part in like]
+
+
+def blanks(atoms: list[Var]) -> list[Array]:
+    return [jax.ShapeDtypeStruct(atom.aval.shape, atom.aval.dtype) for atom in atoms]

@@ -173,9 +173,11 @@ def flax_layer(group: Group) -> tuple[Run, Stages]:
     layer = nnx.RNN(kinds[group.cell](width, width, rngs=nnx.Rngs(0)))
     definition, params, rest = nnx.split(layer, nnx.Param, ...)
     x, weights = (jax.random.normal(jax.random.key(n), (batch, steps, width)) for n in range(2))
+    first = jnp.zeros((batch, width))  # given, since making it would draw random numbers inside the gradient
 
     def loss(params: Any, x: jax.Array) -> tuple[jax.Array, Any]:
-        outputs = nnx.merge(definition, params, rest)(x)
+        carry = first if group.cell == "GRU" else (first, first)
+        outputs = nnx.merge(definition, params, rest)(x, initial_carry=carry)
         return (outputs * weights).sum(), outputs
 
     gradient = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)

@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar
 
 from jaxrec.config import Call, Mistake, Resolved, Section, did_you_mean, keys, resolve, value_at
 from jaxrec.data.options import Preparation
-from jaxrec.reports.options import Inspect, Report
+from jaxrec.reports.options import Inspect, Listing, Report
 from jaxrec.runs.options import Compare, Config, Evaluate, Train
 
 S = TypeVar("S", bound=Section)
@@ -85,16 +85,6 @@ class Prepare(Preparation):
     """arrays: npy files to map and train from; tfds: a TFDS data set (array_record) in the data directory `out`"""
     json: bool = False
     """print the protocol card as JSON"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Listing(Section):
-    """List what there is, without importing it."""
-
-    what: Literal["cells", "data", "losses", "metrics", "backends"]
-    """what to list"""
-    json: bool = False
-    """print JSON instead of a table"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,9 +231,18 @@ def report(argv: list[str]) -> int:
 def list_(argv: list[str]) -> int:
     options = _parse(Listing, argv, "list")
     from jaxrec.reports.listing import entries
-    from jaxrec.reports.tables import print_entries
+    from jaxrec.reports.tables import print_backends, print_entries
 
-    print_entries(options.what, entries(options.what), as_json=options.json)
+    if options.cell is None:
+        print_entries(options.what, entries(options.what), as_json=options.json)
+        return 0
+    if options.what != "backends":
+        raise Mistake(
+            f"--cell asks which backends run a cell, not about {options.what}; list backends, or leave it out"
+        )
+    from jaxrec.recurrence.choice import explain
+
+    print_backends(options.cell, explain(options.cell), as_json=options.json)
     return 0
 
 

@@ -17,7 +17,7 @@ from jax.dtypes import float0
 from jaxrec.cells import Cell, Event
 from jaxrec.config import Mistake
 from jaxrec.recurrence.reverse import Plan, parted, project
-from jaxrec.recurrence.scan import spread, time_major
+from jaxrec.recurrence.states import spread, time_major
 
 VALUES = 2**17  # of a piece's inputs: enough for its matrix products to be efficient, few enough for a cache
 

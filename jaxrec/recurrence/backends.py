@@ -8,14 +8,7 @@ from jaxrec.cells import Cell, Event
 from jaxrec.config import Call, Mistake, did_you_mean, squash
 from jaxrec.recurrence.adjoint import Adjoint
 from jaxrec.recurrence.choice import winner
-from jaxrec.recurrence.scan import (
-    Scan as Scan,
-    batched_initial as batched_initial,
-    device_axes as device_axes,
-    restart as restart,
-    spread as spread,
-    time_major as time_major,
-)
+from jaxrec.recurrence.scan import Scan
 
 
 class Backend(Protocol):
@@ -31,10 +24,10 @@ class Backend(Protocol):
 BACKENDS: dict[str, type[Any]] = {"adjoint": Adjoint, "scan": Scan}  # `choice.py` says which runs when none is demanded
 
 
-def choose(cell: Cell, backend: Any = None, length: int | None = None) -> Backend:
+def choose(cell: Cell, backend: Any = None, *, time: int = 0) -> Backend:
     """The backend asked for, obeyed or refused; when None is, the best for so many events as `choice.TABLE` has it."""
     if backend is None:
-        return named(winner(cell, BACKENDS, length)[0])
+        return named(winner(cell, BACKENDS, time)[0])
     chosen: Backend = named(backend) if isinstance(backend, Call | str) else backend
     reason = chosen.refuses(cell)
     if reason is not None:

@@ -8,8 +8,9 @@ import numpy as np
 from flax import nnx
 
 from jaxrec.cells import Cell
-from jaxrec.recurrence.backends import Scan, choose
+from jaxrec.recurrence.backends import choose
 from jaxrec.recurrence.cases import Case
+from jaxrec.recurrence.scan import Scan
 from jaxrec.recurrence.trees import difference, double, is_real, joined, piece, real_leaves, rows, score
 from jaxrec.recurrence.unroll import advance, start, unroll
 from jaxrec.recurrence.wrappers import Exposed

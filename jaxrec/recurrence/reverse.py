@@ -9,7 +9,7 @@ from jax import Array, lax
 from jax.extend.core import JaxprEqn, Var
 
 from jaxrec.cells import Cell
-from jaxrec.recurrence.scan import batched_initial, restart, spread
+from jaxrec.recurrence.states import batched_initial, restart, spread
 from jaxrec.recurrence.traced import SLOPES, alive, compute, evaluate, flat_jaxpr, kept, kept_product, trace, value
 
 Leaves = list[Any]

@@ -5,8 +5,9 @@ from typing import Any
 import jax
 
 from jaxrec.cells import Cell, Event
-from jaxrec.recurrence.backends import batched_initial, choose, restart
+from jaxrec.recurrence.backends import choose
 from jaxrec.recurrence.checks import check_events, check_reset, check_state, check_step
+from jaxrec.recurrence.states import batched_initial, restart
 from jaxrec.types import Resets, Restart
 
 
@@ -21,7 +22,7 @@ def unroll(
     state's tree or types.
     """
     batch, time = check_events(cell, events, ("batch", "time"))
-    runner = choose(cell, backend, time)
+    runner = choose(cell, backend, time=time)
     ready = cell.prepare()
     check_step(ready, events, axes=2)
     check_reset(reset, events.x.shape[:2])

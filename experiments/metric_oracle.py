@@ -23,6 +23,7 @@ import numpy as np
 from jaxrec.bench.timing import append_row
 from jaxrec.metrics import gains
 from jaxrec.metrics.lists import describe
+from jaxrec.runs.machine import card
 
 ROWS = Path(__file__).parent / "results" / "metric_oracle.jsonl"
 ALLOWED = 1e-9
@@ -152,12 +153,13 @@ def main() -> int:
     worst = compare(options.cases, options.seed)
     row = {
         "cases": options.cases, "seed": options.seed, "oracle": f"pytrec-eval-terrier {version('pytrec-eval-terrier')}",
-        "numpy": np.__version__, "python": sys.version.split()[0], "largest_difference": worst, "allowed": ALLOWED,
+        "largest_difference": worst, "allowed": ALLOWED,
         "agreed": max(worst.values()) <= ALLOWED,
         "command": f"python experiments/metric_oracle.py --cases {options.cases} --seed {options.seed}",
+        "machine": card(devices=False),
     }  # fmt: skip
     append_row(ROWS, row)
-    print(row)
+    print({name: value for name, value in row.items() if name != "machine"})
     return 0 if row["agreed"] else 1
 
 

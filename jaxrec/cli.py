@@ -9,15 +9,16 @@ import signal
 import sys
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
-from jaxrec.config import Call, Mistake, Resolved, Section, did_you_mean, keys, resolve, value_at
-from jaxrec.data.options import Preparation
+from jaxrec.config import Call, Mistake, Resolved, Section, did_you_mean, keys, resolve, value_at, watch
+from jaxrec.data.options import Preparation, Prepare
 from jaxrec.reports.options import Inspect, Listing, Report
 from jaxrec.runs.options import Compare, Config, Evaluate, Train
+from jaxrec.training.stop import AGAIN, Interrupted, Stopped, StopSignal
 
 S = TypeVar("S", bound=Section)
 
@@ -62,7 +63,8 @@ class Recommend(Section):
     run: str
     """directory of the run or of a saved model"""
     history: str | None = None
-    """item ids, oldest first: "a,b,c", or "a b c", or a JSON list where ids hold commas themselves"""
+    """item ids, oldest first: "a,b,c", or "a b c", or a JSON list where ids hold commas or events have times: [["a",
+    1700000000], ["b", 1700000060]] (seconds), for cells that look at gaps"""
     histories: str | None = None
     """file with one history per line, each written like --history"""
     k: int = 10
@@ -73,18 +75,6 @@ class Recommend(Section):
     """run the copy of a user's cell file that was saved with the model"""
     json: bool = False
     """print one JSON object per history"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prepare(Preparation):
-    """Turn a file of events into a prepared data set with a protocol card."""
-
-    out: str
-    """directory to write"""
-    out_format: Literal["arrays", "tfds"] = "arrays"
-    """arrays: npy files to map and train from; tfds: a TFDS data set (array_record) in the data directory `out`"""
-    json: bool = False
-    """print the protocol card as JSON"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,8 +91,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit status.
 
     0; 1: a law is broken; 2: a mistake of the user; 75: stopped by a signal in order, the same command goes on from
-    there; 130: interrupted.
+    there or does it again; 130: interrupted.
     """
+    early = StopSignal(signal.SIGTERM)  # imports take seconds, and a scheduler may change its mind meanwhile
     verb, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     try:
         if verb in ("-h", "--help", "help"):
@@ -112,7 +103,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             print(f"jaxrec {version('jaxrec')}")
         elif verb in VERBS:
-            return VERBS[verb](rest)
+            with early, early.raising():
+                return VERBS[verb](rest)
         else:
             raise Mistake(f"{verb!r} is not a verb{did_you_mean(verb, VERBS) or '; see jaxrec --help'}")
     except Mistake as mistake:
@@ -120,6 +112,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"jaxrec: {mistake}", file=sys.stderr)
         return 2
+    except Stopped as stopped:
+        print(f"jaxrec: {stopped}", file=sys.stderr)
+        return AGAIN
+    except Interrupted as sent:
+        print(f"jaxrec: {sent}: no file is left half written; the same command does it again", file=sys.stderr)
+        return AGAIN
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
@@ -134,18 +132,10 @@ def train(argv: list[str]) -> int:
 
         print_config(resolved.section, resolved.origins, as_json=shown.json)
         return 0
-    from jaxrec.training.stop import AGAIN, Interrupted, Stopped, StopSignal
+    from jaxrec.reports.results import print_result
+    from jaxrec.runs.run import train as run
 
-    early = StopSignal(signal.SIGTERM)  # the imports take seconds, and a scheduler may change its mind meanwhile
-    try:
-        with early, early.raising():
-            from jaxrec.reports.results import print_result
-            from jaxrec.runs.run import train as run
-
-            result = run(resolved.section, explicit=resolved.explicit(), command=["jaxrec", "train", *argv], say=_say)
-    except (Stopped, Interrupted) as stopped:
-        print(f"jaxrec: {stopped}", file=sys.stderr)
-        return AGAIN
+    result = run(resolved.section, explicit=resolved.explicit(), command=["jaxrec", "train", *argv], say=_say)
     print_result(result, as_json=shown.json, run=result["run"])
     return 0
 
@@ -181,12 +171,12 @@ def recommend(argv: list[str]) -> int:
     from jaxrec.serving.histories import histories as read
 
     model = load(Path(options.run), allow_code=options.allow_code)
-    histories = list(read(options.history, options.histories))
+    histories, times = read(options.history, options.histories)
     for history in histories:
         if unknown := model.unknown(history):
             _say(f"note: the model does not know {', '.join(map(repr, unknown[:5]))}{', ...' if unknown[5:] else ''}")
     exclude_seen = options.exclude_seen if "exclude_seen" in _given(argv, Recommend) else None
-    lists = model.recommend(histories, k=options.k, exclude_seen=exclude_seen)
+    lists = model.recommend(histories, k=options.k, exclude_seen=exclude_seen, times=times)
     print_recommendations(histories, lists, as_json=options.json)
     return 0
 
@@ -198,7 +188,8 @@ def prepare(argv: list[str]) -> int:
     from jaxrec.data.prepared import save
     from jaxrec.reports.tables import print_card
 
-    prepared = run(_as(Preparation, options), _say)
+    with _watched(_as(Preparation, options), argv) as chosen:
+        prepared = run(chosen, _say)
     written = save(prepared, options.out) if options.out_format == "arrays" else export(prepared, options.out, _say)
     print_card(prepared.card, str(written), as_json=options.json)
     return 0
@@ -210,7 +201,8 @@ def inspect(argv: list[str]) -> int:
     from jaxrec.reports.inspection import print_inspection
     from jaxrec.reports.inspection_page import write_page
 
-    found = look(_as(Preparation, options), _say)
+    with _watched(_as(Preparation, options), argv) as chosen:
+        found = look(chosen, _say)
     if options.html is not None:
         write_page(found, Path(options.html), ["jaxrec", "inspect", *argv])
     print_inspection(found, as_json=options.json)
@@ -237,9 +229,7 @@ def list_(argv: list[str]) -> int:
         print_entries(options.what, entries(options.what), as_json=options.json)
         return 0
     if options.what != "backends":
-        raise Mistake(
-            f"--cell asks which backends run a cell, not about {options.what}; list backends, or leave it out"
-        )
+        raise Mistake(f"--cell is about backends, not {options.what}; write list backends --cell, or leave it out")
     from jaxrec.recurrence.choice import explain
 
     print_backends(options.cell, explain(options.cell), as_json=options.json)
@@ -272,6 +262,16 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
 def _without_name(argv: list[str], key: str) -> list[str]:
     """`--data FILE` is understood where the option is written without its name."""
     return [word.removeprefix(f"--{key}=") for word in argv if word != f"--{key}"]
+
+
+@contextlib.contextmanager
+def _watched(options: Preparation, argv: list[str]) -> Iterator[Preparation]:
+    """Work with options, and say which of those that were given it has not read."""
+    with watch(options) as seen:
+        yield options
+    for key in seen.unread(_given(argv, Preparation)):
+        if value_at(options, key) != value_at(Preparation(), key):
+            _say(f"note: {key} was set, but nothing in this configuration reads it")
 
 
 def _say(sentence: str) -> None:

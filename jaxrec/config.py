@@ -26,6 +26,7 @@ __all__ = [
     "Section",
     "Watch",
     "Within",
+    "changed",
     "did_you_mean",
     "field_types",
     "fingerprint",
@@ -172,6 +173,15 @@ def _parsed(value: str, key: str) -> Call:
         raise Mistake(f"{key} = {mistake}") from None
 
 
+def changed(section: S, **changes: Any) -> S:
+    """A copy with other values. Unlike `dataclasses.replace` this reads nothing; reading the copy does."""
+    kept = {name: object.__getattribute__(section, name) for name in field_types(type(section))}
+    copy = type(section)(**kept | changes)
+    for open_watch in _WATCHES:
+        open_watch.follow(section, copy)
+    return copy
+
+
 def to_dict(section: Section) -> dict[str, Any]:
     """Plain nested dict of JSON values; calls become their canonical text. Does not count as reading."""
     return {name: _plain(object.__getattribute__(section, name)) for name in field_types(type(section))}
@@ -278,7 +288,8 @@ class Watch:
     """Which fields of one section (and of the sections inside it) were read while the watch was open."""
 
     def __init__(self, section: Section):
-        self._section = section  # kept alive: ids below stay unique
+        self._section = section  # kept alive, as copies are: ids below stay unique
+        self._copies: list[Section] = []
         self._prefixes: dict[int, str] = {}
         self._read: set[str] = set()
         self._enter(section, "")
@@ -294,6 +305,12 @@ class Watch:
         prefix = self._prefixes.get(id(section))
         if prefix is not None:
             self._read.add(prefix + name)
+
+    def follow(self, section: Section, copy: Section) -> None:
+        """Let reads of a copy count as reads of what it was made from."""
+        if id(section) in self._prefixes:
+            self._copies.append(copy)
+            self._enter(copy, self._prefixes[id(section)])
 
     def unread(self, explicit: Iterable[str]) -> list[str]:
         """The dotted keys among `explicit` that nobody read, in order."""

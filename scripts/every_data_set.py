@@ -20,6 +20,7 @@ from typing import Any
 from leak_check import FILES
 
 from jaxrec.bench.timing import append_row
+from jaxrec.runs.machine import card
 
 ROWS = Path(__file__).resolve().parents[1] / "experiments" / "results" / "every_data_set.jsonl"
 SHORT = ["--epochs", "1", "--max-seconds", "60", "--model.width", "16", "--eval.users", "500"]
@@ -63,7 +64,7 @@ def main() -> int:
                 row[verb] = go(arguments)
                 print(f"{name:20} {verb:10} {row[verb]}", flush=True)
                 failed += row[verb]["status"] != 0
-        append_row(ROWS, row)
+        append_row(ROWS, row | {"machine": card(devices=False)})
     return int(failed > 0)
 
 

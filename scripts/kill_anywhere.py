@@ -53,26 +53,32 @@ class Point(NamedTuple):
     """The ``occurrence``-th time that ``event`` happens to something that matches ``what``; one of them is drawn.
 
     An event is one of the interpreter's audit events with its paths, or ``call`` with file and name of a function.
+    With ``after`` it counts only where it is the first since another such event, of whatever kind, matched that.
     """
 
     event: str
     what: str
     occurrences: tuple[int, ...] = (1,)
+    after: str | None = None
 
 
+WRITTEN = r"[^/ ]*orbax-checkpoint-tmp"  # a directory that is complete; the parts in it are renamed before
 POINTS = {
     "claiming the folder": Point("os.rename", r"\.run\.json\.tmp"),
     "preparing: between two arrays": Point("open", r"/\.demo-[^/]*/.*\.npy", (2, 4, 7)),
     "preparing: before the rename": Point("os.rename", r"/\.demo-"),
     "before the first step": Point("call", r"training/loop\.py run_steps$"),
-    "between metrics and checkpoint": Point("call", r"training/checkpoints\.py save$", (1, 2, 3, 4, 5)),
+    "between metrics and checkpoint": Point("call", r"runs/fitting\.py save$", (1, 2), r"progress\.py __call__$"),
     "writing a checkpoint": Point("open", r"checkpoints/[^/]*orbax-checkpoint-tmp", (1, 2, 3, 5)),
-    "checkpoint written, before its rename": Point("os.rename", r"checkpoints/[^/]*orbax-checkpoint-tmp", (1, 2, 3)),
-    "best written, before its rename": Point("os.rename", r"checkpoints/best/[^/]*orbax-checkpoint-tmp", (1, 2)),
-    "between best and checkpoint": Point("call", r"training/checkpoints\.py save_best$", (1, 2)),
-    "pruning old checkpoints": Point("shutil.rmtree", r"checkpoints/\d+", (1, 2)),
+    "checkpoint written, before its rename": Point("os.rename", rf"checkpoints/{WRITTEN} ", (1, 2, 3)),
+    "pruning old checkpoints": Point("shutil.rmtree", r"checkpoints/\d+$", (1, 2)),
     "an old checkpoint half removed": Point("os.rmdir", r".", (1, 2, 3)),
     "validating": Point("call", r"evaluation/ranks\.py ", (3, 20, 40)),
+    "validated, before the best is written": Point("call", r"training/checkpoints\.py save_best$", (1, 2)),
+    "best written, before its rename": Point("os.rename", rf"checkpoints/best/{WRITTEN} ", (1, 2)),
+    "between best and checkpoint": Point("call", r"runs/fitting\.py save$", (1, 2), r"checkpoints\.py save_best$"),
+    "replacement written, its place still taken": Point("shutil.rmtree", r"checkpoints/\d+$", (1, 2), r"\.newer$"),
+    "replacement written, its place empty": Point("os.rename", r"checkpoints/\d+\.newer ", (1, 2)),
     "testing": Point("call", r"runs/judge\.py baselines$"),
     "ranks written, before their rename": Point("os.rename", r"\.ranks\.npz\.tmp"),
     "writing the bundle": Point("open", r"\.bundle\.tmp/", (1, 2, 3, 5)),
@@ -91,21 +97,23 @@ class Moment(NamedTuple):
 
 def plant(point: Point, occurrence: int) -> None:
     """Let this process kill itself at a point."""
-    left = [occurrence]
+    left, ready = occurrence, point.after is None
 
-    def count(text: str) -> None:
-        if re.search(point.what, text):
-            left[0] -= 1
-            if left[0] == 0:
+    def seen(event: str, text: str) -> None:
+        nonlocal left, ready
+        if ready and event == point.event and re.search(point.what, text):
+            left, ready = left - 1, point.after is None
+            if left == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
+        ready = ready or re.search(str(point.after), text) is not None
 
     def audited(event: str, arguments: tuple[Any, ...]) -> None:
-        if event == point.event:
-            count(" ".join(str(one) for one in arguments if isinstance(one, str | os.PathLike)))
+        if event in TOLD:
+            seen(event, " ".join(str(one) for one in arguments if isinstance(one, str | os.PathLike)))
 
     def profiled(frame: Any, event: str, _: Any) -> None:
         if event == "call" and "jaxrec" in frame.f_code.co_filename:
-            count(f"{frame.f_code.co_filename} {frame.f_code.co_name}")
+            seen(event, f"{frame.f_code.co_filename} {frame.f_code.co_name}")
 
     if point.event == "call":
         sys.setprofile(profiled)
@@ -226,13 +234,13 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="kills-") as place:
         row = survey(Path(place), options)
     print(f"{row['same']} of {row['moments']} moments ended in the same bits ({row['runs']} runs)")
-    for line in row["different"]:
+    for line in (*row["different"], *(f"no run reached: {point}" for point in row["unreached"])):
         print(f"  {line}")
     if options.no_row:
         print(json.dumps(row))
     else:
         append_row(ROWS, row)
-    return 0 if row["moments"] and row["same"] == row["moments"] else 1
+    return 0 if row["moments"] and row["same"] == row["moments"] and not row["unreached"] else 1
 
 
 def survey(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
@@ -245,6 +253,7 @@ def survey(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     number = signal.Signals[f"SIG{options.signal}"]
     left = moments(options.moments, options.kills, seconds, options.seed, number == signal.SIGKILL)
     killed, missed, different, slowest, runs_made, same = Counter[str](), 0, [], 0.0, 0, 0
+    unreached: list[str] = []
     while left and time.perf_counter() - began < 60 * options.minutes:
         run, here = folder / f"run-{runs_made}", []
         while left and len(here) < options.kills:
@@ -252,7 +261,10 @@ def survey(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
             status, took = end(start(run, moment), moment, number)
             if status not in (-number, AGAIN):
                 missed += status == 0
-                left = left if status else [Moment(moment.point, 1, moment.seconds / 2), *left]
+                if status == 0 and moment.point and moment.occurrence == 1 and not here:
+                    unreached.append(moment.point)  # by a whole run
+                elif status == 0:
+                    left = [Moment(moment.point, 1, moment.seconds / 2), *left]
                 break  # the run was over before: the moment comes earlier in the next
             here.append(f"{moment.point or f'{moment.seconds:.2f} s'} ({status})")
             killed[moment.point or "a random time"] += 1
@@ -269,7 +281,8 @@ def survey(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         runs_made += 1
     return {
         "signal": number.name, "moments": killed.total(), "same": same, "points": dict(killed), "runs": runs_made,
-        "different": different, "over_before": missed, "kills_a_run": options.kills, "seed": options.seed,
+        "different": different, "unreached": unreached, "over_before": missed,
+        "kills_a_run": options.kills, "seed": options.seed,
         "slowest_exit": round(slowest, 2), "seconds": round(time.perf_counter() - began, 1),
         "machine": machine.card(devices=False),
     }  # fmt: skip

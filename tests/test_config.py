@@ -17,6 +17,7 @@ from jaxrec.config import (
     Mistake,
     Section,
     Within,
+    changed,
     did_you_mean,
     fingerprint,
     from_dict,
@@ -296,6 +297,16 @@ def test_comparing_printing_and_writing_are_not_reading():
         to_dict(section)
         value_at(section, "model.width")
         assert seen.unread(keys(Outer)) == keys(Outer)
+
+
+def test_a_changed_copy_reads_nothing_but_reading_it_does():
+    section = Outer(data="a", split="time")
+    with watch(section) as seen:
+        copy = changed(section, data="b")
+        assert seen.unread(keys(Outer)) == keys(Outer)
+        assert (copy.data, copy.model.width) == ("b", section.model.width)
+        assert set(keys(Outer)) - set(seen.unread(keys(Outer))) == {"data", "model.width"}
+    assert section.data == "a"
 
 
 def test_two_watches_do_not_mix():

@@ -4,6 +4,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple, Self
 
+import jax
 from flax import nnx
 from jax import Array
 
@@ -33,6 +34,13 @@ class Cell(nnx.Module):
     def prepare(self) -> Self:
         """The cell with its derived weights computed, once for a whole sequence."""
         return self
+
+    def with_derived(self, **weights: Array) -> Self:
+        """A copy that also holds ``weights``: what `prepare` returns of a cell that has derived ones."""
+        ready = jax.tree.map(lambda leaf: leaf, self)
+        for name, value in weights.items():
+            setattr(ready, name, value)
+        return ready
 
     @abstractmethod
     def initial_state(self) -> Any:

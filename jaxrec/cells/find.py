@@ -23,14 +23,15 @@ def find(call: Call, features: int, *, hidden: int, rngs: nnx.Rngs, allow_code: 
     """Build the cell that ``call`` names, for inputs ``(features,)``.
 
     ``hidden`` is used when the cell takes it and the call does not give it. A call among the arguments is a cell
-    inside a cell. `Mistake` for a name, file or option that does not exist, and for a user's file when ``allow_code``
-    is False.
+    inside a cell, with the ``hidden`` of the call around it unless it gives its own. `Mistake` for a name, file or
+    option that does not exist, and for a user's file when ``allow_code`` is False.
     """
     kind = locate(call, allow_code=allow_code)
     options = bind(call, kind)
     for name, value in options.items():
         if isinstance(value, Call):
-            options[name] = find(value, features, hidden=hidden, rngs=rngs, allow_code=allow_code)
+            inner = options.get("hidden", hidden)
+            options[name] = find(value, features, hidden=inner, rngs=rngs, allow_code=allow_code)
     given = {"features": features, "hidden": hidden, "rngs": rngs}
     accepted = inspect.signature(kind.__init__).parameters
     return kind(**{name: value for name, value in given.items() if name in accepted} | options)

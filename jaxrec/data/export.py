@@ -14,6 +14,7 @@ from jaxrec.data.tfds import PREFIX, intact, need, quiet, tfds_source
 from jaxrec.data.vocabulary import Vocabulary
 
 Say = Callable[[str], None]
+HALF = "incomplete."  # begins the name under which TFDS writes, and renames at the end
 LISTS = ("times", "gaps", "starts", "weights")  # where the data has them
 
 
@@ -31,7 +32,7 @@ def export(prepared: Prepared, data_dir: str | Path, say: Say = print) -> Path:
 
     name = dataset_name(prepared.card["name"])
     directory = Path(data_dir).expanduser() / name
-    if directory.exists():
+    if directory.exists() and not all(entry.name.startswith(HALF) for entry in directory.iterdir()):
         raise Mistake(f"{directory} exists already; choose another directory or remove it")
     lists = {field: getattr(prepared, field) for field in LISTS if getattr(prepared, field) is not None}
     kept = prepared.features.items()

@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from jaxrec.config import Mistake, field_types
+from jaxrec.config import Mistake, changed, field_types
 from jaxrec.data import card as cards, protocol, shape
 from jaxrec.data.events import Events
 from jaxrec.data.filters import k_core, minimum_counts
 from jaxrec.data.findings import findings
 from jaxrec.data.logs import Log, join, ordered
 from jaxrec.data.options import FILTERS, Preparation
-from jaxrec.data.prepare import PREFIX, data_name, demo_events, find_sources, ready
-from jaxrec.data.prepared import Prepared, load, ranges
+from jaxrec.data.prepare import PREFIX, data_name, demo_events, find_sources, loaded, ready
+from jaxrec.data.prepared import Prepared, ranges
 from jaxrec.data.read import read
 from jaxrec.data.splits import TEST, TRAIN, VALID, moment
 
@@ -26,6 +26,7 @@ Say = Callable[[str], None]
 ROWS = 5
 CORES = range(2, 11)
 MINIMUMS = (2, 3, 5, 10, 20)
+JUDGING = ("catalogue", "unknown_targets", "mask_seen")  # options about what a model may answer
 REPEATS: dict[str, dict[str, Any]] = {
     "--deduplicate exact": {"deduplicate": "exact"},
     "--deduplicate first": {"deduplicate": "first"},
@@ -47,6 +48,9 @@ def inspect(options: Preparation, say: Say = print) -> dict[str, Any]:
         say(sentence)
 
     name, events, log, offsets, done = opened(options, both)
+    for option in JUDGING:
+        if getattr(options, option) != getattr(Preparation(), option):
+            say(f"note: {option} was set, and looking at the file does not depend on it")
     sequence, item, time = log.sequence, log.item, log.time
     found = {
         "name": name,
@@ -70,7 +74,7 @@ def inspect(options: Preparation, say: Say = print) -> dict[str, Any]:
 def opened(options: Preparation, say: Say) -> tuple[str, Events, Log, np.ndarray, Prepared | None]:
     """Name, columns as read, ordered log, offsets, and the prepared data where that is what the path names."""
     if ready(options):
-        done = load(options.data, options.verify)
+        done = loaded(options)
         say(f"{options.data}: prepared data, split {done.card['split']['name']}")
         events, log = from_prepared(done)
         return done.card["name"], events, *ordered(log), done
@@ -154,7 +158,7 @@ def filters(log: Log, offsets: np.ndarray, options: Preparation) -> Iterator[dic
     untouched: dict[str, Any] = {"deduplicate": "none", "collapse_repeats": False}
     for flags, change in REPEATS.items():
         if flags != "--deduplicate exact" or log.time is not None:
-            asked = dataclasses.replace(options, **(untouched | change))
+            asked = changed(options, **(untouched | change))
             yield row(flags.removeprefix("--"), flags, sizes(protocol.without_repeats(log, offsets, asked, {})[0]))
 
 
@@ -168,7 +172,7 @@ def splits(log: Log, offsets: np.ndarray, options: Preparation, done: Prepared |
     for kind in kinds(options):
         row: dict[str, Any] = {"split": kind, "flags": f"--split {kind}"}
         try:
-            asked = dataclasses.replace(options, split=kind)  # type: ignore[arg-type]
+            asked = changed(options, split=kind)
             (train_end, valid_end), entry = protocol.cut(log, offsets, asked)
         except Mistake as mistake:
             yield row | {"refused": str(mistake)}

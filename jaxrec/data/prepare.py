@@ -1,5 +1,6 @@
 """One file of events and a few decisions -> prepared data with its protocol card."""
 
+import functools
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +16,8 @@ from jaxrec.data.export import is_export, read_export
 from jaxrec.data.features import read_sides, with_features
 from jaxrec.data.folders import Folder, added
 from jaxrec.data.logs import join
-from jaxrec.data.options import Preparation, effective, split_kind
-from jaxrec.data.prepared import SCHEMA, Prepared, content_fingerprint, is_prepared, load, save
+from jaxrec.data.options import Preparation, asked, effective, split_kind
+from jaxrec.data.prepared import PROTOCOL, SCHEMA, Prepared, content_fingerprint, is_prepared, load, save
 from jaxrec.data.read import located, read
 from jaxrec.data.sides import hashes
 from jaxrec.data.sources import Source
@@ -31,8 +32,9 @@ def prepare(options: Preparation, say: Say = print) -> Prepared:
     A prepared directory is loaded as it is. Mistake where the data or an option does not allow what is asked.
     """
     if ready(options):
+        found = loaded(options)
         say(f"{options.data}: prepared data, loaded as it is")
-        return load(options.data, options.verify) if is_prepared(options.data) else read_export(options)
+        return found
     return build(options, find_sources(options), say)
 
 
@@ -66,6 +68,28 @@ def prepare_cached(options: Preparation, cache: str | Path, say: Say = print) ->
 def ready(options: Preparation) -> bool:
     """Whether `data` names prepared data, a directory or an exported set; 'demo' always means the generator."""
     return options.data != "demo" and (is_prepared(options.data) or is_export(options))
+
+
+def loaded(options: Preparation) -> Prepared:
+    """What `ready` found. Mistake for options that ask for other data than was prepared."""
+    found = load(options.data, options.verify) if is_prepared(options.data) else read_export(options)
+    refuse_other(options, found.card)
+    return found
+
+
+def refuse_other(options: Preparation, card: dict[str, Any]) -> None:
+    """Mistake for options that were decided otherwise when the data was prepared, as far as its card tells."""
+    stated = {key: card[key] for key in PROTOCOL} | {"split": card["split"]["name"]}
+    given = stated["split"] == "given"
+    decided, differ = card.get("options", {}), []
+    for key, value in asked(options).items():
+        functools.reduce(getattr, key.split("."), options)  # looked at, even where it is as the card has it
+        if value not in (decided.get(key), stated.get(key)) and not (given and key in ("test", "valid")):
+            differ.append(f"--{key.replace('_', '-')}")
+    if differ:
+        ask, them = ("ask", "them") if len(differ) > 1 else ("asks", "it")
+        remedy = f"drop {them}, or prepare the file of events again with {them}"
+        raise Mistake(f"{options.data} was prepared otherwise than {' and '.join(differ)} {ask}; {remedy}")
 
 
 def find_sources(options: Preparation) -> dict[int, Source | Folder]:
@@ -106,14 +130,28 @@ def data_name(sources: dict[int, Source | Folder]) -> str:
 
 def build(options: Preparation, sources: dict[int, Source | Folder], say: Say) -> Prepared:
     """The preparation itself, in memory or, where the file is large and plain, by way of the disk."""
+    say = unrepeated(say)
     prepared, truth, removed = large.streamed(options, sources, say) or in_memory(options, sources, say)
     card = prepared.card
     card["counts"] = cards.counts(prepared) | {"removed": removed}
     card["fingerprint"] = content_fingerprint(prepared)
+    card["options"] = {key: value for key, value in asked(options).items() if key not in ("test", "valid")}
     check_targets(card)
     card["leak_check"] = leakage.proven(prepared, truth)
     cards.summarise(card, say)
     return prepared
+
+
+def unrepeated(say: Say) -> Say:
+    """`say`, each sentence once: a file that turns out not to be plain while it is streamed is read a second time."""
+    said: set[str] = set()
+
+    def once(sentence: str) -> None:
+        if sentence not in said:
+            said.add(sentence)
+            say(sentence)
+
+    return once
 
 
 def in_memory(

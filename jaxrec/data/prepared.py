@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from jaxrec.config import Mistake
+from jaxrec.data.context import Context
 from jaxrec.data.vocabulary import Vocabulary
 
 SCHEMA = 1
@@ -63,6 +64,7 @@ class Prepared:
     starts: np.ndarray | None = None  # bool (events,): first event of a session inside a user's history
     weights: np.ndarray | None = None  # float32 (events,): of the kind of event; nothing in training reads them yet
     features: dict[str, Feature] = field(default_factory=dict)
+    context: Context | None = None  # what a model asked for of the features, event by event; never saved
 
     @property
     def item_features(self) -> np.ndarray | None:

@@ -10,6 +10,7 @@ import numpy as np
 from jax import Array
 
 from jaxrec.config import Mistake
+from jaxrec.data.context import Context
 from jaxrec.data.prepared import Prepared
 from jaxrec.evaluation.ranks_file import Ranks, save
 from jaxrec.evaluation.slices import events_of, repeated
@@ -157,7 +158,8 @@ def take(prepared: Prepared, begin: int, end: int, user: int) -> History:
     part = slice(int(begin), int(end))
     gaps = None if prepared.gaps is None else np.asarray(prepared.gaps[part])
     starts = None if prepared.starts is None else np.asarray(prepared.starts[part])
-    return History(np.asarray(prepared.items[part]), gaps, starts, user)
+    context = None if prepared.context is None else Context(*(leaf[part] for leaf in prepared.context))
+    return History(np.asarray(prepared.items[part]), gaps, starts, user, context)
 
 
 def rank_group(

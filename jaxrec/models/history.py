@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxrec.data.context import Context
 from jaxrec.models.recommender import Batch, Recommender
 
 LENGTHS = (
@@ -28,6 +29,7 @@ class History(NamedTuple):
     gaps: np.ndarray | None = None
     starts: np.ndarray | None = None
     user: int = 0
+    context: Context | None = None
 
 
 @partial(jax.jit, static_argnames=("rows",))
@@ -66,11 +68,14 @@ def assemble(histories: Sequence[History], begin: int, time: int, rows: int, *, 
     def stack(field: Callable[[History], Any], dtype: Any) -> Any:
         if field(histories[0]) is None:
             return None
-        out = np.zeros((rows, time), dtype)
+        out = np.zeros((rows, time, *np.shape(field(histories[0]))[1:]), dtype)
         for row, history in enumerate(histories):
             part = np.asarray(field(history))[begin : begin + time]
             out[row, : len(part)] = part
         return jnp.asarray(out)
+
+    def side(place: int, dtype: Any) -> Any:
+        return stack(lambda h: None if h.context is None else h.context[place], dtype)
 
     people = np.zeros(rows, np.int32)
     people[: len(histories)] = [history.user for history in histories]
@@ -79,6 +84,7 @@ def assemble(histories: Sequence[History], begin: int, time: int, rows: int, *, 
         gap=stack(lambda h: h.gaps, np.float32),
         start=stack(lambda h: h.starts, bool),
         user=jnp.asarray(np.repeat(people[:, None], time, 1)) if user else None,
+        context=None if histories[0].context is None else Context(side(0, np.int32), side(1, np.float32)),
     )
 
 

@@ -9,6 +9,7 @@ from flax import nnx
 from jax import Array
 
 from jaxrec.cells import Cell, Event
+from jaxrec.data.context import Context
 from jaxrec.models.network import Block, Network
 from jaxrec.models.tables import Rows, table, whole
 from jaxrec.recurrence import unroll
@@ -19,7 +20,8 @@ class Batch(NamedTuple):
 
     ``item`` and ``target`` are item numbers (0 = padding or unknown), ``mask`` marks real positions, ``reset`` where a
     packed row starts another sequence, ``gap`` is seconds since the previous event, ``start`` the first event of a
-    session, ``user`` a user number (0 = unknown). ``keys=None`` means deterministic: no dropout.
+    session, ``user`` a user number (0 = unknown), ``context`` features with one more axis. ``keys=None`` means
+    deterministic: no dropout.
     """
 
     item: Array
@@ -29,14 +31,15 @@ class Batch(NamedTuple):
     gap: Array | None = None
     start: Array | None = None
     user: Array | None = None
+    context: Context | None = None
     keys: Array | None = None
 
 
 @jax.tree_util.register_dataclass
 @dataclass
 class Recommender:
-    """``tables`` (``item``, ``bias``, ``output`` when untied, ``user`` when asked for) and the dense ``network``,
-    apart.
+    """``tables`` (``item``, ``bias``, ``output`` when untied, ``user`` and ``context`` when asked for) and the dense
+    ``network``, apart.
 
     The output shares the item table unless there is one named ``output``: sharing is this method of the owner, never a
     second reference (two references become two parameters under plain ``jax.grad``).
@@ -100,21 +103,31 @@ def look_up(rows: dict[str, Rows], batch: Batch) -> Event:
         users = jnp.zeros_like(batch.item) if batch.user is None else batch.user
         person = rows["user"].take(users)
         x = x + person
-    return Event(x=x, gap=batch.gap, user=person, start=batch.start)
+    context = None if batch.context is None else aside(rows["context"], batch.context)
+    return Event(x=x, gap=batch.gap, context=context, user=person, start=batch.start)
+
+
+def aside(table: Rows, context: Context) -> Array:
+    """One vector an event: the rows of its values and each number times its row, summed; no value adds nothing."""
+    known = (context.codes > 0)[..., None]
+    values = jnp.where(known, table.take(context.codes), 0).sum(-2)
+    return values + context.numbers @ table.values[1 : 1 + context.numbers.shape[-1]]
 
 
 def build(
     make_cell: Any, *, items: int, users: int, width: int, depth: int, feedforward: int, norm: bool, residual: bool,
-    tied: bool, bias: bool, user: bool, backend: Any, wants: Event, seed: int,
+    tied: bool, bias: bool, user: bool, backend: Any, wants: Event, seed: int, context: int = 0,
 ) -> Recommender:  # fmt: skip
     """A fresh recommender.
 
     ``make_cell(features, rngs)`` returns one cell; ``wants`` is an ``Event`` whose leaves ``(1, 1, ...)`` look like
-    what the data offers, so that a cell that needs more is refused here, in one sentence. Tables start normal with
+    what the data offers, so that a cell that needs more is refused here, in one sentence; ``context`` is how many rows
+    the features of events need. Tables start normal with
     standard deviation ``width ** -0.5`` (tied: scores of order one; the norm in front of the cell rescales the
     input).
     """
     keys = dict(zip(("item", "output", "user", "network"), jax.random.split(jax.random.key(seed), 4), strict=True))
+    keys["context"] = jax.random.fold_in(keys["user"], 0)  # whoever asks for none gets the weights that he always got
     rngs = nnx.Rngs(keys["network"])
     blocks = []
     for _ in range(depth):
@@ -128,6 +141,8 @@ def build(
         tables["bias"] = jnp.zeros(items + 1)
     if user:
         tables["user"] = table(keys["user"], users, width, 0.1 * width**-0.5)
+    if context:
+        tables["context"] = table(keys["context"], context, width, width**-0.5)
     return Recommender(tables, Network(blocks, width, norm=norm, backend=backend, rngs=rngs))
 
 

@@ -1,4 +1,4 @@
-"""Ways to run a cell over time. `scan` is the definition of what every other must compute."""
+"""Ways to run a cell over time, and which is taken. `scan` is the definition of what every other must compute."""
 
 from typing import Any, Protocol
 
@@ -7,8 +7,14 @@ from jax import Array
 from jaxrec.cells import Cell, Event
 from jaxrec.config import Call, Mistake, did_you_mean, squash
 from jaxrec.recurrence.adjoint import Adjoint
+from jaxrec.recurrence.associative import Associative
 from jaxrec.recurrence.choice import winner
+from jaxrec.recurrence.chunkwise import Chunkwise
+from jaxrec.recurrence.composite import Wired
+from jaxrec.recurrence.cudnn import Cudnn
+from jaxrec.recurrence.newton import Newton
 from jaxrec.recurrence.scan import Scan
+from jaxrec.recurrence.window import Window
 
 
 class Backend(Protocol):
@@ -21,13 +27,22 @@ class Backend(Protocol):
         """From a state ``(b, ...)`` over events ``(b, t, ...)``: last state ``(b, ...)``, outputs ``(b, t, ...)``."""
 
 
-BACKENDS: dict[str, type[Any]] = {"adjoint": Adjoint, "scan": Scan}  # `choice.py` says which runs when none is demanded
+BACKENDS: dict[str, type[Any]] = {  # `choice.py` says which runs when none is demanded
+    "scan": Scan,
+    "adjoint": Adjoint,
+    "associative": Associative,
+    "chunkwise": Chunkwise,
+    "newton": Newton,
+    "cudnn": Cudnn,
+    "window": Window,
+    "composite": Wired,
+}
 
 
-def choose(cell: Cell, backend: Any = None, *, time: int = 0) -> Backend:
+def choose(cell: Cell, backend: Any = None, length: int | None = None) -> Backend:
     """The backend asked for, obeyed or refused; when None is, the best for so many events as `choice.TABLE` has it."""
     if backend is None:
-        return named(winner(cell, BACKENDS, time)[0])
+        return named(winner(cell, BACKENDS, length)[0])
     chosen: Backend = named(backend) if isinstance(backend, Call | str) else backend
     reason = chosen.refuses(cell)
     if reason is not None:
@@ -35,6 +50,15 @@ def choose(cell: Cell, backend: Any = None, *, time: int = 0) -> Backend:
             f"{type(chosen).__name__} cannot run {type(cell).__name__}: {reason}; choose another backend or none"
         )
     return chosen
+
+
+def accepts(cell: Cell, backend: Any = None) -> bool:
+    """Whether `choose` would obey."""
+    try:
+        choose(cell, backend)
+    except Mistake:
+        return False
+    return True
 
 
 def named(backend: Call | str) -> Backend:

@@ -140,11 +140,14 @@ def differentiate(loss: Callable[..., Array], leaves: list[Array], noise: np.ran
 
 
 def random_events(noise: np.random.Generator, wants: Sequence[str], batch: int, time: int, features: int) -> Event:
-    """Standard normal vectors, exponential gaps, a session start in three: every leaf in ``wants``, and ``x``."""
+    """Standard normal vectors, gaps in seconds, a session start in three: every leaf in ``wants``, and ``x``.
+
+    One gap in six is a tie; the others are from a second to a month, each order of magnitude as often as the next.
+    """
     shape = (batch, time)
     made: dict[str, Callable[[], Any]] = {
         "x": lambda: noise.standard_normal((*shape, features), np.float32),
-        "gap": lambda: noise.standard_exponential(shape, np.float32),
+        "gap": lambda: ((noise.random(shape) > 1 / 6) * 10 ** noise.uniform(0, 6.4, shape)).astype(np.float32),
         "context": lambda: noise.standard_normal((*shape, features), np.float32),
         "user": lambda: noise.standard_normal((*shape, features), np.float32),
         "start": lambda: noise.random(shape) < 1 / 3,

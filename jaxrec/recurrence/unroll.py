@@ -22,7 +22,7 @@ def unroll(
     state's tree or types.
     """
     batch, time = check_events(cell, events, ("batch", "time"))
-    runner = choose(cell, backend, time=time)
+    runner = choose(cell, backend, time)
     ready = cell.prepare()
     check_step(ready, events, axes=2)
     check_reset(reset, events.x.shape[:2])

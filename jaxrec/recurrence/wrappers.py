@@ -1,13 +1,13 @@
 """Wrappers that let a reader see or touch the states of any cell."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxrec.cells import Cell, Event
+from jaxrec.cells import AffineCell, Cell, Composite, ElementwiseCell, Event, WindowCell
 
 
 class Trajectory(NamedTuple):
@@ -18,7 +18,14 @@ class Trajectory(NamedTuple):
 
 
 class Exposed(Cell):
-    """The same cell, whose outputs are `Trajectory(output, state)`: beside what it shows, the state after the event."""
+    """The same cell, whose outputs are `Trajectory(output, state)`: beside what it shows, the state after the event.
+
+    It stays of the cell's kind, so that the same backends take it.
+    """
+
+    def __new__(cls, cell: Cell) -> Self:
+        kinds = (ExposedAffine, ExposedElementwise, ExposedWindow, ExposedComposite)
+        return super().__new__(next((kind for kind in kinds if isinstance(cell, kind.__bases__[1])), cls))
 
     def __init__(self, cell: Cell):
         self.cell = cell
@@ -41,6 +48,40 @@ class Exposed(Cell):
 
     def read(self, state: Any, projected: Any) -> Trajectory:
         return Trajectory(self.cell.read(state, projected), state)
+
+
+class ExposedElementwise(Exposed, ElementwiseCell):
+    """Still elementwise."""
+
+
+class ExposedAffine(Exposed, AffineCell):
+    """Still affine."""
+
+    def affine(self, projected: Any) -> tuple[Array, Array]:
+        assert isinstance(self.cell, AffineCell)
+        return self.cell.affine(projected)
+
+
+class ExposedWindow(Exposed, WindowCell):
+    """Still a window."""
+
+
+class ExposedComposite(Exposed, Composite):
+    """Still made of cells, each of them exposed."""
+
+    def inner(self) -> dict[str, Cell]:
+        assert isinstance(self.cell, Composite)
+        return {name: Exposed(cell) for name, cell in self.cell.inner().items()}
+
+    def wire(self, run: Callable[[str, Event], Any], events: Event) -> Trajectory:
+        assert isinstance(self.cell, Composite)
+        states = {}
+
+        def told(name: str, events: Event) -> Any:
+            output, states[name] = run(name, events)
+            return output
+
+        return Trajectory(self.cell.wire(told, events), states)
 
 
 class Taps(NamedTuple):

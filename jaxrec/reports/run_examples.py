@@ -7,6 +7,7 @@ import numpy as np
 
 from jaxrec.config import Mistake
 from jaxrec.data.columns import guess, plain
+from jaxrec.data.context import attached
 from jaxrec.data.prepared import Prepared
 from jaxrec.data.sources import Source
 from jaxrec.evaluation.ranks import evaluate
@@ -26,6 +27,7 @@ def some_histories(options: Report, folder: Folder, prepared: Prepared) -> list[
     """
     titles = read_titles(Path(options.titles).expanduser()) if options.titles else {}
     bundle = load(folder.path, allow_code=options.allow_code)
+    prepared = attached(prepared, bundle.columns)
     ranks = evaluate(bundle.model, prepared, "test", users=options.examples, k=min(LISTED, prepared.candidates))
     assert ranks.top is not None
     masked = prepared.card["mask_seen"] != "none"

@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 from jaxrec.config import Call, Section, to_dict
@@ -123,14 +125,31 @@ def print_backends(cell: Call, found: Mapping[str, Any], *, as_json: bool) -> No
 
 
 def print_cells(entries: Sequence[CellEntry]) -> None:
-    """Cells by family: kind, size at inputs and ``hidden`` of 128, backends, paper."""
-    rows = []
-    for e in sorted(entries, key=lambda entry: (entry.family, entry.name)):
-        source = e.source.replace(" et al.", "+")
-        sizes = thousands(e.state), thousands(e.parameters)
-        rows.append((e.name, e.family, e.kind or "", *sizes, " ".join(e.backends), source))
-    print_table(("cell", "family", "kind", "state", "weights", "backends", "source"), rows)
-    print("State and weights are numbers at inputs and hidden of 128. --json has options,\nsentence, link and file.")
+    """Cells by family: kind, size at inputs and ``hidden`` of 128, paper, and backends but those that take all."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    everywhere = set.intersection(*(set(entry.backends) for entry in entries)) if entries else set()
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for column in ("cell", "kind", "state", "weights", "backends", "source"):
+        numbers = column in ("state", "weights")
+        table.add_column(column, justify="right" if numbers else "left", overflow="fold", no_wrap=column == "cell")
+    for family, cells in groupby(sorted(entries, key=lambda e: (e.family, e.name)), key=lambda e: e.family):
+        table.add_row(family, style="bold")
+        for e in cells:
+            own = " ".join(name for name in e.backends if name not in everywhere)
+            sizes = thousands(e.state), thousands(e.parameters)
+            table.add_row(f" {e.name}", e.kind or "", *sizes, own, first_author(e.source))
+    Console().print(table)
+    print(f"""\
+State and weights are numbers at inputs and hidden of 128. Every cell also runs
+on {" and ".join(sorted(everywhere))}. --json has options, sentence, link and file.""")
+
+
+def first_author(source: str) -> str:
+    """``Gers & Schmidhuber 2000`` as ``Gers+ 2000``."""
+    return re.sub(r"(?: et al\.| &| and |,).* (?=\d{4}$)", "+ ", source)
 
 
 def thousands(number: int | None) -> str:

@@ -8,8 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxrec.losses
-from jaxrec.cells import Event, find
+from jaxrec.cells import Cell, Event, find
 from jaxrec.config import Call, Mistake, did_you_mean, squash
+from jaxrec.data import context
+from jaxrec.data.context import Column
 from jaxrec.data.prepared import Prepared
 from jaxrec.models import recommender
 from jaxrec.models.recommender import Recommender
@@ -19,18 +21,25 @@ from jaxrec.training.step import Step, traced
 
 
 class Offer(NamedTuple):
-    """What the data offers a model: sizes of its tables, and which leaves an event can have."""
+    """What the data offers a model: sizes of its tables, which leaves an event can have, and features for context."""
 
     items: int
     users: int
     gaps: bool
     starts: bool
+    features: tuple[Column, ...] = ()
 
 
 def offered(prepared: Prepared) -> Offer:
     """What prepared data offers a model."""
     users = len(prepared.user_ids) if prepared.card["sequence"] == "user" else 0
-    return Offer(prepared.candidates, users, prepared.gaps is not None, prepared.starts is not None)
+    features = context.columns(prepared)
+    return Offer(prepared.candidates, users, prepared.gaps is not None, prepared.starts is not None, features)
+
+
+def columns(options: Model, offer: Offer) -> tuple[Column, ...]:
+    """The features that ``options`` make context of. `Mistake` for one that the data does not keep."""
+    return context.chosen(offer.features, options.context)
 
 
 def model(options: Model, offer: Offer, *, seed: int, allow_code: bool = True) -> Recommender:
@@ -39,30 +48,63 @@ def model(options: Model, offer: Offer, *, seed: int, allow_code: bool = True) -
         raise Mistake(
             "model.user = True needs users, and sequences are sessions here; leave it out, or add --sequence user"
         )
-    one = (1, 1)
+    one, picked = (1, 1), columns(options, offer)
     example = Event(
         x=jnp.zeros((*one, options.width)),
         gap=jnp.zeros(one) if offer.gaps else None,
+        context=jnp.zeros((*one, options.width)) if picked else None,
         user=jnp.zeros((*one, options.width)) if options.user else None,
         start=jnp.zeros(one, bool) if offer.starts else None,
     )
+
+    def make(features: int, rngs: Any) -> Cell:
+        cell = find(options.cell, features, hidden=options.width, rngs=rngs, allow_code=allow_code)
+        refuse(cell, example, options, offer)
+        return cell
+
     return recommender.build(
-        lambda features, rngs: find(options.cell, features, hidden=options.width, rngs=rngs, allow_code=allow_code),
+        make,
         items=offer.items, users=offer.users, width=options.width, depth=options.depth, feedforward=options.feedforward,
         norm=options.norm, residual=options.residual, tied=options.tied, bias=options.bias, user=options.user,
-        backend=options.backend, wants=example, seed=seed,
+        backend=options.backend, wants=example, seed=seed, context=context.rows(picked),
     )  # fmt: skip
 
 
+def refuse(cell: Cell, example: Event, options: Model, offer: Offer) -> None:
+    """`Mistake` where the cell wants a leaf that the data or the options do not give, or leaves the context unread."""
+    keeps = ", ".join(one.name for one in offer.features)
+    remedies = {
+        "gap": "the data has no times; name their column with --time-column NAME",
+        "start": "no sessions are marked in the data; where it has them, or with --session-gap MINUTES, "
+        "add --sequence user",
+        "user": "users have no vectors; add --model.user",
+        "context": f"model.context names no feature; add --model.context NAME ... (the data keeps {keeps})"
+        if keeps
+        else "the data keeps no features; add --features NAME ... (as in @hour rating) and --model.context all",
+    }
+    for name in cell.wants:
+        if name in remedies and getattr(example, name) is None:
+            raise Mistake(f"{options.cell} wants the {name} of every event, and {remedies[name]}")
+    if example.context is not None and "context" not in cell.wants:
+        raise Mistake(
+            f"model.context = {' '.join(options.context)} is given, and {options.cell} does not read it; leave it out, "
+            f'or wrap the cell, as in --model.cell "latentcross({options.cell})"'
+        )
+
+
 def without_strangers(recommender: Recommender, prepared: Prepared) -> Recommender:
-    """The model with a zero vector for every user without training pairs, as for users that it never heard of."""
-    if "user" not in recommender.tables:
-        return recommender
-    trained = np.asarray(prepared.train_end) - np.asarray(prepared.offsets)[:-1] >= 2
-    known = np.zeros(recommender.tables["user"].shape[0], bool)
-    known[np.asarray(prepared.users)[trained]] = True
-    users = jnp.where(known[:, None], recommender.tables["user"], 0.0)
-    return dataclasses.replace(recommender, tables=recommender.tables | {"user": users})
+    """The model with a zero vector for every user and every value of a feature that no training pair reads, as for
+    those that it never heard of.
+    """
+    known, tables = {}, recommender.tables
+    if "user" in tables:
+        trained = np.asarray(prepared.train_end) - np.asarray(prepared.offsets)[:-1] >= 2
+        known["user"] = np.zeros(tables["user"].shape[0], bool)
+        known["user"][np.asarray(prepared.users)[trained]] = True
+    if "context" in tables:
+        known["context"] = context.trained_rows(prepared, tables["context"].shape[0])
+    zeroed = {name: jnp.where(rows[:, None], tables[name], 0.0) for name, rows in known.items()}
+    return dataclasses.replace(recommender, tables=tables | zeroed)
 
 
 def loss(call: Call) -> Any:

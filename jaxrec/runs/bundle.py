@@ -1,8 +1,8 @@
 """A bundle: all that is needed to recommend, in plain files and without pickle.
 
 ``bundle.json`` (schema, configuration, protocol card, sizes, hashes of copied cell files), ``weights.npz`` (an array a
-leaf, named by its path), the item and user vocabularies, training popularity, and a copy of every user's cell file,
-which runs only when asked for with ``allow_code=True``.
+leaf, named by its path), the item and user vocabularies, training popularity, what the model's context is made of
+(``features.npz``), and a copy of every user's cell file, which runs only when asked for with ``allow_code=True``.
 """
 
 import dataclasses
@@ -19,7 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrec.config import Call, Mistake, from_dict, to_dict
-from jaxrec.data.prepared import Prepared
+from jaxrec.data.context import Column
+from jaxrec.data.prepared import Feature, Prepared
 from jaxrec.data.vocabulary import Vocabulary
 from jaxrec.models.recommender import Recommender
 from jaxrec.runs import build
@@ -40,6 +41,8 @@ class Bundle:
     popularity: np.ndarray
     item_ids: Vocabulary
     user_ids: Vocabulary
+    columns: tuple[Column, ...] = ()  # what its context is made of
+    features: tuple[Feature, ...] = ()  # and, in the same order, their vocabularies and the values of items and users
 
 
 def save(
@@ -61,6 +64,8 @@ def save(
         "code": copy_code(read_code(config.model.cell) if code is None else code, temporary),
     }  # fmt: skip
     np.savez(temporary / "weights.npz", allow_pickle=False, **leaves(model))
+    picked = build.columns(config.model, offer)
+    np.savez(temporary / "features.npz", allow_pickle=False, **feature_arrays(prepared, picked))
     np.savez(temporary / "popularity.npz", counts=np.asarray(prepared.popularity))
     for name in ("item_ids", "user_ids"):
         vocabulary = getattr(prepared, name)
@@ -86,13 +91,40 @@ def load(directory: str | Path, *, allow_code: bool = False) -> Bundle:
     config = from_dict(Config, about["config"], str(place / "bundle.json"))
     cell = localised(config.model.cell, place, about["code"])
     options = dataclasses.replace(config.model, cell=cell)
-    offer = build.Offer(**about["offer"])
+    columns = tuple(Column(*entry) for entry in about["offer"].get("features", ()))  # bundles of 0.1 have none
+    offer = build.Offer(**about["offer"] | {"features": columns})
+    picked = build.columns(options, offer)
     fresh = jax.eval_shape(lambda: build.model(options, offer, seed=0, allow_code=allow_code))
     return Bundle(
         model=filled(fresh, place / "weights.npz"), config=config, card=about["card"], offer=offer,
         candidates=about["candidates"], popularity=arrays(place / "popularity.npz")["counts"],
         item_ids=words(place / "item_ids.npz"), user_ids=words(place / "user_ids.npz"),
+        columns=picked, features=features(place / "features.npz", picked),
     )  # fmt: skip
+
+
+def feature_arrays(prepared: Prepared, picked: tuple[Column, ...]) -> dict[str, np.ndarray]:
+    """What serving needs of each feature of the context: its vocabulary, and its values where it is not the event's."""
+    found: dict[str, np.ndarray] = {}
+    for number, column in enumerate(picked):
+        feature = prepared.features[column.name]
+        if feature.ids is not None:
+            found |= {f"{number}.blob": np.asarray(feature.ids.blob), f"{number}.offsets": feature.ids.offsets}
+        if column.of in ("item", "user"):
+            found[f"{number}.values"] = np.asarray(feature.values)
+    return found
+
+
+def features(path: Path, picked: tuple[Column, ...]) -> tuple[Feature, ...]:
+    """The features of a bundle, in the order of its columns."""
+    found = arrays(path) if picked else {}
+
+    def one(number: int, column: Column) -> Feature:
+        text = f"{number}.blob" in found
+        ids = Vocabulary(found[f"{number}.blob"], found[f"{number}.offsets"]) if text else None
+        return Feature(column.of, found.get(f"{number}.values", np.zeros(0, np.float32)), ids)
+
+    return tuple(one(number, column) for number, column in enumerate(picked))
 
 
 def find(directory: Path) -> Path:

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,9 +74,11 @@ class Fitting:
         hyper: Hyper,
         steps: int,
         say: Callable[[str], None],
+        first: Rows | None = None,
     ):
         self.config, self.prepared, self.directory, self.say = config, prepared, directory, say
         self.step, self.hyper, self.steps = step, hyper, steps
+        self.first = first  # the plan of epoch 0, where somebody has made it already
         measured = {parse(name): name for name in ranked(config.eval.metrics)}
         if parse(config.stop.metric) not in measured:
             raise Mistake(
@@ -116,7 +117,7 @@ class Fitting:
         clock = self.progress.clock
         self.batches, self.data = clock.batch, data
         loop = Loop(
-            run=run, plans=partial(plan, config, self.prepared), size=rows_a_step(config), record=self.record,
+            run=run, plans=self.plan, size=rows_a_step(config), record=self.record,
             pause=self.pause, epoch_end=self.epoch_end, skip=self.skip,
         )  # fmt: skip
         self.callbacks = self.listeners(clock.step)
@@ -134,6 +135,10 @@ class Fitting:
             self.save(state)  # inside: a signal must not cut it
         self.progress.seconds, self.began = self.seconds(), time.perf_counter()
         return state
+
+    def plan(self, epoch: int) -> Rows:
+        first, self.first = self.first, None
+        return first if first is not None and epoch == 0 else plan(self.config, self.prepared, epoch)
 
     def resumed(self, fresh: State) -> State:
         """The newest checkpoint's state, or ``fresh`` where there is none."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "torch")
+RESULTS = "experiments/results"
 SETTINGS = ("XLA_FLAGS", "JAX_PLATFORMS", "JAX_DEFAULT_MATMUL_PRECISION", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
 
 
@@ -55,12 +56,16 @@ def _version(package: str) -> str | None:
 
 
 def _git(root: Path) -> dict[str, Any]:
-    """Commit and whether tracked files differ from it; nothing when `root` itself is not a checkout with commits."""
+    """Commit and whether tracked files differ from it; nothing when `root` itself is not a checkout with commits.
+
+    Rows of results do not count: a script that writes a second one has changed nothing that the first depends on.
+    """
     top = _ask_git(root, "rev-parse", "--show-toplevel")
     commit = _ask_git(root, "rev-parse", "HEAD")
     if top is None or commit is None or Path(top).resolve() != root:
         return {}  # an installed package may lie inside some other project's checkout
-    return {"commit": commit, "dirty": bool(_ask_git(root, "status", "--porcelain", "--untracked-files=no"))}
+    changed = _ask_git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", f":(exclude){RESULTS}")
+    return {"commit": commit, "dirty": changed != ""}  # also where git did not answer
 
 
 def _ask_git(root: Path, *words: str) -> str | None:

@@ -41,6 +41,8 @@ class Model(Section):
     """give every item a bias in its score"""
     user: bool = False
     """give every user of the training data a vector"""
+    context: tuple[str, ...] = ()
+    """features kept by --features that cells see as context of an event, as in @hour rating; all takes every one"""
     backend: Call | None = None
     """how the recurrence is computed, as in scan(hoist=true); none takes the best; see `jaxrec list backends`"""
 

@@ -12,7 +12,8 @@ from typing import Any
 import jax
 
 from jaxrec.config import Mistake, fingerprint, to_dict, watch
-from jaxrec.data.batches import waste
+from jaxrec.data.batches import Rows, waste
+from jaxrec.data.context import attached
 from jaxrec.data.prepare import prepare_cached
 from jaxrec.data.prepared import Prepared
 from jaxrec.evaluation.ranks_file import to_parquet
@@ -75,15 +76,19 @@ def resumable(config: Config, explicit: Sequence[str], command: Sequence[str], s
     with watch(config) as seen:
         prepared = prepare_cached(config, cache(), say=say)
         # everything that can be refused is built before the folder is touched
-        steps, padding = first_epoch(config, prepared)
-        steps *= config.epochs
+        first = first_epoch(config, prepared)
+        steps = source.batches(first, rows_a_step(config)) * config.epochs  # packed afresh, an epoch may differ by one
+        padding = waste(first)
         step, hyper = build.step(config, steps)
-        recommender = build.model(config.model, build.offered(prepared), seed=config.seed)
+        offer = build.offered(prepared)
+        recommender = build.model(config.model, offer, seed=config.seed)
+        prepared = attached(prepared, build.columns(config.model, offer))
         recommender = build.without_strangers(recommender, prepared)
         code = read_code(config.model.cell)
         run_id, deciding = identity(config, prepared, code)
         folder = Folder(config.run or f"runs/{prepared.card['name']}-{config.model.cell.name}-{run_id}")
-        fitting = Fitting(config, prepared, folder.path, step, hyper, steps, say)
+        fitting = Fitting(config, prepared, folder.path, step, hyper, steps, say, first)
+        del first  # training drops it after that epoch
         fresh = config.fresh
         ignored = seen.unread(explicit)
     folder.claim(run_id, deciding, fresh=fresh, data=described(prepared))
@@ -165,14 +170,14 @@ def finished(folder: Folder, run_id: str) -> dict[str, Any] | None:
     return found if found.get("complete") and found.get("run_id") == run_id else None
 
 
-def first_epoch(config: Config, prepared: Prepared) -> tuple[int, float]:
-    """Its steps, from which later epochs differ by one or two where rows are packed afresh, and its padding's share."""
+def first_epoch(config: Config, prepared: Prepared) -> Rows:
+    """Its plan. `Mistake` where there is nothing to train on."""
     rows = plan(config, prepared, 0)
     if not rows.rows:
         raise Mistake(
             f"{config.data} leaves no event to train on (no sequence has two training events); split it otherwise"
         )
-    return source.batches(rows, rows_a_step(config)), waste(rows)
+    return rows
 
 
 def evaluate(
@@ -197,6 +202,7 @@ def evaluate(
         raise Mistake(
             f"{bundle.config.data} is not what {directory} was trained on (its fingerprint differs); restore it"
         )
+    prepared = attached(prepared, bundle.columns)
     judged = judge.on_test(bundle.model, prepared, names)
     new = {
         "test": judged.found, "baselines": judge.baselines(prepared, names),

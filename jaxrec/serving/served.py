@@ -14,6 +14,7 @@ from jaxrec.models.catalogue import top_k
 from jaxrec.models.history import History, advance, begin_all, last_hidden, padded_size
 from jaxrec.models.recommender import Batch, Recommender
 from jaxrec.runs.bundle import Bundle
+from jaxrec.serving.contexts import Given, context as context_of
 
 ROWS = 64  # histories that run together
 Raw = str | int
@@ -44,25 +45,33 @@ class Served:
         self, histories: Sequence[Sequence[Raw]], k: int = 10, *, exclude_seen: bool | None = None,
         exclude: Iterable[Raw] = (), allow: Iterable[Raw] | None = None,
         times: Sequence[Sequence[float]] | None = None, users: Sequence[Raw] | None = None,
+        contexts: Sequence[Sequence[Given]] | None = None, starts: Sequence[Sequence[bool]] | None = None,
     ) -> list[Ranked]:  # fmt: skip
         """The ``k`` best next items for each history, as ``(raw id, score)``, best first.
 
         ``histories`` hold raw item ids, oldest first; ids the model does not know count as events of an unknown item. A
         history without a known item gets the most popular items of training, scored by their share of events.
         ``exclude_seen`` leaves out a history's own items (None: as the protocol card says), ``exclude`` these items for
-        everybody, ``allow`` all others. ``times`` are seconds, one an event, for cells that look at gaps; ``users``
-        raw user ids for models with user vectors. Lists are shorter than ``k`` where fewer items are left.
+        everybody, ``allow`` all others. ``times`` are seconds, one an event, for cells that look at gaps or models
+        that look at the calendar (since 1970, UTC); ``users`` raw user ids for models with user vectors; ``contexts``
+        one mapping an event for models that look at features of events, as in ``[[{"rating": 4}, ...], ...]``;
+        ``starts`` whether an event began a session, where the data had sessions (None: the first did, no other).
+        Lists are shorter than ``k`` where fewer items are left.
         """
         if isinstance(histories, str) or any(isinstance(history, str | int) for history in histories):
             raise Mistake(f'histories = {histories!r} is one history; give a list of them, as in [["a", "b"]]')
-        if times is None and any("gap" in block.cell.wants for block in self.bundle.model.network.blocks):
-            raise Mistake("this model looks at the time between events; give times, one list of seconds a history")
+        if times is None and self.reads_gaps and any(len(history) for history in histories):
+            raise Mistake(
+                "this model looks at the time between events; give times, one list of seconds a history "
+                "(on the command line write each history as [[item, seconds], ...])"
+            )
         if k < 1:
             raise Mistake(f"k = {k} recommends nothing; give 1 or more")
         hidden_seen = self.masked if exclude_seen is None else exclude_seen
         banned = self.bundle.item_ids.encode(exclude)
         model = self.restricted(allow)
-        known = [self.history(items, self.at(times, n), self.at(users, n)) for n, items in enumerate(histories)]
+        sides = (times, users, contexts, starts)
+        known = [self.history(items, *(self.at(side, n) for side in sides)) for n, items in enumerate(histories)]
         found: list[Ranked] = [[] for _ in known]
         order = sorted((n for n, one in enumerate(known) if one.items.any()), key=lambda n: len(known[n].items))
         for begin in range(0, len(order), ROWS):
@@ -80,12 +89,22 @@ class Served:
         """A person before their first event."""
         return Stream(begin_all(self.bundle.model, 1), None, (), self.user_number(user), None)
 
-    def observe(self, stream: Stream, item: Raw, time: float | None = None) -> Stream:
-        """The person after one more event; ``time`` in seconds where the cell looks at gaps."""
-        number = int(self.bundle.item_ids.encode([item])[0])
+    def observe(
+        self, stream: Stream, item: Raw, time: float | None = None, *, context: Given | None = None,
+        start: bool | None = None,
+    ) -> Stream:  # fmt: skip
+        """The person after one more event; what `recommend` takes of each event: ``time`` in seconds, ``context``, and
+        whether it began a session (``start``; None: a person's first event did, no other).
+        """
+        if time is None and self.reads_gaps:
+            raise Mistake("this model looks at the time between events; give the event's time in seconds")
+        numbers = self.bundle.item_ids.encode([item])
+        number = int(numbers[0])
         gap = 0.0 if time is None or stream.time is None else time - stream.time
-        starts = self.starts(1, first=stream.hidden is None)
-        batch = self.events(History(np.array([number], np.int32), np.array([gap], np.float32), starts, stream.user))
+        starts = self.starts(1, None if start is None else [start], first=stream.hidden is None)
+        times, given = None if time is None else [time], None if context is None else [context]
+        aside = context_of(self.bundle, numbers, stream.user, times, given)
+        batch = self.events(History(numbers, np.array([gap], np.float32), starts, stream.user, aside))
         state, hidden = advance(self.bundle.model, batch, stream.state)
         return Stream(state, hidden[:, -1], (*stream.items, number), stream.user, time)
 
@@ -105,7 +124,14 @@ class Served:
         """Whether the protocol leaves a history's items out."""
         return self.bundle.card["mask_seen"] != "none"
 
-    def history(self, items: Sequence[Raw], times: Sequence[float] | None, user: Raw | None) -> History:
+    @property
+    def reads_gaps(self) -> bool:
+        return any("gap" in block.cell.wants for block in self.bundle.model.network.blocks)
+
+    def history(
+        self, items: Sequence[Raw], times: Sequence[float] | None, user: Raw | None,
+        contexts: Sequence[Given] | None, starts: Sequence[bool] | None,
+    ) -> History:  # fmt: skip
         """One history in numbers."""
         numbers = self.bundle.item_ids.encode(items)
         gaps = np.zeros(len(numbers), np.float32)
@@ -113,19 +139,30 @@ class Served:
             if len(times) != len(numbers):
                 raise Mistake(f"{len(numbers)} events have {len(times)} times; give one time (seconds) an event")
             gaps[1:] = np.diff(np.asarray(times, np.float64))
-        return History(numbers, gaps, self.starts(len(numbers)), self.user_number(user))
+        person = self.user_number(user)
+        aside = context_of(self.bundle, numbers, person, times, contexts)
+        return History(numbers, gaps, self.starts(len(numbers), starts), person, aside)
 
-    def starts(self, events: int, first: bool = True) -> np.ndarray | None:
-        """A whole history is one session; None for a model whose data had no sessions."""
-        return np.arange(events) == (0 if first else -1) if self.bundle.offer.starts else None
+    def starts(self, events: int, given: Sequence[bool] | None, first: bool = True) -> np.ndarray | None:
+        """Where sessions began: as given, else a whole history is one; None for a model whose data had no sessions."""
+        if not self.bundle.offer.starts:
+            if given is not None:
+                raise Mistake("this model's data had no sessions inside a history; leave starts out")
+            return None
+        if given is None:
+            return np.arange(events) == (0 if first else -1)
+        if len(given) != events:
+            raise Mistake(f"{events} events have {len(given)} starts; give one an event, True where a session began")
+        return np.asarray(given, bool)
 
     def events(self, history: History) -> Batch:
         """One history as a batch of one row."""
         user = jnp.full((1, len(history.items)), history.user) if "user" in self.bundle.model.tables else None
         starts = None if history.starts is None else jnp.asarray(history.starts)[None]
         return Batch(
-            item=jnp.asarray(history.items)[None], gap=jnp.asarray(history.gaps)[None], start=starts, user=user
-        )
+            item=jnp.asarray(history.items)[None], gap=jnp.asarray(history.gaps)[None], start=starts, user=user,
+            context=jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], history.context),
+        )  # fmt: skip
 
     def user_number(self, user: Raw | None) -> int:
         return 0 if user is None else int(self.bundle.user_ids.encode([user])[0])

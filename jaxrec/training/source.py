@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ import numpy as np
 from jax import Array
 
 from jaxrec.data.batches import Rows
+from jaxrec.data.context import Context
 from jaxrec.data.prepared import Prepared
 from jaxrec.models.recommender import Batch
 
@@ -21,6 +22,7 @@ class Source(NamedTuple):
     gaps: Array | None = None
     starts: Array | None = None
     owners: Array | None = None
+    context: Context | None = None
 
     def batch(self, index: Array, reset: Array) -> Batch:
         """Inputs at event numbers ``index (batch, time)`` (-1 = padding), each with the next event as its target."""
@@ -28,19 +30,21 @@ class Source(NamedTuple):
         here, after = jnp.maximum(index, 0), jnp.maximum(index, 0) + 1
 
         def take(values: Array, where: Array) -> Array:
-            return jnp.where(mask, values[where], jnp.zeros((), values.dtype))
+            real = mask.reshape(*mask.shape, *[1] * (values.ndim - 1))
+            return jnp.where(real, values[where], jnp.zeros((), values.dtype))
 
-        def maybe(values: Array | None) -> Array | None:
-            return None if values is None else take(values, here)
+        def maybe(values: Any) -> Any:
+            return jax.tree.map(lambda leaf: take(leaf, here), values)
 
         return Batch(
             item=take(self.items, here), target=take(self.items, after), mask=mask, reset=reset,
             gap=maybe(self.gaps), start=maybe(self.starts), user=maybe(self.owners),
+            context=maybe(self.context),
         )  # fmt: skip
 
 
 def load(prepared: Prepared, *, user: bool) -> Source:
-    """Put what training reads on the device: 4 bytes an event for items, and as much again for gaps and for users."""
+    """Put what training reads on the device: 4 bytes an event for items, and as much for gaps, users, each feature."""
     owners = None
     if user:
         owners = jnp.asarray(np.repeat(prepared.users, np.diff(prepared.offsets)).astype(np.int32))
@@ -49,6 +53,7 @@ def load(prepared: Prepared, *, user: bool) -> Source:
         gaps=None if prepared.gaps is None else jnp.asarray(np.asarray(prepared.gaps)),
         starts=None if prepared.starts is None else jnp.asarray(np.asarray(prepared.starts)),
         owners=owners,
+        context=jax.tree.map(jnp.asarray, prepared.context),
     )
 
 

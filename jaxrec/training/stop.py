@@ -66,7 +66,7 @@ class StopSignal:
     @contextmanager
     def raising(self) -> Iterator[None]:
         """Work that may be dropped at any point and done again: a signal, also one that came before, raises
-        `Interrupted`.
+        `Interrupted`. Once: a scheduler that repeats itself must not cut the cleaning up.
         """
         self._raise = True
         try:
@@ -90,8 +90,8 @@ class StopSignal:
         self._interrupts += number == signal.SIGINT
         if self._interrupts > 1:
             raise KeyboardInterrupt
-        self.requested = self.requested or signal.Signals(number).name
-        if self._raise:
+        first, self.requested = self.requested is None, self.requested or signal.Signals(number).name
+        if self._raise and first:
             raise Interrupted(self.requested)
 
 

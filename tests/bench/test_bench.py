@@ -46,11 +46,15 @@ def test_the_commit_is_that_of_the_checkout_itself(tmp_path):
     assert machine._git(tmp_path) == {}
     (tmp_path / "file").write_text("1")
     (tmp_path / "inside").mkdir()
-    git("add", "file")
+    rows = tmp_path / machine.RESULTS / "rows.jsonl"
+    rows.parent.mkdir(parents=True)
+    rows.write_text("{}\n")
+    git("add", "file", machine.RESULTS)
     git("commit", "-m", "one")
     commit = git("rev-parse", "HEAD")
     assert machine._git(tmp_path.resolve()) == {"commit": commit, "dirty": False}
     (tmp_path / "untracked").write_text("1")
+    rows.write_text("{}\n{}\n")  # by the script that asks
     assert machine._git(tmp_path.resolve())["dirty"] is False
     (tmp_path / "file").write_text("2")
     assert machine._git(tmp_path.resolve()) == {"commit": commit, "dirty": True}

@@ -217,3 +217,12 @@ def test_the_value_at_a_rank(folder, values, data):
 def test_one_sort_is_a_sort_by_place_time_and_row(pairs, unit):
     place, time = np.array([one for one, _ in pairs], np.int32), np.array([two // unit * unit for _, two in pairs])
     assert buckets.in_place_and_time(place, time).tolist() == np.lexsort((time, place)).tolist()
+
+
+def test_a_file_that_turns_out_not_to_be_plain_is_announced_once(tmp_path, monkeypatch):
+    path = tmp_path / "log.csv"
+    lines = [f"u{n % 5},i{n % 7},{n}" for n in range(60)]
+    path.write_text("\n".join(["user,item,time", *lines, '"u1",i1,99']) + "\n")
+    (_, plain), (_, heard) = both(path, monkeypatch)
+    assert [line for line in heard if "read in memory, because it has quotes" not in line] == plain
+    assert len(heard) == len(set(heard)) == len(plain) + 1

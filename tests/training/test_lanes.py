@@ -12,6 +12,7 @@ from jaxrec.cells import Event, find
 from jaxrec.cells.find import ours
 from jaxrec.config import Call
 from jaxrec.data.batches import packed, windows
+from jaxrec.data.context import Context
 from jaxrec.data.lanes import lanes
 from jaxrec.losses import Softmax
 from jaxrec.losses.softmax import cross_entropy
@@ -42,15 +43,20 @@ def sequences(pairs):
 def load(data, seed=0):
     draw, events = np.random.default_rng(seed), SEQUENCES * (LONGEST + 2)  # the same for all data: one program
     gaps = jnp.asarray(draw.standard_exponential(events), jnp.float32)
-    return Source(jnp.asarray(draw.integers(1, ITEMS + 1, events), jnp.int32), gaps=gaps)
+    items = jnp.asarray(draw.integers(1, ITEMS + 1, events), jnp.int32)
+    starts, owners = jnp.asarray(draw.random(events) < 0.3), jnp.asarray(draw.integers(3, size=events), jnp.int32)
+    codes, sides = draw.integers(4, size=(events, 1)), draw.normal(size=(events, 1))
+    context = Context(jnp.asarray(codes, jnp.int32), jnp.asarray(sides, jnp.float32))
+    return Source(items, gaps=gaps, starts=starts, owners=owners, context=context)
 
 
 def model(cell="gru", depth=1, seed=0):
-    example = Event(x=jnp.zeros((1, 1, WIDTH)), gap=jnp.zeros((1, 1)), start=jnp.zeros((1, 1), bool))
+    vector = jnp.zeros((1, 1, WIDTH))
+    example = Event(vector, gap=jnp.zeros((1, 1)), context=vector, user=vector, start=jnp.zeros((1, 1), bool))
     return recommender.build(
-        lambda features, rngs: find(Call.parse(cell), features, hidden=WIDTH, rngs=rngs), items=ITEMS, users=1,
-        width=WIDTH, depth=depth, feedforward=0, norm=True, residual=True, tied=True, bias=True, user=False,
-        backend=None, wants=example, seed=seed,
+        lambda features, rngs: find(Call.parse(cell), features, hidden=WIDTH, rngs=rngs), items=ITEMS, users=2,
+        width=WIDTH, depth=depth, feedforward=0, norm=True, residual=True, tied=True, bias=True, user=True,
+        backend=None, wants=example, seed=seed, context=3,
     )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from jaxrec.training.stop import StopSignal
+from jaxrec.training.stop import Interrupted, StopSignal
 
 
 @pytest.fixture(autouse=True)
@@ -54,6 +54,24 @@ def test_contexts_nest():
         assert (inner.requested, outer.requested) == ("SIGTERM", None)
         send(signal.SIGINT)
         assert outer.requested == "SIGINT"
+
+
+def test_work_that_may_be_dropped_is_cut_once_and_cleans_up_in_peace():
+    cleaned = []
+
+    def work(stop):
+        with stop.raising():
+            try:
+                send(signal.SIGTERM)
+            finally:
+                send(signal.SIGTERM)
+                cleaned.append(True)
+
+    with StopSignal() as stop:
+        for _ in range(2):  # what came before is heard before the work begins
+            with pytest.raises(Interrupted, match="SIGTERM"):
+                work(stop)
+    assert cleaned == [True]
 
 
 def test_a_worker_thread_is_left_alone(handlers):

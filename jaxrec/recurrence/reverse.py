@@ -10,7 +10,18 @@ from jax.extend.core import JaxprEqn, Var
 
 from jaxrec.cells import Cell
 from jaxrec.recurrence.states import batched_initial, restart, spread
-from jaxrec.recurrence.traced import SLOPES, alive, compute, evaluate, flat_jaxpr, kept, kept_product, trace, value
+from jaxrec.recurrence.traced import (
+    SLOPES,
+    abstract,
+    alive,
+    compute,
+    evaluate,
+    flat_jaxpr,
+    kept,
+    kept_product,
+    trace,
+    value,
+)
 
 Leaves = list[Any]
 
@@ -220,5 +231,6 @@ def divided(leaves: Any, like: Any) -> list[Leaves]:
     return [[next(here) for _ in jax.tree.leaves(part)] for part in like]
 
 
-def blanks(atoms: list[Var]) -> list[Array]:
-    return [jax.ShapeDtypeStruct(atom.aval.shape, atom.aval.dtype) for atom in atoms]
+def blanks(atoms: list[Any]) -> list[jax.ShapeDtypeStruct]:
+    """The shapes and dtypes of variables, to trace with."""
+    return [jax.ShapeDtypeStruct(abstract(atom).shape, abstract(atom).dtype) for atom in atoms]

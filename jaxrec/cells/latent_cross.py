@@ -66,7 +66,7 @@ class LatentCross(Cell):
     def initial_state(self) -> Any:
         return self.cell.initial_state()
 
-    def project(self, event: Event) -> tuple[Any, Array | None]:
+    def project(self, event: Event) -> Any:
         factor = 1 + event.context @ self.w
         if self.fusion == "before":
             return self.cell.project(event._replace(x=event.x * factor)), None

@@ -10,7 +10,7 @@ from jax import Array
 
 from jaxrec.cells.cell import Cell, Event
 from jaxrec.cells.gru import GRU
-from jaxrec.cells.kinds import AffineCell, Composite, ElementwiseCell, WindowCell
+from jaxrec.cells.kinds import AffineCell, Composite, ElementwiseCell, MatrixCell, WindowCell
 from jaxrec.cells.weights import weight
 from jaxrec.config import Mistake
 
@@ -27,8 +27,8 @@ class LatentCross(Cell):
     own.
 
     ``cell`` is a GRU of ``hidden`` units unless given. What it wraps keeps its kind: the state is not touched, so the
-    latent cross of an affine cell is affine; around a window or a composite it is a composite of one cell, which takes
-    the backend that suits it. State and width of the output are the inner cell's.
+    latent cross of an affine cell is affine; around a matrix state, a window or a composite it is a composite of
+    one cell, which takes the backend that suits it. State and width of the output are the inner cell's.
     """
 
     family = "context"
@@ -37,7 +37,7 @@ class LatentCross(Cell):
         """The class of the inner cell's kind: a capability is a type."""
         kinds = {
             AffineCell: LatentCrossAffine, ElementwiseCell: LatentCrossElementwise,
-            WindowCell: LatentCrossComposite, Composite: LatentCrossComposite,
+            MatrixCell: LatentCrossComposite, WindowCell: LatentCrossComposite, Composite: LatentCrossComposite,
         }  # fmt: skip
         same = (crossed for kind, crossed in kinds.items() if cls is LatentCross and isinstance(cell, kind))
         return super().__new__(next(same, cls))
@@ -93,7 +93,7 @@ class LatentCrossAffine(LatentCross, AffineCell):
 
 
 class LatentCrossComposite(Composite, LatentCross):
-    """`LatentCross` around a window or a composite; its state is that cell's, under the name "cell"."""
+    """`LatentCross` around a matrix state, a window or a composite; its state is that cell's, under the name "cell"."""
 
     def inner(self) -> dict[str, Cell]:
         return {"cell": self.cell}

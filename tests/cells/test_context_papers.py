@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxrec.cells import GRU, LRU, PRNN, QRNN, TLSTM, Event, HierarchicalRNN, IndRNN, LatentCross, UserGRU
+from jaxrec.cells import GLA, GRU, LRU, PRNN, QRNN, TLSTM, Event, HierarchicalRNN, IndRNN, LatentCross, UserGRU
 from jaxrec.cells.kinds import AffineCell, Composite, ElementwiseCell
 from jaxrec.config import Mistake
 from jaxrec.recurrence import unroll
@@ -149,7 +149,8 @@ def test_latent_cross_keeps_the_kind_of_what_it_wraps_and_asks_for_what_it_wants
         wanted = a[:, t] * wanted + b[:, t]
     np.testing.assert_allclose(state, wanted, atol=1e-6)
     for fusion in ("after", "before"):
-        wrapped = LatentCross(D, QRNN(D, H, rngs=rngs), fusion=fusion, rngs=rngs)
+        inner = QRNN(D, H, rngs=rngs) if fusion == "after" else GLA(D, H, heads=1, rngs=rngs)
+        wrapped = LatentCross(D, inner, fusion=fusion, rngs=rngs)
         assert isinstance(wrapped, Composite)
         factor = 1 + given.context @ wrapped.w
         x = given.x if fusion == "after" else given.x * factor

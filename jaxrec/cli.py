@@ -63,7 +63,8 @@ class Recommend(Section):
     run: str
     """directory of the run or of a saved model"""
     history: str | None = None
-    """item ids, oldest first: "a,b,c", or "a b c", or a JSON list where ids hold commas themselves"""
+    """item ids, oldest first: "a,b,c", or "a b c", or a JSON list where ids hold commas or events have times: [["a",
+    1700000000], ["b", 1700000060]] (seconds), for cells that look at gaps"""
     histories: str | None = None
     """file with one history per line, each written like --history"""
     k: int = 10
@@ -180,12 +181,12 @@ def recommend(argv: list[str]) -> int:
     from jaxrec.serving.histories import histories as read
 
     model = load(Path(options.run), allow_code=options.allow_code)
-    histories = list(read(options.history, options.histories))
+    histories, times = read(options.history, options.histories)
     for history in histories:
         if unknown := model.unknown(history):
             _say(f"note: the model does not know {', '.join(map(repr, unknown[:5]))}{', ...' if unknown[5:] else ''}")
     exclude_seen = options.exclude_seen if "exclude_seen" in _given(argv, Recommend) else None
-    lists = model.recommend(histories, k=options.k, exclude_seen=exclude_seen)
+    lists = model.recommend(histories, k=options.k, exclude_seen=exclude_seen, times=times)
     print_recommendations(histories, lists, as_json=options.json)
     return 0
 

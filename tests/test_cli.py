@@ -13,7 +13,7 @@ import pytest
 from jaxrec.cli import VERBS, main
 from jaxrec.config import Call, keys
 from jaxrec.runs.options import Config
-from jaxrec.serving.histories import items as ids
+from jaxrec.serving.histories import events
 from jaxrec.training.stop import Stopped
 
 DEMO = ["--demo.users", "100", "--demo.items", "240"]
@@ -198,24 +198,33 @@ class Model:
         return [item for item in history if item == "x"]
 
     def recommend(
-        self, histories: list[list[str]], *, k: int, exclude_seen: bool | None
+        self, histories: list[list[str]], *, k: int, exclude_seen: bool | None, times: list[list[float]] | None
     ) -> list[list[tuple[int, float]]]:
-        self.asked.append((histories, k, exclude_seen))
+        self.asked.append((histories, k, exclude_seen, times))
         return [[(7, 0.5), (8, 0.25)][:k] for _ in histories]
 
 
 @pytest.mark.parametrize(
-    ("flags", "typed", "histories", "exclude_seen"),
+    ("flags", "typed", "histories", "exclude_seen", "times"),
     [
-        (["--history", "1, 2,3"], "", [["1", "2", "3"]], None),
-        (["--history", "1 2", "--exclude-seen"], "", [["1", "2"]], True),
-        (["--history", "", "--no-exclude-seen"], "", [[]], False),
-        (["--histories", "h.txt"], "", [["a", "b"], [], ["c"]], None),
-        ([], "4,5\r\n6\n", [["4", "5"], ["6"]], None),
+        (["--history", "1, 2,3"], "", [["1", "2", "3"]], None, None),
+        (["--history", "1 2", "--exclude-seen"], "", [["1", "2"]], True, None),
+        (["--history", "", "--no-exclude-seen"], "", [[]], False, None),
+        (["--histories", "h.txt"], "", [["a", "b"], [], ["c"]], None, None),
+        ([], "4,5\r\n6\n", [["4", "5"], ["6"]], None, None),
+        (["--history", '["a,b", 7]'], "", [["a,b", "7"]], None, None),
+        (["--history", "[odd] 7"], "", [["[odd]", "7"]], None, None),
+        (
+            [],
+            '[["a", 1700000000], [7, 1700000060.5]]\n\n[]\n',
+            [["a", "7"], [], []],
+            None,
+            [[1.7e9, 1.7e9 + 60.5], [], []],
+        ),
     ],
 )
 def test_recommend_reads_histories(
-    flags: list[str], typed: str, histories: list[list[str]], exclude_seen: bool | None,
+    flags: list[str], typed: str, histories: list[list[str]], exclude_seen: bool | None, times: Any,
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ):  # fmt: skip
     model = Model()
@@ -224,9 +233,29 @@ def test_recommend_reads_histories(
     monkeypatch.setattr(sys, "stdin", io.StringIO(typed, newline=""))
     Path("h.txt").write_text("a\tb\n\nc\n")
     assert main(["recommend", "--run", "r", "--k", "1", "--json", *flags]) == 0
-    assert model.asked == [(histories, 1, exclude_seen)]
+    assert model.asked == [(histories, 1, exclude_seen, times)]
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert lines == [{"history": history, "items": [7], "scores": [0.5]} for history in histories]
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        ('[["a", 1], "b"]', '"b" is not an item and its time'),
+        ('[["a", "1"]]', '["a", "1"] is not an item and its time'),
+        ('[["a", NaN]]', '["a", NaN] is not'),
+        ('[["a", 1, 2]]', "write each event as [item, seconds]"),
+        ('[["a", 1]]\n[["b", true]]', '["b", true] is not'),
+        ('[["a", 1]]\na,b', "history 2 has no times and others have"),
+    ],
+)
+def test_recommend_refuses_half_written_times(
+    typed: str, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    fake(monkeypatch, "jaxrec.serving", load=lambda path, allow_code: Model())
+    monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
+    assert main(["recommend", "--run", "r"]) == 2
+    assert words in capsys.readouterr().err
 
 
 def test_recommend_names_unknown_items_and_prints_a_table(
@@ -319,4 +348,4 @@ def test_from_nothing_to_a_recommendation(tmp_path: Path):
     ],
 )
 def test_a_history_is_read_as_it_was_meant(line: str, items: list[str]):
-    assert ids(line) == items
+    assert events(line) == (items, None)

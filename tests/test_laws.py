@@ -27,7 +27,7 @@ def case(cell: Call, backend: Call) -> Case:
 
 
 # one cell of each kind, and one whose state is complex: these meet every backend here, the others with --long
-REPRESENTATIVES = {"GRU", "IndRNN", "MinGRU", "LRU", "CausalConv", "QRNN"}
+REPRESENTATIVES = {"GRU", "IndRNN", "MinGRU", "LRU", "CausalConv", "QRNN", "MLSTM"}
 CELLS, RUNS = variants.cells(), variants.backends()
 
 

@@ -1,5 +1,6 @@
 """SIGTERM to a real process of any verb: one sentence, status 75, no file half written, and the same command works."""
 
+import json
 import os
 import signal
 import subprocess
@@ -113,10 +114,13 @@ def test_evaluate_leaves_the_run_as_it_was_and_can_be_done_again(tmp_path):
     assert (tmp_path / "ranks.parquet").is_file()
 
 
-def test_a_signal_from_outside_is_obeyed_from_the_first_moment(tmp_path, log):
+@pytest.mark.parametrize("entry", ["jaxrec", "jaxrec.runs"])
+def test_a_signal_from_outside_is_obeyed_from_the_first_moment(tmp_path, log, entry):
     """As soon as the process listens, which is before it has imported anything large."""
-    code = "import sys; from jaxrec.cli import main; sys.exit(main(sys.argv[1:]))"
-    command = [sys.executable, "-c", code, "inspect", str(log), "--html", "page.html"]
+    config = log.with_name("config.json")
+    config.write_text(json.dumps({"data": str(log), "run": str(tmp_path / "run")}))
+    words = {"jaxrec": ["inspect", str(log), "--html", "page.html"], "jaxrec.runs": [str(config)]}
+    command = [sys.executable, "-m", entry, *words[entry]]
     own = {"PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(command, cwd=tmp_path, env=os.environ | own, stderr=subprocess.PIPE, text=True)
     status = Path(f"/proc/{process.pid}/status")
@@ -128,7 +132,7 @@ def test_a_signal_from_outside_is_obeyed_from_the_first_moment(tmp_path, log):
     process.terminate()
     _, said = process.communicate(timeout=60)
     assert process.returncode == 75
-    assert said.startswith("jaxrec: SIGTERM: ")
+    assert said.startswith("jaxrec: SIGTERM")
     assert not list(tmp_path.iterdir())
 
 

@@ -35,7 +35,8 @@ class AntisymmetricRNN(Cell):
         entries = jax.random.normal(rngs.params(), (hidden * (hidden - 1) // 2,))
         self.skew = nnx.Param(entries / jnp.sqrt(1.0 * hidden))
         self.v, self.b = weight(rngs, features, hidden), bias(hidden)
-        self.vz, self.bz = (weight(rngs, features, hidden), bias(hidden)) if gated else (None, None)
+        self.vz = weight(rngs, features, hidden) if gated else None
+        self.bz = bias(hidden) if gated else None
 
     def prepare(self) -> Self:
         upper = self.skew[...]

@@ -31,7 +31,8 @@ class Decayed(Cell):
     ``cell`` is a GRU of ``hidden`` units unless given; ``unit`` seconds are one unit of ``gap``, a day by default, and
     negative gaps count as none. ``b`` starts at 0 and ``1 / w`` log-uniform from 1 to 1000 units: from the first step
     some units forget within a day and others remember for years. What it wraps keeps its kind: the decayed of an
-    affine cell is affine (``h' = a gamma h + b``), of an elementwise cell elementwise. State and output are the inner
+    affine cell is affine (``h' = a gamma h + b``), of an elementwise cell elementwise. Windows, matrices and composites
+    lose their form when their entries fade apart: around those it is a plain cell. State and output are the inner
     cell's.
     """
 

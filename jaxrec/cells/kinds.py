@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxrec.cells.cell import Cell, Event
+from jaxrec.cells.matrix import MatrixCell as MatrixCell
 from jaxrec.config import Mistake
 
 

@@ -17,9 +17,9 @@ from jaxrec.types import Hidden
 class QRNN(Composite):
     """Quasi-recurrent network (Bradbury et al. 2017): gates from a window of inputs, ``c' = f c + (1 - f) z``.
 
-    https://arxiv.org/abs/1611.01576, section 2.1, fo-pooling: ``z = tanh(Wz X)``, ``f = sigmoid(Wf X)``,
-    ``o = sigmoid(Wo X)`` with ``X`` the last ``width`` inputs (equations 1 and 3), ``c' = f c + (1 - f) z``,
-    ``h = o c`` (equation 5); with biases. The gates look at earlier inputs and so at the state, hence two cells: a
+    https://arxiv.org/abs/1611.01576, section 2, with fo-pooling: ``z = tanh(Wz X)``, ``f = sigmoid(Wf X)``,
+    ``o = sigmoid(Wo X)`` with ``X`` the last ``width`` inputs, then ``c' = f c + (1 - f) z`` and ``h = o c``; with
+    biases. The gates look at earlier inputs and so at the state, hence two cells: a
     window, and a pooling that is affine. Weights start LeCun normal over the whole window. State: the window
     ``(width, features)`` and ``c (hidden,)``; output ``h (hidden,)``.
     """

@@ -17,7 +17,7 @@ from jaxrec.config import Mistake
 class S5(AffineCell):
     """Simplified state space layer (Smith et al. 2023): a diagonal linear system held between events, from HiPPO-N.
 
-    https://arxiv.org/abs/2208.04933, equations 5 and 6 with zero-order hold: ``lam' = exp(lam dt)``,
+    https://arxiv.org/abs/2208.04933, section 3.2, with zero-order hold: ``lam' = exp(lam dt)``,
     ``h' = lam' h + (lam' - 1) / lam (B x)``, ``y = 2 Re(C h) + D * x``: of each conjugate pair one is kept, so that
     ``hidden`` complex numbers stand for a real state of ``2 hidden``. ``lam`` starts at the spectrum of HiPPO-N,
     ``B`` and ``C`` as real LeCun normal matrices in its basis, ``dt`` log-uniform in ``[dt_min, dt_max]``, one for
@@ -62,7 +62,7 @@ class S5(AffineCell):
 def hippo(hidden: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """HiPPO-N of ``2 hidden`` states: the positive half of its imaginary spectrum, and their vectors as columns.
 
-    It is the normal part of HiPPO-LegS (appendix B.1): ``-1/2`` on the diagonal, elsewhere antisymmetric, so that all
+    It is the normal part of HiPPO-LegS: ``-1/2`` on the diagonal, elsewhere antisymmetric, so that all
     eigenvalues have real part ``-1/2`` and the eigenvectors are orthonormal.
     """
     root = np.sqrt(np.arange(2 * hidden) + 0.5)

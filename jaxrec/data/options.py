@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from jaxrec.config import Mistake, Section, Within, field_types
+from jaxrec.config import Mistake, Section, Within, field_types, keys, value_at
 from jaxrec.data.demo import Demo
 
 
@@ -108,6 +108,7 @@ COLUMN_FIELDS = (
     *("user_column", "item_column", "time_column", "session_column", "time_unit", "features", "rating_column"),
     *("min_rating", "event_column", "event_weights", "on_bad_row"),
 )
+PLACES = ("data", "verify", "tfds_data_dir", "tfds_manual_dir")
 FILTERS = ("session_gap", "deduplicate", "collapse_repeats", "min_user_events", "min_item_events", "k_core")
 ALWAYS = ("sequence", *FILTERS, "filter_scope", "ties", "catalogue", "unknown_targets", "mask_seen")
 
@@ -117,6 +118,18 @@ def split_kind(options: Preparation) -> str:
     if options.split != "auto":
         return options.split
     return "given" if options.test is not None else "leave-one-out"
+
+
+def asked(options: Preparation) -> dict[str, Any]:
+    """The options that are not at their default, by dotted key, as JSON has them; those that say where data lies and
+    how it is loaded left out.
+    """
+    default, found = Preparation(), {}
+    for key in keys(Preparation):
+        value = value_at(options, key)
+        if value != value_at(default, key) and key not in PLACES:
+            found[key] = list(value) if isinstance(value, tuple) else value
+    return found
 
 
 def effective(options: Preparation) -> dict[str, Any]:

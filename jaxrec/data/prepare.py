@@ -1,11 +1,12 @@
 """One file of events and a few decisions -> prepared data with its protocol card."""
 
+import functools
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jaxrec.config import Mistake, fingerprint, keys, to_dict, value_at
+from jaxrec.config import Mistake, fingerprint, to_dict
 from jaxrec.data import card as cards, large, leakage, protocol, splits
 from jaxrec.data.assemble import assemble
 from jaxrec.data.clocks import span
@@ -15,14 +16,13 @@ from jaxrec.data.export import is_export, read_export
 from jaxrec.data.features import read_sides, with_features
 from jaxrec.data.folders import Folder, added
 from jaxrec.data.logs import join
-from jaxrec.data.options import Preparation, effective, split_kind
-from jaxrec.data.prepared import SCHEMA, Prepared, content_fingerprint, is_prepared, load, save
+from jaxrec.data.options import Preparation, asked, effective, split_kind
+from jaxrec.data.prepared import PROTOCOL, SCHEMA, Prepared, content_fingerprint, is_prepared, load, save
 from jaxrec.data.read import located, read
 from jaxrec.data.sides import hashes
 from jaxrec.data.sources import Source
 
 Say = Callable[[str], None]
-OF_PREPARED = ("data", "verify", "tfds_data_dir")  # what finding and loading prepared data reads
 PREFIX = {splits.TRAIN: "", splits.VALID: "valid:", splits.TEST: "test:"}  # of sessions without an id of their own
 
 
@@ -71,20 +71,25 @@ def ready(options: Preparation) -> bool:
 
 
 def loaded(options: Preparation) -> Prepared:
-    """What `ready` found. Mistake for options that nothing would read."""
-    refuse_for_prepared(options)
-    return load(options.data, options.verify) if is_prepared(options.data) else read_export(options)
+    """What `ready` found. Mistake for options that ask for other data than was prepared."""
+    found = load(options.data, options.verify) if is_prepared(options.data) else read_export(options)
+    refuse_other(options, found.card)
+    return found
 
 
-def refuse_for_prepared(options: Preparation) -> None:
-    """Mistake for options that were decided when the data was prepared."""
-    default = Preparation()
-    changed = [
-        key for key in keys(Preparation) if key not in OF_PREPARED and value_at(options, key) != value_at(default, key)
-    ]
-    if flags := " and ".join(f"--{key.replace('_', '-')}" for key in changed):
-        them = "are about preparing it; drop them" if len(changed) > 1 else "is about preparing it; drop it"
-        raise Mistake(f"{options.data} is prepared already, and {flags} {them}, or prepare the file of events again")
+def refuse_other(options: Preparation, card: dict[str, Any]) -> None:
+    """Mistake for options that were decided otherwise when the data was prepared, as far as its card tells."""
+    stated = {key: card[key] for key in PROTOCOL} | {"split": card["split"]["name"]}
+    given = stated["split"] == "given"
+    decided, differ = card.get("options", {}), []
+    for key, value in asked(options).items():
+        functools.reduce(getattr, key.split("."), options)  # looked at, even where it is as the card has it
+        if value not in (decided.get(key), stated.get(key)) and not (given and key in ("test", "valid")):
+            differ.append(f"--{key.replace('_', '-')}")
+    if differ:
+        ask, them = ("ask", "them") if len(differ) > 1 else ("asks", "it")
+        remedy = f"drop {them}, or prepare the file of events again with {them}"
+        raise Mistake(f"{options.data} was prepared otherwise than {' and '.join(differ)} {ask}; {remedy}")
 
 
 def find_sources(options: Preparation) -> dict[int, Source | Folder]:
@@ -130,6 +135,7 @@ def build(options: Preparation, sources: dict[int, Source | Folder], say: Say) -
     card = prepared.card
     card["counts"] = cards.counts(prepared) | {"removed": removed}
     card["fingerprint"] = content_fingerprint(prepared)
+    card["options"] = {key: value for key, value in asked(options).items() if key not in ("test", "valid")}
     check_targets(card)
     card["leak_check"] = leakage.proven(prepared, truth)
     cards.summarise(card, say)

@@ -2,6 +2,7 @@
 
 from jaxrec.recurrence.associative import Associative as Associative
 from jaxrec.recurrence.backends import BACKENDS as BACKENDS, Backend as Backend
+from jaxrec.recurrence.chunkwise import Chunkwise as Chunkwise
 from jaxrec.recurrence.composite import Wired as Wired
 from jaxrec.recurrence.cudnn import Cudnn as Cudnn
 from jaxrec.recurrence.newton import Newton as Newton, Report as Report

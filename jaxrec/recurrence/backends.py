@@ -9,6 +9,7 @@ from jaxrec.config import Call, Mistake, did_you_mean, squash
 from jaxrec.recurrence.adjoint import Adjoint
 from jaxrec.recurrence.associative import Associative
 from jaxrec.recurrence.choice import winner
+from jaxrec.recurrence.chunkwise import Chunkwise
 from jaxrec.recurrence.composite import Wired
 from jaxrec.recurrence.cudnn import Cudnn
 from jaxrec.recurrence.newton import Newton
@@ -30,6 +31,7 @@ BACKENDS: dict[str, type[Any]] = {  # `choice.py` says which runs when none is d
     "scan": Scan,
     "adjoint": Adjoint,
     "associative": Associative,
+    "chunkwise": Chunkwise,
     "newton": Newton,
     "cudnn": Cudnn,
     "window": Window,
@@ -48,6 +50,15 @@ def choose(cell: Cell, backend: Any = None, length: int | None = None) -> Backen
             f"{type(chosen).__name__} cannot run {type(cell).__name__}: {reason}; choose another backend or none"
         )
     return chosen
+
+
+def accepts(cell: Cell, backend: Any = None) -> bool:
+    """Whether `choose` would obey."""
+    try:
+        choose(cell, backend)
+    except Mistake:
+        return False
+    return True
 
 
 def named(backend: Call | str) -> Backend:

@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from jaxrec.cells import AffineCell, Cell, Composite, WindowCell
+from jaxrec.cells import AffineCell, Cell, Composite, MatrixCell, WindowCell
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ LONG = 32  # events from which an accelerator runs an affine cell as a prefix su
 TABLE: tuple[Crossover, ...] = (
     Crossover(WindowCell, None, 0, "window", "a convolution needs no loop"),
     Crossover(Composite, None, 0, "composite", "each inner cell takes the backend that suits it"),
+    Crossover(MatrixCell, None, 0, "chunkwise", "products of a chunk, and no matrix kept per event"),
     Crossover(AffineCell, "gpu", LONG, "associative", "a prefix sum has no loop over time (not measured)"),
     Crossover(AffineCell, "tpu", LONG, "associative", "a prefix sum has no loop over time (not measured)"),
 )

@@ -18,7 +18,7 @@ def cells() -> list[Call]:
 
 
 # choices that are not closed: chunks shorter than the laws' sequences, and another preference
-OPEN = ("associative(chunk=4)", "composite(prefer=associative)")
+OPEN = ("associative(chunk=4)", "chunkwise(chunk=4)", "composite(prefer=associative)")
 
 
 def backends() -> list[Call]:

@@ -5,28 +5,32 @@ orbax, numpy and jaxtyping only: nothing that reads other formats, draws tables 
 """
 
 import json
+import signal
 import sys
 from pathlib import Path
 
 from jaxrec.config import Mistake, from_dict
 from jaxrec.runs.folder import read_json
 from jaxrec.runs.options import Config
-from jaxrec.runs.run import train
-from jaxrec.training.stop import AGAIN, Stopped
+from jaxrec.training.stop import AGAIN, Interrupted, Stopped, StopSignal
 
 
 def main(argv: list[str]) -> int:
     """The exit status: 0, 2 for a mistake, 75 when a signal stopped the run and the same command goes on."""
+    early = StopSignal(signal.SIGTERM)  # imports take seconds
     try:
         if len(argv) != 1:
             raise Mistake(f"{len(argv)} arguments were given; give one, the path of a configuration in JSON")
         config = from_dict(Config, read_json(Path(argv[0])), argv[0])
         command = ["python", "-m", "jaxrec.runs", *argv]
-        print(json.dumps(train(config, command=command, say=lambda sentence: print(sentence, file=sys.stderr))))
+        with early, early.raising():
+            from jaxrec.runs.run import train
+
+            print(json.dumps(train(config, command=command, say=lambda sentence: print(sentence, file=sys.stderr))))
     except Mistake as mistake:
         print(f"jaxrec: {mistake}", file=sys.stderr)
         return 2
-    except Stopped as stopped:
+    except (Stopped, Interrupted) as stopped:
         print(f"jaxrec: {stopped}", file=sys.stderr)
         return AGAIN
     return 0

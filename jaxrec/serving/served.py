@@ -60,8 +60,11 @@ class Served:
         """
         if isinstance(histories, str) or any(isinstance(history, str | int) for history in histories):
             raise Mistake(f'histories = {histories!r} is one history; give a list of them, as in [["a", "b"]]')
-        if times is None and self.reads_gaps:
-            raise Mistake("this model looks at the time between events; give times, one list of seconds a history")
+        if times is None and self.reads_gaps and any(len(history) for history in histories):
+            raise Mistake(
+                "this model looks at the time between events; give times, one list of seconds a history "
+                "(on the command line write each history as [[item, seconds], ...])"
+            )
         if k < 1:
             raise Mistake(f"k = {k} recommends nothing; give 1 or more")
         hidden_seen = self.masked if exclude_seen is None else exclude_seen

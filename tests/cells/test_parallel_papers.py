@@ -4,10 +4,16 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
-from jaxrec.cells import HGRN, QRNN, S5, CausalConv, Cell, Mamba
+from jaxrec.cells import HGRN, QRNN, S5, CausalConv, Cell, Event, Mamba
+from jaxrec.cells.s5 import hippo
+from jaxrec.config import Mistake
+from jaxrec.recurrence import unroll
 
 D, H = 3, 4
 Weights = dict[str, np.ndarray]
@@ -29,7 +35,7 @@ def causal_conv(p: Weights, past: list[np.ndarray], event: Any) -> tuple[list[np
 
 
 def qrnn(p: Weights, state: Any, event: Any) -> tuple[Any, np.ndarray]:
-    """Bradbury et al. 2017, equations 1, 3 and 5: z_t = tanh(W1 x_{t-1} + W2 x_t) and so on, then fo-pooling."""
+    """Bradbury et al. 2017, section 2: z_t = tanh(W1 x_{t-1} + W2 x_t) and so on, then fo-pooling."""
     before, c = state
     first, second = ({k: p[f"gates.w{k}"][half] for k in "zfo"} for half in (slice(D), slice(D, None)))
     z = np.tanh(first["z"].T @ before + second["z"].T @ event.x + p["gates.bz"])
@@ -40,7 +46,7 @@ def qrnn(p: Weights, state: Any, event: Any) -> tuple[Any, np.ndarray]:
 
 
 def s5(p: Weights, h: np.ndarray, event: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Smith et al. 2023, equations 5 and 6: zero-order hold of a diagonal system, one of each conjugate pair kept."""
+    """Smith et al. 2023, section 3.2: zero-order hold of a diagonal system, one of each conjugate pair kept."""
     eigenvalues, step = -np.exp(p["decay"]) + 1j * p["turn"], np.exp(p["log_step"])
     kept = np.exp(eigenvalues * step)
     inward, outward = p["b"][0].T + 1j * p["b"][1].T, p["c"][0].T + 1j * p["c"][1].T
@@ -94,3 +100,72 @@ PAPERS: dict[str, tuple[Callable[..., Cell], Callable[..., Any], Any]] = {
 @pytest.mark.parametrize("name", PAPERS)
 def test_the_cell_is_its_paper(name: str, follows_paper: Callable[..., None]) -> None:
     follows_paper(*PAPERS[name])
+
+
+def test_s5_starts_as_the_real_hippo_system() -> None:
+    """Its outputs are those of the real x' = A x + B u, y = C x + D u, with A = HiPPO-N built from its definition."""
+    size, dt = 2 * H, 0.05
+    root = np.sqrt(2 * np.arange(size) + 1)
+    legs = -np.tril(np.outer(root, root), -1) - np.diag(np.arange(size) + 1.0)
+    normal = legs + np.outer(root, root) / 2  # HiPPO-N: HiPPO-LegS without its low-rank part
+    turn, basis = hippo(H)
+    np.testing.assert_allclose(normal @ basis, basis * (-0.5 + 1j * turn), atol=1e-12)
+    with jax.enable_x64(True):
+        cell = S5(D, H, dt_min=dt, dt_max=dt, rngs=nnx.Rngs(0))
+        p = {name: np.asarray(getattr(cell, name)[...]) for name in "bcd"}
+        x = np.random.default_rng(0).normal(size=(1, 6, D))
+        _, found = unroll(cell, Event(jnp.asarray(x)))
+    inward = 2 * (basis @ (p["b"][0] + 1j * p["b"][1]).T).real
+    outward = 2 * (basis.conj() @ (p["c"][0] + 1j * p["c"][1])).real
+    values, vectors = np.linalg.eig(normal)
+    power = (vectors * np.exp(values * dt) @ np.linalg.inv(vectors)).real
+    held = np.linalg.solve(normal, (power - np.eye(size)) @ inward)
+    state, wanted = np.zeros(size), []
+    for u in x[0]:
+        state = power @ state + held @ u
+        wanted.append(state @ outward + p["d"] * u)
+    np.testing.assert_allclose(found[0], wanted, rtol=1e-9, atol=1e-11)
+
+
+def test_mamba_starts_as_its_paper_says() -> None:
+    cell = Mamba(40, 3000, rngs=nnx.Rngs(0))
+    step = np.log1p(np.exp(np.asarray(cell.ssm.bd[...], np.float64)))
+    assert step.min() >= 0.00099
+    assert step.max() <= 0.101
+    np.testing.assert_allclose(np.sort(np.log(step / 0.001)) / np.log(100), np.linspace(0, 1, 3000), atol=0.03)
+    np.testing.assert_allclose(np.exp(cell.ssm.log_a[...]), np.tile(np.arange(1, 17), (3000, 1)), rtol=1e-6)
+    assert cell.ssm.wd.shape == (3, 3000)  # rank 40 / 16, rounded up
+
+
+def test_a_mamba_that_takes_no_time_sees_only_its_window() -> None:
+    """With the step size at zero nothing enters the state: what is left is a gated convolution."""
+    cell = Mamba(D, H, rngs=nnx.Rngs(0))
+    cell.ssm.bd[...] = jnp.full(H, -200.0)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 9, D)), jnp.float32)
+    last, outputs = unroll(cell, Event(x))
+    assert not last["ssm"].any()
+    _, later = unroll(cell, Event(x[:, -4:]))
+    np.testing.assert_allclose(later[:, -1], outputs[:, -1], rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("lower", [0.0, 0.9])
+def test_hgrn_never_forgets_faster_than_its_bound(lower: float) -> None:
+    cell = HGRN(D, H, lower=lower, rngs=nnx.Rngs(0))
+    x = 100.0 * np.random.default_rng(0).normal(size=(64, D))
+    kept = np.abs(jax.vmap(lambda x: cell.affine(cell.project(Event(x)))[0])(jnp.asarray(x, jnp.float32)))
+    assert lower - 1e-6 <= kept.min() <= lower + 0.01
+    assert 0.999 <= kept.max() <= 1 + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: S5(D, H, dt_min=0.1, dt_max=0.01, rngs=nnx.Rngs(0)), "dt_min=0.1"),
+        (lambda: HGRN(D, H, lower=1.0, rngs=nnx.Rngs(0)), "lower=1.0"),
+        (lambda: Mamba(D, H, states=0, rngs=nnx.Rngs(0)), "states=0"),
+        (lambda: CausalConv(D, H, width=0, rngs=nnx.Rngs(0)), "width=0"),
+    ],
+)
+def test_a_value_that_makes_no_sense_is_refused(make: Callable[[], Cell], words: str) -> None:
+    with pytest.raises(Mistake, match=words):
+        make()

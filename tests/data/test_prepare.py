@@ -2,6 +2,7 @@
 
 import csv
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -319,25 +320,45 @@ def test_a_prepared_directory_is_loaded_as_it_is(tmp_path):
 
 ANOTHER = {
     "time_unit": "ms", "features": ("age",), "min_rating": 3.0, "event_weights": ("view=1",), "on_bad_row": "skip",
-    "sequence": "user", "deduplicate": "exact", "collapse_repeats": True, "filter_scope": "train", "ties": "shuffle",
-    "split": "time", "boundaries": ("0.5", "0.6"), "catalogue": "all", "unknown_targets": "drop", "mask_seen": "none",
-    "held_out": 0.5, "session_gap": 30.0, "demo": Demo(users=7), "last": 2,
+    "sequence": "session", "deduplicate": "exact", "collapse_repeats": True, "filter_scope": "train", "ties": "shuffle",
+    "split": "time", "boundaries": ("0.5", "0.6"), "catalogue": "train", "unknown_targets": "drop", "mask_seen": "none",
+    "held_out": 0.5, "session_gap": 30.0, "last": 2,
 }  # fmt: skip
-READ = ("data", "verify", "tfds_data_dir")
+PLAIN = ("data", "verify", "tfds_data_dir", "tfds_manual_dir", "demo")
+OTHERWISE = r"was prepared otherwise than {} asks; drop it, or prepare the file of events again with it"
 
 
 @pytest.mark.parametrize("look", [prepare, inspect])
-def test_prepared_data_refuses_every_option_that_was_decided_before(tmp_path, look):
+def test_prepared_data_refuses_every_option_that_was_decided_otherwise(tmp_path, look):
     place = str(prepare_cached(Preparation(demo=SMALL), tmp_path, silent).path)
     for name, annotation in field_types(Preparation).items():
-        if name not in READ:
-            value = ANOTHER.get(name, 1 if annotation is not str and "int" in str(annotation) else "x")
-            flag = "--demo.users" if name == "demo" else f"--{name.replace('_', '-')}"
-            with pytest.raises(Mistake, match=f"is prepared already, and {flag} is about preparing it; drop it, or"):
+        if name not in PLAIN:
+            value = ANOTHER.get(name, 1 if "int" in str(annotation) else "x")
+            with pytest.raises(Mistake, match=OTHERWISE.format(f"--{name.replace('_', '-')}")):
                 look(Preparation(data=place, **{name: value}), silent)
-    with pytest.raises(Mistake, match="and --split and --last are about preparing it; drop them, or prepare the file"):
+    with pytest.raises(Mistake, match=OTHERWISE.format("--demo.users")):
+        look(Preparation(data=place, demo=replace(SMALL, users=7)), silent)
+    with pytest.raises(Mistake, match="than --split and --last ask; drop them, or prepare the file of events again"):
         look(Preparation(data=place, split="last-n", last=2), silent)
-    look(Preparation(data=place, verify=True, split="auto"), silent)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"split": "time", "boundaries": ("0.7", "0.8"), "min_user_events": 2},
+        {"split": "last-n", "last": 2, "mask_seen": "none"},
+        {"features": ("@hour",), "collapse_repeats": True},
+    ],
+)
+def test_prepared_data_takes_the_options_that_it_was_prepared_with(tmp_path, options):
+    """A whole configuration, such as a run's `config.json`, with the prepared directory in the place of the file."""
+    first = prepare_cached(Preparation(demo=SMALL, **options), tmp_path, silent)
+    again = Preparation(data=str(first.path), demo=SMALL, verify=True, **options)
+    with watch(again) as seen:
+        assert prepare(again, silent).card == first.card
+    assert seen.unread(options) == []
+    said = {"split": first.card["split"]["name"], "sequence": "user", "catalogue": first.card["catalogue"]}
+    prepare(Preparation(data=str(first.path), **said), silent)  # what the card says in its own words
 
 
 @pytest.mark.parametrize("split", ["leave-one-out", "time"])

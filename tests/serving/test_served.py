@@ -67,6 +67,24 @@ def test_streaming_gives_the_answer_of_the_batch(served, data):
         np.testing.assert_allclose([s for _, s in streamed], [s for _, s in batch], rtol=1e-4, atol=1e-5)
 
 
+def test_a_cell_that_looks_at_gaps_is_served_with_times_only(data, tmp_path):
+    saved(tmp_path / "bundle", data, cell=Call.parse("decayed(gru)"))
+    served, history = load(tmp_path / "bundle"), histories(data, 1)[0]
+    times = [1_700_000_000 + 86_400 * place**3 for place in range(len(history))]
+    (batch,) = served.recommend([history], k=7, times=[times])
+    stream = served.start()
+    for item, time in zip(history, times, strict=True):
+        stream = served.observe(stream, item, time)
+    np.testing.assert_allclose([s for _, s in served.top_k(stream, k=7)], [s for _, s in batch], rtol=1e-4, atol=1e-5)
+    (at_once,) = served.recommend([history], k=7, times=[[1_700_000_000] * len(history)])
+    assert np.abs(np.array([s for _, s in at_once]) - [s for _, s in batch]).max() > 1e-3
+    with pytest.raises(Mistake, match=r"give times, .* as \[\[item, seconds\], ...\]"):
+        served.recommend([history])
+    with pytest.raises(Mistake, match="give the event's time in seconds"):
+        served.observe(stream, history[0])
+    assert served.recommend([[]], k=1) == served.recommend([[]], k=1, times=[[]])
+
+
 def test_a_list_is_the_best_of_the_scores_without_what_was_seen(served, data):
     history = histories(data, 1)[0]
     numbers = data.item_ids.encode(history)
@@ -174,3 +192,19 @@ def test_the_card_is_plain_json(tmp_path, data):
     about = json.loads((tmp_path / "b" / "bundle.json").read_text())
     assert about["card"]["mask_seen"] == "history"
     assert replace(Config(demo=DEMO, model=Model(width=8, depth=2))).model.cell.name == "gru"
+
+
+def test_sessions_inside_a_history_are_told_in_one_go_and_event_by_event(data, tmp_path):
+    saved(tmp_path / "b", data, cell=Call("hierarchicalrnn"))
+    served = load(tmp_path / "b")
+    (history,) = histories(data, 1)
+    begun = [n % 4 == 0 for n in range(len(history))]
+    (told,), (untold,) = served.recommend([history], k=5, starts=[begun]), served.recommend([history], k=5)
+    assert [score for _, score in told] != [score for _, score in untold]
+    for starts, wanted in ((begun, told), ([None] * len(history), untold)):
+        stream = served.start()
+        for item, start in zip(history, starts, strict=True):
+            stream = served.observe(stream, item, start=start)
+        np.testing.assert_allclose([s for _, s in served.top_k(stream, k=5)], [s for _, s in wanted], rtol=1e-4)
+    with pytest.raises(Mistake, match="events have 1 starts"):
+        served.recommend([history], starts=[[True]])

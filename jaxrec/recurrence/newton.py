@@ -208,7 +208,7 @@ def iterate(
         return count + 1, h, evaluate(h)
 
     count, h, (_, _, apart, wrong) = lax.while_loop(
-        lambda carry: (carry[0] < most) & carry[2][3].any(), better, (0, guess, evaluate(guess))
+        lambda carry: (carry[0] < most) & carry[2][3].any(), better, (jnp.array(0), guess, evaluate(guess))
     )
     return h, Report(count, apart.max(axis=1), ~wrong.any(axis=1))
 

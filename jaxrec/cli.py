@@ -350,7 +350,7 @@ def _primitive(info: Any) -> Any:
     read = READERS[kind]
     return PrimitiveConstructorSpec(
         nargs=1,
-        metavar="NAME(...)" if kind is Call else kind.__name__.upper(),
+        metavar=("NAME(OPTION=VALUE,...)|none" if optional else "NAME(...)") if kind is Call else kind.__name__.upper(),
         instance_from_str=lambda words: None if optional and words[0].lower() == "none" else read(words[0]),
         is_instance=lambda value: isinstance(value, kind) or (optional and value is None),
         str_from_instance=lambda value: ["none" if value is None else str(value)],

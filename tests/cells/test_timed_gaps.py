@@ -150,7 +150,7 @@ def test_cfc_at_once_is_a_gate_and_after_an_endless_gap_one_of_its_heads() -> No
     cell = timed("cfc(backbone=5)")
     event = Event(random_x(1), gap=jnp.full((B, 1), 1e9 * DAY))
     _, found = unroll(cell, event)
-    p = {name: np.asarray(getattr(cell, name)) for name in "w b wg wk wa wb bg bk ba bb".split()}
+    p = {name: np.asarray(getattr(cell, name)) for name in ["w", "b", "wg", "wk", "wa", "wb", "bg", "bk", "ba", "bb"]}
     u = 1.7159 * np.tanh(0.666 * (np.asarray(random_x(1)) @ p["w"] + p["b"]))
     g, k, a, b = (u @ p[f"w{name}"] + p[f"b{name}"] for name in "gkab")
     np.testing.assert_allclose(found, np.where(a > 0, np.tanh(k), np.tanh(g)), atol=1e-6)

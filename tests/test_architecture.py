@@ -43,6 +43,7 @@ HEAVY: dict[str, set[str]] = {
     "torch": set(),
     "grain": set(),
     "ray": set(),
+    "diffrax": set(),
     "pyspark": set(),
 }
 LINES_OF_FILE, LINES_OF_FUNCTION = 400, 60

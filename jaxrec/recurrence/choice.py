@@ -33,7 +33,8 @@ TABLE: tuple[Crossover, ...] = (
     Crossover(WindowCell, None, 0, "window", "a convolution needs no loop"),
     Crossover(Composite, "gpu", 0, "composite", "each inner cell takes the backend that suits it (not measured)"),
     Crossover(Composite, "tpu", 0, "composite", "each inner cell takes the backend that suits it (not measured)"),
-    # CPU seconds of a training pass, scan / chunkwise, batch 16, 2 heads of 32: MLSTM 2.6 at 50 events, 3.2 at 200
+    # CPU seconds of a training pass, scan / chunkwise, batch 16, 2 heads of 32: MLSTM 2.6 at 50
+    # events, 3.2 at 200; GatedDeltaNet in chunks of 16 2.1 at 50
     Crossover(MatrixCell, None, 0, "chunkwise", "products of a chunk, and no matrix kept per event"),
     Crossover(RWKV7, "cpu", 0, "scan", "decays per key dimension: chunks took 1.7 times as long at 50 events"),
     Crossover(AffineCell, "gpu", LONG, "associative", "a prefix sum has no loop over time (not measured)"),

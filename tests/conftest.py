@@ -4,6 +4,7 @@ Settings go through the environment, before jax is imported and for the processe
 """
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,17 @@ settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="also run the tests marked long")
+
+
+def group(item: pytest.Item | None) -> str | None:
+    mark = item.get_closest_marker("xdist_group") if item else None
+    return mark.args[0] if mark else None
+
+
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Compiled programs do not outlive what shares them: thousands of them take gigabytes."""
+    if "jax" in sys.modules and group(item) != group(nextitem):
+        sys.modules["jax"].clear_caches()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -21,7 +21,7 @@ from jaxrec.recurrence.laws import LAWS, Law, examine
 FEATURES, HIDDEN = 3, 4
 
 
-@functools.cache
+@functools.lru_cache(maxsize=1)
 def case(cell: Call, backend: Call) -> Case:
     return Case(lambda rngs: find(cell, FEATURES, hidden=HIDDEN, rngs=rngs), FEATURES, backend=backend)
 

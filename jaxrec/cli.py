@@ -12,11 +12,11 @@ import typing
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from jaxrec.config import Call, Mistake, Resolved, Section, did_you_mean, keys, resolve, value_at, watch
 from jaxrec.data.options import Preparation, Prepare
-from jaxrec.reports.options import Inspect, Report
+from jaxrec.reports.options import Inspect, Listing, Report
 from jaxrec.runs.options import Compare, Config, Evaluate, Train
 from jaxrec.training.stop import AGAIN, Interrupted, Stopped, StopSignal
 
@@ -75,16 +75,6 @@ class Recommend(Section):
     """run the copy of a user's cell file that was saved with the model"""
     json: bool = False
     """print one JSON object per history"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Listing(Section):
-    """List what there is, without importing it."""
-
-    what: Literal["cells", "data", "losses", "metrics", "backends"]
-    """what to list"""
-    json: bool = False
-    """print JSON instead of a table"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,9 +223,16 @@ def report(argv: list[str]) -> int:
 def list_(argv: list[str]) -> int:
     options = _parse(Listing, argv, "list")
     from jaxrec.reports.listing import entries
-    from jaxrec.reports.tables import print_entries
+    from jaxrec.reports.tables import print_backends, print_entries
 
-    print_entries(options.what, entries(options.what), as_json=options.json)
+    if options.cell is None:
+        print_entries(options.what, entries(options.what), as_json=options.json)
+        return 0
+    if options.what != "backends":
+        raise Mistake(f"--cell is about backends, not {options.what}; write list backends --cell, or leave it out")
+    from jaxrec.recurrence.choice import explain
+
+    print_backends(options.cell, explain(options.cell), as_json=options.json)
     return 0
 
 
@@ -353,7 +350,7 @@ def _primitive(info: Any) -> Any:
     read = READERS[kind]
     return PrimitiveConstructorSpec(
         nargs=1,
-        metavar="NAME(...)" if kind is Call else kind.__name__.upper(),
+        metavar=("NAME(OPTION=VALUE,...)|none" if optional else "NAME(...)") if kind is Call else kind.__name__.upper(),
         instance_from_str=lambda words: None if optional and words[0].lower() == "none" else read(words[0]),
         is_instance=lambda value: isinstance(value, kind) or (optional and value is None),
         str_from_instance=lambda value: ["none" if value is None else str(value)],

@@ -16,10 +16,10 @@ MOST = 30  # modules: the longest period must fit in 32 bits
 
 
 class ClockworkState(NamedTuple):
-    """Output ``h (hidden,)`` and how many events there were, modulo the longest period."""
+    """Output ``h (hidden,)`` and the number of the next event, modulo the longest period."""
 
     h: Hidden
-    count: Array
+    number: Array
 
 
 class ClockworkRNN(Cell):
@@ -55,10 +55,10 @@ class ClockworkRNN(Cell):
         return event.x @ self.w + self.b
 
     def step(self, state: ClockworkState, projected: Any) -> ClockworkState:
-        h, count = state
+        h, number = state
         periods = 2 ** np.arange(self.modules, dtype=np.int32)
-        due = jnp.repeat(count % periods == 0, self.hidden // self.modules)
-        return ClockworkState(jnp.where(due, jnp.tanh(projected + h @ self.matrix), h), (count + 1) % periods[-1])
+        due = jnp.repeat(number % periods == 0, self.hidden // self.modules)
+        return ClockworkState(jnp.where(due, jnp.tanh(projected + h @ self.matrix), h), (number + 1) % periods[-1])
 
     def read(self, state: ClockworkState, projected: Any) -> Hidden:
         return state.h

@@ -44,9 +44,7 @@ class ExpRNN(Cell):
         self.b = nnx.Param(jax.random.uniform(rngs.params(), (hidden,), minval=-0.01, maxval=0.01))
 
     def prepare(self) -> Self:
-        upper = self.skew[...]
-        precise = upper.astype(jnp.promote_types(upper.dtype, jnp.float32))  # no half type could stay orthogonal
-        return self.with_derived(rotation=expm(-skew(precise, self.hidden)))
+        return self.with_derived(rotation=expm(-skew(self.skew[...], self.hidden)))
 
     def initial_state(self) -> Hidden:
         return jnp.zeros(self.hidden)

@@ -1,6 +1,6 @@
 """Context that multiplies, for any cell."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, Self
 
 import jax
@@ -10,7 +10,7 @@ from jax import Array
 
 from jaxrec.cells.cell import Cell, Event
 from jaxrec.cells.gru import GRU
-from jaxrec.cells.kinds import AffineCell, ElementwiseCell
+from jaxrec.cells.kinds import AffineCell, Composite, ElementwiseCell, MatrixCell, WindowCell
 from jaxrec.cells.weights import weight
 from jaxrec.config import Mistake
 
@@ -27,14 +27,18 @@ class LatentCross(Cell):
     own.
 
     ``cell`` is a GRU of ``hidden`` units unless given. What it wraps keeps its kind: the state is not touched, so the
-    latent cross of an affine cell is affine. State and width of the output are the inner cell's.
+    latent cross of an affine cell is affine; around a matrix state, a window or a composite it is a composite of
+    one cell, which takes the backend that suits it. State and width of the output are the inner cell's.
     """
 
     family = "context"
 
     def __new__(cls, features: int = 0, cell: Cell | None = None, **options: Any) -> Self:
         """The class of the inner cell's kind: a capability is a type."""
-        kinds = {AffineCell: LatentCrossAffine, ElementwiseCell: LatentCrossElementwise}
+        kinds = {
+            AffineCell: LatentCrossAffine, ElementwiseCell: LatentCrossElementwise,
+            MatrixCell: LatentCrossComposite, WindowCell: LatentCrossComposite, Composite: LatentCrossComposite,
+        }  # fmt: skip
         same = (crossed for kind, crossed in kinds.items() if cls is LatentCross and isinstance(cell, kind))
         return super().__new__(next(same, cls))
 
@@ -62,7 +66,7 @@ class LatentCross(Cell):
     def initial_state(self) -> Any:
         return self.cell.initial_state()
 
-    def project(self, event: Event) -> tuple[Any, Array | None]:
+    def project(self, event: Event) -> Any:
         factor = 1 + event.context @ self.w
         if self.fusion == "before":
             return self.cell.project(event._replace(x=event.x * factor)), None
@@ -86,6 +90,19 @@ class LatentCrossAffine(LatentCross, AffineCell):
 
     def affine(self, projected: Any) -> tuple[Array, Array]:
         return self.cell.affine(projected[0])
+
+
+class LatentCrossComposite(Composite, LatentCross):
+    """`LatentCross` around a matrix state, a window or a composite; its state is that cell's, under the name "cell"."""
+
+    def inner(self) -> dict[str, Cell]:
+        return {"cell": self.cell}
+
+    def wire(self, run: Callable[[str, Event], Any], events: Event) -> Any:
+        factor = 1 + events.context @ self.w
+        if self.fusion == "before":
+            return run("cell", events._replace(x=events.x * factor))
+        return run("cell", events) * factor
 
 
 def shown(cell: Cell, features: int) -> int:

@@ -64,12 +64,9 @@ class LSTM(Cell):
 
     def step(self, state: LSTMState, projected: Any) -> LSTMState:
         h = state.h
-        i = jax.nn.sigmoid(projected[0] + h @ self.ui)
-        kept = projected[1] + h @ self.uf
-        f = jax.nn.sigmoid(kept)
-        if self.refine:
-            i = refined(i, jax.nn.sigmoid(-kept))
-            f = 1 - i
+        write, keep = projected[0] + h @ self.ui, projected[1] + h @ self.uf
+        i = refined(write, keep) if self.refine else jax.nn.sigmoid(write)
+        f = 1 - i if self.refine else jax.nn.sigmoid(keep)
         g = jnp.tanh(projected[2] + h @ self.ug)
         o = jax.nn.sigmoid(projected[3] + h @ self.uo)
         c = f * state.c + i * g
@@ -79,9 +76,13 @@ class LSTM(Cell):
         return state.h
 
 
-def refined(r: Hidden, shut: Hidden) -> Hidden:
-    """``1 - G`` from the refine gate and ``shut = 1 - f``: as a product, since next to 1 ``1 - G`` keeps no digits."""
-    return shut * (r * shut + (1 - r) * (2 - shut))
+def refined(write: Hidden, keep: Hidden) -> Hidden:
+    """``1 - G`` of the refine gate ``r = sigmoid(write)`` and ``f = sigmoid(keep)``.
+
+    A product of small numbers, each exact: next to 1, ``1 - G`` itself would keep no digits.
+    """
+    shut = jax.nn.sigmoid(-keep)
+    return shut * (jax.nn.sigmoid(write) * shut + jax.nn.sigmoid(-write) * (2 - shut))
 
 
 def check_start(forget_bias: float, chrono: int | None, uniform: bool) -> None:

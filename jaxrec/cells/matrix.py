@@ -57,6 +57,7 @@ class MatrixCell(Cell):
     running maximum, the last input) is kept ``beside`` it and moved on by `remember`, which does not see it either.
     """
 
+    family = "matrix"
     heads: int
     key: int
     value: int

@@ -35,15 +35,17 @@ class PhasedLSTM(Cell):
     ``leak``, its ``alpha``, to 0 after training; here it is always there, so that what is trained is what is served.
 
     ``unit`` seconds are one unit of time, a day by default; negative gaps count as none. Periods start log-uniform from
-    1 to 20 units and shifts uniform over the period; ``ratio_on``, where ``r`` starts, is 0.05 in the paper. Period and
-    ratio are trained as logarithm and logit, which keeps them in their range. State `PhasedState`, output ``h``.
+    1 to 20 units and shifts uniform over the period. ``ratio_on``, where ``r`` starts, is 0.05 in the paper, for
+    thousands of time steps: then a unit sees one event in twenty, of a history of tens hardly any, so it is 0.2 here.
+    Period and ratio are trained as logarithm and logit, which keeps them in their range. State `PhasedState`, output
+    ``h``.
     """
 
     family = "time"
     wants = ("x", "gap")
 
     def __init__(
-        self, features: int, hidden: int, *, unit: float = 86400.0, ratio_on: float = 0.05, leak: float = 0.001,
+        self, features: int, hidden: int, *, unit: float = 86400.0, ratio_on: float = 0.2, leak: float = 0.001,
         forget_bias: float = 1.0, rngs: nnx.Rngs,
     ):  # fmt: skip
         if not 0 < ratio_on < 1:

@@ -155,6 +155,7 @@ class TimeLSTM2(TimeLSTM):
 
     def memories(self, state: LSTMState, i: Hidden, g: Hidden, projected: Projected) -> tuple[Hidden, Hidden]:
         kept = self.forget(state, projected) * state.c
+        assert projected.t2 is not None
         return kept + i * projected.t1 * g, kept + i * projected.t2 * g
 
 
@@ -174,5 +175,6 @@ class TimeLSTM3(TimeLSTM):
         return projected._replace(t1=self.now(x, gap), t2=self.later(x, gap))
 
     def memories(self, state: LSTMState, i: Hidden, g: Hidden, projected: Projected) -> tuple[Hidden, Hidden]:
+        assert projected.t2 is not None
         taken = i * projected.t1
         return state.c + taken * (g - state.c), (1 - i) * state.c + i * projected.t2 * g

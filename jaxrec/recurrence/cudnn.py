@@ -27,13 +27,16 @@ class Cudnn:
             raise Mistake(f"cudnn: tf32={self.tf32!r} is not true or false; choose one of these")
 
     def refuses(self, cell: Cell) -> str | None:
+        return self.unfit(cell) or (None if nvidia() else "there is no NVIDIA device")
+
+    def unfit(self, cell: Cell) -> str | None:
+        """Why no device could run it."""
         if not isinstance(cell, LSTM):
             return "it is not an LSTM, the only cell that jax has cuDNN for"
         if getattr(cell, "refine", False):
             return "cuDNN's LSTM has an input gate where this one has a refine gate"
-        if cell.wi[...].dtype != jnp.float32:
-            return f"its weights are {cell.wi[...].dtype}, and jax has cuDNN's LSTM in float32 only"
-        return None if nvidia() else "there is no NVIDIA device"
+        kind = jax.tree.leaves(cell)[0].dtype
+        return None if kind == jnp.float32 else f"its weights are {kind}, and jax has cuDNN's LSTM in float32 only"
 
     def run(self, cell: LSTM, state: LSTMState, events: Event, reset: Array | None) -> tuple[LSTMState, Array]:
         from jax.experimental import rnn

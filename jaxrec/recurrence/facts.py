@@ -30,8 +30,14 @@ def facts(call: Call, *, features: int = 128, hidden: int = 128) -> Facts:
     """Sizes of the cell that ``call`` names, for inputs ``(features,)``, found without computing anything."""
     cell = jax.eval_shape(lambda: find(call, features, hidden=hidden, rngs=nnx.Rngs(0)))
     state = jax.eval_shape(lambda cell: cell.prepare().initial_state(), cell)
-    takes = tuple(name for name, kind in BACKENDS.items() if kind().refuses(cell) is None)
+    takes = tuple(name for name, kind in BACKENDS.items() if somewhere(kind(), cell))
     return Facts(kind(cell), reals(state), reals(cell), takes)
+
+
+def somewhere(backend: Any, cell: Cell) -> bool:
+    """Whether a backend takes a cell on some platform, perhaps not on this one."""
+    refuses = getattr(backend, "unfit", backend.refuses)
+    return refuses(cell) is None
 
 
 def kind(cell: Cell) -> str:

@@ -27,6 +27,7 @@ class Law:
 
 
 ROUNDING = 1e-5
+COARSE = 0.1  # six steps whose weights and vectors keep eight bits
 LAWS = (
     Law(
         "contract",
@@ -111,6 +112,22 @@ LAWS = (
         ROUNDING,
         "vmap over cells gives what they give one by one",
         "branch on no array, in the constructor either",
+    ),
+    Law(
+        "saved",
+        measures.saved,
+        0,
+        "weights saved and put into a new cell give the same outputs",
+        "keep all that outputs depend on in options or in parameters, under names that every new cell has",
+        of="cell",
+    ),
+    Law(
+        "bfloat16",
+        measures.bfloat16,
+        COARSE,
+        "weights and vectors in bfloat16 give nearly the outputs of float32, and a float32 state",
+        "keep decays near 1 and other fine numbers in a logarithmic domain, and cast nothing to bfloat16",
+        of="cell",
     ),
     Law(
         "specification",

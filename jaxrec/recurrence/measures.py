@@ -1,5 +1,6 @@
 """How far a cell on a backend is from obeying each law: the largest violation and, where known, its place."""
 
+import io
 from typing import Any
 
 import jax
@@ -15,7 +16,7 @@ from jaxrec.recurrence.trees import difference, double, is_real, joined, piece, 
 from jaxrec.recurrence.unroll import advance, start, unroll
 from jaxrec.recurrence.wrappers import Exposed
 
-LONG = 2000  # steps
+LONG = 10_000  # steps
 Finding = tuple[float, str]
 
 
@@ -147,6 +148,33 @@ def stacked(case: Case) -> Finding:
     together = jax.jit(jax.vmap(lambda cell: case.eager(cell, case.events, reset=case.reset)))(cells)
     single = [case.run(case.events, cell=rows(cells, i), reset=case.reset) for i in range(2)]
     return difference(together, jax.tree.map(lambda *leaves: jnp.stack(leaves), *single)), ""
+
+
+def saved(case: Case) -> Finding:
+    """Weights kept by name in a file and put into another new cell give the same outputs to the last bit."""
+    names = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(case.cell)]
+    file = io.BytesIO()
+    weights: dict[str, Any] = dict(zip(names, map(np.asarray, jax.tree.leaves(case.cell)), strict=True))
+    np.savez(file, allow_pickle=False, **weights)
+    file.seek(0)
+    other = case.make(nnx.Rngs(case.seed + 1))
+    with np.load(file, allow_pickle=False) as stored:
+        loaded = jax.tree_util.tree_map_with_path(
+            lambda path, leaf: jnp.asarray(stored[jax.tree_util.keystr(path)], leaf.dtype), other
+        )
+    return difference(case.run(case.events, cell=loaded, state=case.state), case.whole), ""
+
+
+def bfloat16(case: Case) -> Finding:
+    """Weights and vectors in bfloat16 give a float32 state and outputs near those of float32."""
+
+    def coarse(leaf: Any) -> Any:
+        return leaf.astype(jnp.bfloat16) if is_real(leaf) else leaf
+
+    events = case.events._replace(x=coarse(case.events.x))
+    found = jax.jit(lambda cell: case.eager(cell, events, state=case.state))(jax.tree.map(coarse, case.cell))
+    halves = [leaf for leaf in jax.tree.leaves(found) if jnp.result_type(leaf) == jnp.bfloat16]
+    return worst({"values": difference(found[1], case.whole[1]), "a state or output in bfloat16": float(len(halves))})
 
 
 def specification(case: Case) -> Finding:

@@ -13,7 +13,7 @@ from jax import Array, lax
 from jaxrec.cells import Cell, ElementwiseCell, Event
 from jaxrec.config import Mistake
 from jaxrec.recurrence.checks import check_events, check_reset, check_state, check_step
-from jaxrec.recurrence.states import batched_initial
+from jaxrec.recurrence.states import batched_initial, spread
 
 LIMIT = 32  # units up to which a dense cell takes its full Jacobian: its square is kept for every event
 Linear = Callable[[Array], Array]
@@ -57,7 +57,7 @@ class Newton:
             raise Mistake(f"newton: damping={self.damping!r} is no share; give a number from 0 (none) to 1")
 
     def refuses(self, cell: Cell) -> str | None:
-        leaves = jax.tree.leaves(jax.eval_shape(lambda: cell.prepare().initial_state()))
+        leaves = jax.tree.leaves(jax.eval_shape(lambda cell: cell.prepare().initial_state(), cell))
         if any(jnp.issubdtype(leaf.dtype, jnp.complexfloating) for leaf in leaves):
             return "its state is complex, and the equations solved here are real ones (an affine cell has associative)"
         if other := [str(leaf.dtype) for leaf in leaves if not jnp.issubdtype(leaf.dtype, jnp.floating)]:
@@ -120,7 +120,7 @@ class Newton:
             return step(before, projected)
 
         guess = step(jnp.broadcast_to(fresh[:, None], (batch, time, *fresh.shape[1:])), projected)
-        states, report = self.root(after, guess, layout)
+        states, report = self.root(after, spread(guess, (cell, state, events, reset)), layout)
         return layout.unpack(states[:, -1]), read(layout.unpack(states), projected), report
 
     def root(self, after: Linear, guess: Array, layout: "Layout") -> tuple[Array, Report]:
@@ -208,7 +208,7 @@ def iterate(
         return count + 1, h, evaluate(h)
 
     count, h, (_, _, apart, wrong) = lax.while_loop(
-        lambda carry: (carry[0] < most) & carry[2][3].any(), better, (0, guess, evaluate(guess))
+        lambda carry: (carry[0] < most) & carry[2][3].any(), better, (jnp.array(0), guess, evaluate(guess))
     )
     return h, Report(count, apart.max(axis=1), ~wrong.any(axis=1))
 
@@ -230,7 +230,7 @@ def slopes(push: Linear, like: Array, quasi: bool) -> Array:
 
     def response(j: Array) -> Array:
         unit = (jnp.arange(k) == j).astype(like.dtype)[None, None, :, None]
-        return push(jnp.broadcast_to(unit, like.shape))
+        return push(spread(jnp.broadcast_to(unit, like.shape), like))
 
     if quasi:  # one unit after the other: all at once would be the whole blocks again
         return jnp.moveaxis(lax.map(lambda j: jnp.take(response(j), j, axis=2), jnp.arange(k)), 0, 2)

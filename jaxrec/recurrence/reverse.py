@@ -10,7 +10,18 @@ from jax.extend.core import JaxprEqn, Var
 
 from jaxrec.cells import Cell
 from jaxrec.recurrence.states import batched_initial, restart, spread
-from jaxrec.recurrence.traced import SLOPES, alive, compute, evaluate, flat_jaxpr, kept, kept_product, trace, value
+from jaxrec.recurrence.traced import (
+    SLOPES,
+    abstract,
+    alive,
+    compute,
+    evaluate,
+    flat_jaxpr,
+    kept,
+    kept_product,
+    trace,
+    value,
+)
 
 Leaves = list[Any]
 
@@ -134,7 +145,7 @@ class Plan:
             )
             by_moved, by_products, rows = self.unstacked(stacked, saved[0])
             for place, left, right in zip(order, rows, by_products, strict=True):
-                by_shared[place] += jnp.einsum("tbi,tbo->io", left, right)
+                by_shared[place] += flat(left).T @ flat(right)
             more, by_inputs = divided(pull(by_moved), [by_cell, smooth_of(inputs)])
             return (by_state, by_shared, plus(by_cell, more)), by_inputs
 
@@ -161,8 +172,16 @@ def one_step(structure: Any, tree: Any) -> Callable[..., Any]:
 
 
 def projected(cell: Cell, inputs: Any) -> Any:
+    """Projected events, of steps and batch together: a product over one axis needs no copy in its reverse pass."""
     events, starts = inputs
-    return jax.vmap(jax.vmap(cell.project))(events), starts
+    leading = jax.tree.leaves(events)[0].shape[:2]
+    found = jax.vmap(cell.project)(jax.tree.map(flat, events))
+    return jax.tree.map(lambda leaf: leaf.reshape(*leading, *leaf.shape[1:]), found), starts
+
+
+def flat(leaf: Array) -> Array:
+    """The two leading axes as one."""
+    return leaf.reshape(leaf.shape[0] * leaf.shape[1], *leaf.shape[2:])
 
 
 def project(cell: Cell, inputs: Any) -> Leaves:
@@ -212,5 +231,6 @@ def divided(leaves: Any, like: Any) -> list[Leaves]:
     return [[next(here) for _ in jax.tree.leaves(part)] for part in like]
 
 
-def blanks(atoms: list[Var]) -> list[Array]:
-    return [jax.ShapeDtypeStruct(atom.aval.shape, atom.aval.dtype) for atom in atoms]
+def blanks(atoms: list[Any]) -> list[jax.ShapeDtypeStruct]:
+    """The shapes and dtypes of variables, to trace with."""
+    return [jax.ShapeDtypeStruct(abstract(atom).shape, abstract(atom).dtype) for atom in atoms]

@@ -49,13 +49,14 @@ class Traced:
 
     def product(self, eqn: JaxprEqn) -> int | None:
         """Which of ``shared`` a row-by-matrix product multiplies with, as ``state @ weight`` does; None for others."""
-        if eqn.primitive.name != "dot_general" or len({atom.aval.dtype for atom in (*eqn.invars, *eqn.outvars)}) > 1:
+        if eqn.primitive.name != "dot_general" or len({abstract(a).dtype for a in (*eqn.invars, *eqn.outvars)}) > 1:
             return None
         right = eqn.invars[1]
         plain = eqn.params["dimension_numbers"] == (((1,), (0,)), ((), ()))
-        flat = all(len(atom.aval.shape) == 2 for atom in eqn.invars)
-        shared = isinstance(right, Var) and right in self.shared and eqn.invars[0] not in self.shared
-        return self.shared.index(right) if plain and flat and shared else None
+        flat = all(len(abstract(atom).shape) == 2 for atom in eqn.invars)
+        if not (plain and flat and isinstance(right, Var) and right in self.shared) or eqn.invars[0] in self.shared:
+            return None
+        return self.shared.index(right)
 
 
 def trace(fn: Callable[..., Any], parameters: Any, *inputs: Any) -> tuple[Traced, Any]:
@@ -63,7 +64,8 @@ def trace(fn: Callable[..., Any], parameters: Any, *inputs: Any) -> tuple[Traced
     closed, shape = flat_jaxpr(fn, parameters, *inputs)
     jaxpr, count = closed.jaxpr, len(jax.tree.leaves(parameters))
     moved = set(jaxpr.invars[count:])
-    fixed, moving = [], []
+    fixed: list[JaxprEqn] = []
+    moving: list[JaxprEqn] = []
     for eqn in jaxpr.eqns:
         moves = any(isinstance(atom, Var) and atom in moved for atom in eqn.invars) or bool(eqn.effects)
         (moving if moves else fixed).append(eqn)
@@ -104,6 +106,11 @@ def compute(eqn: JaxprEqn, given: list[Any]) -> list[Any]:
     with eqn.ctx.manager:
         found = eqn.primitive.bind(*given, **eqn.primitive.get_bind_params(eqn.params))
     return list(found) if eqn.primitive.multiple_results else [found]
+
+
+def abstract(atom: Any) -> Any:
+    """Shape and dtype of a variable or a literal."""
+    return atom.aval
 
 
 def value(atom: Any, env: Environment) -> Any:

@@ -37,6 +37,14 @@ def double(tree: Any) -> Any:
     return jax.tree.map(widened, tree)
 
 
+def widened(tree: Any) -> Any:
+    """Leaves of half precision in float32: a recurrence adds small to large for thousands of steps."""
+    halves = (jnp.bfloat16, jnp.float16)
+    if not any(jnp.result_type(leaf) in halves for leaf in jax.tree.leaves(tree)):
+        return tree
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32) if leaf.dtype in halves else leaf, tree)
+
+
 def real_leaves(tree: Any) -> tuple[list[str], list[Array], Callable[[Sequence[Array]], Any]]:
     """Names and values of the real leaves, a complex one as its two parts, and a function that puts others there."""
     flat, structure = jax.tree_util.tree_flatten_with_path(tree)

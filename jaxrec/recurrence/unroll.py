@@ -8,6 +8,7 @@ from jaxrec.cells import Cell, Event
 from jaxrec.recurrence.backends import choose
 from jaxrec.recurrence.checks import check_events, check_reset, check_state, check_step
 from jaxrec.recurrence.states import batched_initial, restart
+from jaxrec.recurrence.trees import widened
 from jaxrec.types import Resets, Restart
 
 
@@ -18,11 +19,12 @@ def unroll(
 
     ``state`` is where to go on from (None: the cell's initial state); where ``reset (batch, time)`` is True the row
     starts afresh before that event. ``backend`` is a name, a call such as ``scan(hoist=true)`` or an object, obeyed or
-    refused; None takes the best that accepts the cell. `Mistake` when the events lack a leaf or a step changes the
-    state's tree or types.
+    refused; None takes the best that accepts the cell. Weights and events in half precision are widened first, so that
+    state and outputs are float32. `Mistake` when the events lack a leaf or a step changes the state's tree or types.
     """
     batch, time = check_events(cell, events, ("batch", "time"))
     runner = choose(cell, backend, time)
+    cell, events = widened(cell), widened(events)
     ready = cell.prepare()
     check_step(ready, events, axes=2)
     check_reset(reset, events.x.shape[:2])
@@ -34,7 +36,7 @@ def unroll(
 
 def start(cell: Cell, batch: int) -> Any:
     """The state ``(batch, ...)`` of ``batch`` people before their first event."""
-    return batched_initial(cell.prepare(), batch)
+    return batched_initial(widened(cell).prepare(), batch)
 
 
 def advance(cell: Cell, state: Any, events: Event, *, reset: Restart | None = None) -> tuple[Any, Any]:
@@ -43,6 +45,7 @@ def advance(cell: Cell, state: Any, events: Event, *, reset: Restart | None = No
     Where ``reset (batch,)`` is True the row starts afresh before its event.
     """
     (batch,) = check_events(cell, events, ("batch",))
+    cell, events = widened(cell), widened(events)
     ready = cell.prepare()
     check_step(ready, events, axes=1)
     check_reset(reset, (batch,))

@@ -1,9 +1,9 @@
 """What the verbs that make pages may be told."""
 
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Literal
 
-from jaxrec.config import Section, Within
+from jaxrec.config import Call, Section, Within
 from jaxrec.data.options import Preparation
 
 
@@ -37,3 +37,15 @@ class Report(Section):
     """run the copy of a user's cell file that lies in the run directory, for the examples"""
     json: bool = False
     """print the data of the page as JSON"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing(Section):
+    """List what there is, without importing it."""
+
+    what: Literal["cells", "data", "losses", "metrics", "backends"]
+    """what to list"""
+    cell: Call | None = None
+    """with backends: which of them take this cell, which is chosen on this machine, and why; imports jax"""
+    json: bool = False
+    """print JSON instead of a table"""

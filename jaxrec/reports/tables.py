@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from jaxrec.config import Section, to_dict
+from jaxrec.config import Call, Section, to_dict
 from jaxrec.reports.listing import CellEntry, Entry
 
 
@@ -110,6 +110,18 @@ def print_entries(what: str, entries: Sequence[Entry], *, as_json: bool) -> None
         print_cells([entry for entry in entries if isinstance(entry, CellEntry)])
         return
     print_table((what, "as written, with its options", "what it is"), [(e.name, e.call, e.sentence) for e in entries])
+
+
+def print_backends(cell: Call, found: Mapping[str, Any], *, as_json: bool) -> None:
+    """What `jaxrec.recurrence.choice.explain` found: which backends take a cell, and which one runs it when."""
+    if as_json:
+        print_json(found)
+        return
+    rows = []
+    for e in found["backends"]:
+        lengths = [f"{a} events on" if b is None else f"{a} to {b} events" for a, b in e["chosen"]]
+        rows.append((e["name"], "yes" if e["refuses"] is None else f"no: {e['refuses']}", ", ".join(lengths), e["why"]))
+    print_table(("backend", "takes it", "chosen for", "because"), rows, f"{cell} on {found['platform']}")
 
 
 def print_cells(entries: Sequence[CellEntry]) -> None:

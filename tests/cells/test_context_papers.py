@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxrec.cells import GRU, LRU, PRNN, TLSTM, Event, HierarchicalRNN, IndRNN, LatentCross, UserGRU
-from jaxrec.cells.kinds import AffineCell, ElementwiseCell
+from jaxrec.cells import GLA, GRU, LRU, PRNN, QRNN, TLSTM, Event, HierarchicalRNN, IndRNN, LatentCross, UserGRU
+from jaxrec.cells.kinds import AffineCell, Composite, ElementwiseCell
 from jaxrec.config import Mistake
 from jaxrec.recurrence import unroll
 
@@ -148,6 +148,16 @@ def test_latent_cross_keeps_the_kind_of_what_it_wraps_and_asks_for_what_it_wants
     for t in range(6):
         wanted = a[:, t] * wanted + b[:, t]
     np.testing.assert_allclose(state, wanted, atol=1e-6)
+    for fusion in ("after", "before"):
+        inner = QRNN(D, H, rngs=rngs) if fusion == "after" else GLA(D, H, heads=1, rngs=rngs)
+        wrapped = LatentCross(D, inner, fusion=fusion, rngs=rngs)
+        assert isinstance(wrapped, Composite)
+        factor = 1 + given.context @ wrapped.w
+        x = given.x if fusion == "after" else given.x * factor
+        output = unroll(wrapped.cell, given._replace(x=x), backend="scan")[1]
+        wanted = output if fusion == "before" else output * factor
+        for backend in (None, "scan"):
+            np.testing.assert_allclose(unroll(wrapped, given, backend=backend)[1], wanted, atol=1e-6)
     with pytest.raises(Mistake, match="wraps a cell"):
         LatentCross(D, "gru", rngs=rngs)
 

@@ -88,7 +88,7 @@ def test_decayed_forwards_prepare_wants_project_and_read_and_leaves_whole_number
 
 
 def test_decayed_starts_with_time_constants_from_one_unit_to_a_thousand() -> None:
-    constants = 1 / np.sort(np.asarray(Decayed(D, hidden=4000, rngs=nnx.Rngs(0)).w[0]))[::-1]
+    constants = 1 / np.sort(np.asarray(Decayed(D, MinGRU(D, 4000, rngs=nnx.Rngs(0)), rngs=nnx.Rngs(0)).w[0]))[::-1]
     assert constants.min() >= 1 - 1e-5
     assert constants.max() <= 1000 * (1 + 1e-5)
     np.testing.assert_allclose(np.log(constants) / np.log(1000), np.linspace(0, 1, 4000), atol=0.03)

@@ -88,8 +88,8 @@ def test_the_first_time_gate_only_falls_with_the_gap_whatever_training_does(text
         cell.now.s[...] = jnp.full(H, free)
         gates = np.array([cell.now(jnp.ones(D), jnp.asarray(gap)) for gap in (0.0, 0.01, 1.0, 30.0, 7000.0)])
         assert (np.diff(gates, axis=0) <= 0).all()
-    fresh = np.log1p(np.exp(np.asarray(build(text + "(hidden=4000)").now.s)))
-    assert 0 < fresh.min() < 0.02 < 0.99 < fresh.max() <= 1 + 1e-5
+    fresh = np.log1p(np.exp(np.asarray(build(text + "(hidden=300)").now.s)))
+    assert 0 < fresh.min() < 0.05 < 0.95 < fresh.max() <= 1 + 1e-5
 
 
 def test_time_lstm_3_shows_what_a_shut_first_gate_leaves_and_keeps_what_the_second_lets_in() -> None:
@@ -136,11 +136,11 @@ def test_a_closed_unit_leaks_only_and_an_open_one_is_an_lstm() -> None:
 
 
 def test_periods_and_shifts_start_as_in_the_paper() -> None:
-    cell = PhasedLSTM(D, 4000, rngs=nnx.Rngs(0))
+    cell = PhasedLSTM(D, 300, rngs=nnx.Rngs(0))
     logs = np.sort(np.asarray(cell.log_period))
-    np.testing.assert_allclose(logs, np.linspace(0, 3, 4000), atol=0.1)
+    np.testing.assert_allclose(logs, np.linspace(0, 3, 300), atol=0.35)
     np.testing.assert_allclose(
-        np.sort(cell.shift[...] / np.exp(cell.log_period[...])), np.linspace(0, 1, 4000), atol=0.04
+        np.sort(cell.shift[...] / np.exp(cell.log_period[...])), np.linspace(0, 1, 300), atol=0.12
     )
     with pytest.raises(Mistake, match="give 0 < ratio_on < 1"):
         build("phasedlstm(ratio_on=1.5)")

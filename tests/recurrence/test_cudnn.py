@@ -39,8 +39,8 @@ def state() -> Any:
 def without_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """jax's own plain reading of cuDNN's arguments takes the place of the call."""
 
-    def reference(x: Any, h: Any, c: Any, weights: Any, lengths: Any, *sizes: Any) -> Any:
-        *sizes, precision = sizes
+    def reference(x: Any, h: Any, c: Any, weights: Any, lengths: Any, *options: Any) -> Any:
+        *sizes, precision = options
         assert precision == jax.lax.Precision.HIGHEST
         parts = rnn.unpack_lstm_weights(weights, sizes[0], sizes[1], sizes[2], sizes[4])
         return rnn.lstm_ref(x, h, c, *parts, lengths, *sizes)

@@ -14,7 +14,8 @@ from jaxrec.cells import GRU, LRU, QRNN, CausalConv, Cell, Composite, Event, Mam
 from jaxrec.config import Mistake
 from jaxrec.recurrence import Associative, Exposed, Scan, Window, Wired, unroll
 from jaxrec.recurrence.associative import solve
-from jaxrec.recurrence.backends import LONG, choose
+from jaxrec.recurrence.backends import choose
+from jaxrec.recurrence.choice import LONG
 
 B, T, D, H = 2, 7, 3, 4
 RESET = np.zeros((B, T), bool)
@@ -171,14 +172,15 @@ def test_shards_of_a_batch_give_what_one_device_gives(name: str) -> None:
 
 def test_the_backend_that_pays_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     rngs = nnx.Rngs(0)
-    assert isinstance(choose(MinGRU(D, H, rngs=rngs), time=10 * LONG), Scan)  # on this CPU
+    for kind in (MinGRU, QRNN):
+        assert isinstance(choose(kind(D, H, rngs=rngs), length=10 * LONG), Scan)  # on this CPU
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     affine, window, composite = MinGRU(D, H, rngs=rngs), CausalConv(D, H, rngs=rngs), QRNN(D, H, rngs=rngs)
-    assert isinstance(choose(affine, time=LONG), Associative)
-    assert isinstance(choose(affine, time=LONG - 1), Scan)
-    assert isinstance(choose(window, time=1), Window)
-    assert isinstance(choose(composite, time=1), Wired)
-    assert isinstance(choose(GRU(D, H, rngs=rngs), time=LONG), Scan)
+    assert isinstance(choose(affine, length=LONG), Associative)
+    assert isinstance(choose(affine, length=LONG - 1), Scan)
+    assert isinstance(choose(window, length=1), Window)
+    assert isinstance(choose(composite, length=1), Wired)
+    assert isinstance(choose(GRU(D, H, rngs=rngs), length=LONG), Scan)
 
     def loops(time: int) -> bool:
         return "scan[" in str(jax.make_jaxpr(lambda x: unroll(composite, x))(events(time)))

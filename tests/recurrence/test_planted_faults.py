@@ -77,6 +77,25 @@ class LooksAtItsWeights(Plain):
         self.scale = float(self.w[...].max())
 
 
+class KeepsANumberBesideItsWeights(Plain):
+    def __init__(self, features: int = D, hidden: int = H, *, rngs: nnx.Rngs):
+        super().__init__(features, hidden, rngs=rngs)
+        self.scale = float(jax.random.uniform(rngs.params()))
+
+    def step(self, state: Any, projected: Any) -> Any:
+        return super().step(state, self.scale * projected)
+
+
+class ReadsCoarsely(Plain):
+    def read(self, state: Any, projected: Any) -> Any:
+        return state.astype(jnp.bfloat16)
+
+
+class NeedsFineWeights(Plain):
+    def step(self, state: Any, projected: Any) -> Any:
+        return super().step(state, jnp.sin(3000 * projected))
+
+
 class StopsGradients(Plain):
     def step(self, state: Any, projected: Any) -> Any:
         return super().step(jax.lax.stop_gradient(state), projected)
@@ -113,6 +132,9 @@ CELLS = [
     (TiesTwoNames, "owners", ".decay is also .again"),
     (KeepsABareArray, "owners", ".constant is a bare array"),
     (LooksAtItsWeights, "stacked", "constructor"),
+    (KeepsANumberBesideItsWeights, "saved", "in parameters"),
+    (ReadsCoarsely, "bfloat16", "in bfloat16"),
+    (NeedsFineWeights, "bfloat16", "values"),
     (StopsGradients, "gradients", "stop_gradient"),
     (InsistsOnFloat32, "gradients", "fix no dtype"),
     (HasADeadParameter, "alive", "cell.unused"),

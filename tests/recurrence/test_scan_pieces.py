@@ -53,7 +53,8 @@ def test_states_computed_again_save_memory() -> None:
 
     def bytes_of(backend: Scan) -> int:
         loss = lambda cell: unroll(cell, events, backend=backend)[0].sum()  # noqa: E731
-        return jax.jit(jax.grad(loss)).lower(cell).compile().memory_analysis().temp_size_in_bytes
+        used: Any = jax.jit(jax.grad(loss)).lower(cell).compile().memory_analysis()
+        return int(used.temp_size_in_bytes)
 
     assert bytes_of(Scan(hoist=False, remat=20)) < bytes_of(PLAIN) / 2
 

@@ -311,7 +311,7 @@ def test_stacked_cells_under_vmap_and_a_batch_of_batches() -> None:
 
 def test_forward_mode_agrees_with_reverse_mode() -> None:
     cell, x = gru(), events().x
-    f = lambda x: loss_of(unroll(cell, Event(x))[1])  # noqa: E731
+    f = lambda x: loss_of(unroll(cell, Event(x), backend="scan")[1])  # noqa: E731
     direction = jnp.asarray(np.random.default_rng(3).normal(size=x.shape), jnp.float32)
     _, slope = jax.jvp(f, (x,), (direction,))
     np.testing.assert_allclose(slope, (jax.grad(f)(x) * direction).sum(), rtol=1e-4)

@@ -37,8 +37,7 @@ def examined() -> Iterator[Any]:
         marks = [pytest.mark.xdist_group(str(cell))]
         marks += [] if everywhere or run == Call("scan") else [pytest.mark.long]
         for law in LAWS:
-            # a law of the cell alone: on each backend as it is by default
-            if law.of == "backend" or not run.options:
+            if law.of == "backend" or run == Call("scan"):
                 yield pytest.param(cell, run, law, id=f"{cell}-{run}-{law.name}", marks=marks)
 
 

@@ -22,7 +22,7 @@ class Law:
     tolerance: float
     promise: str
     remedy: str
-    of: Literal["cell", "backend"] = "backend"  # of a cell on whatever backend, or of every pair
+    of: Literal["cell", "backend"] = "backend"  # of the cell, so on scan alone, or of every pair
     gate: bool = False  # nothing else can be said of a cell that breaks it
 
 
@@ -173,7 +173,6 @@ LAWS = (
         0,
         "lowers for cpu, cuda and tpu",
         "replace the operation that exists on one platform only",
-        of="cell",
     ),
 )
 

@@ -1,13 +1,18 @@
-"""Make the pictures of README.md: `python scripts/pictures.py FILE RUN [--titles FILE]`. Nothing is drawn by hand.
+"""Make the pictures of README.md, none by hand: `python scripts/pictures.py FILE RUN OTHER [--titles FILE]`.
 
-FILE is a file of events and RUN the folder of a finished run; both pages are written as `jaxrec inspect` and
-`jaxrec report` write them, and a headless browser (Chromium or Chrome, on the PATH or named by --browser) takes a
-picture of the top of each, of the run's also in the dark. Without a browser nothing changes and the exit status is 1.
+FILE is a file of events, RUN and OTHER are folders of finished runs; the pages are written as `jaxrec inspect` and
+`jaxrec report RUN` write them, the terminal shows what `jaxrec compare RUN OTHER` prints, and a headless browser
+(Chromium or Chrome, on the PATH or named by --browser) takes a picture of the top of each, of the run's also in the
+dark. Without a browser nothing changes and the exit status is 1.
 
 Pictures lie in experiments/results beside the rows, each under 200 kB.
 """
 
 import argparse
+import contextlib
+import html
+import io
+import os
 import shutil
 import subprocess
 import sys
@@ -16,16 +21,20 @@ from pathlib import Path
 
 from jaxrec.data.inspection import inspect
 from jaxrec.data.options import Preparation
+from jaxrec.reports.comparison import print_comparison
 from jaxrec.reports.inspection_page import inspection_page
 from jaxrec.reports.options import Report
 from jaxrec.reports.run_card import card
 from jaxrec.reports.run_page import run_page
+from jaxrec.runs.compare import compare
 
 RESULTS = Path(__file__).resolve().parents[1] / "experiments" / "results"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-SIZES = {"inspect": (1060, 2390), "report": (1060, 1330)}  # of the window
-SCALE = {"inspect": 0.7, "report": 1}
-THEMES = {"inspect": (False,), "report": (False, True)}  # dark or not
+SIZES = {"inspect": (1060, 2390), "report": (1060, 1330), "compare": (720, 700)}  # of the window
+SCALE = {"inspect": 0.7, "report": 1, "compare": 1}
+THEMES = {"inspect": (False,), "report": (False, True), "compare": (True,)}  # dark or not
+TERMINAL = """<!doctype html><meta charset="utf-8"><style>body { margin: 0; background: #16181d; color: #d8dbe0 }
+pre { font: 13px/1.35 "DejaVu Sans Mono", monospace; padding: 1em }</style><pre>"""
 LARGEST = 200_000  # bytes of a picture
 
 
@@ -52,10 +61,21 @@ def picture(browser: str, page: str, name: str, dark: bool) -> Path:
     return target
 
 
+def terminal(runs: list[str]) -> str:
+    """What `jaxrec compare` prints in eighty columns, as a page."""
+    os.environ["COLUMNS"] = "80"
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        print_comparison(compare(runs), as_json=False)
+    names = " ".join(f"runs/{Path(run).name}" for run in runs)
+    return f"{TERMINAL}$ jaxrec compare {names}\n{html.escape(printed.getvalue())}</pre>"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", help="file of events")
     parser.add_argument("run", help="folder of a finished run")
+    parser.add_argument("other", help="folder of another one on the same data")
     parser.add_argument("--titles", help="table with an item's id and its title")
     parser.add_argument("--browser", help="program that takes the pictures")
     options = parser.parse_args()
@@ -69,6 +89,7 @@ def main() -> int:
     pages = {
         "inspect": inspection_page(shown, f"jaxrec inspect {Path(options.file).name} --html page.html"),
         "report": run_page(run, f"jaxrec report {Path(options.run).name}"),
+        "compare": terminal([options.run, options.other]),
     }
     for name, page in pages.items():
         for dark in THEMES[name]:

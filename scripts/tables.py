@@ -1,4 +1,4 @@
-"""Write the tables of README.md from the rows in experiments/results, and what `jaxrec list cells` says of sizes:
+"""Write the tables of the READMEs from the rows in experiments/results, and what `jaxrec list cells` says of sizes:
 `python scripts/tables.py`; --check compares.
 
 A table stands between `<!-- table: NAME -->` and `<!-- end -->`. Numbers are never typed.
@@ -112,7 +112,22 @@ def throughput() -> str:
     return markdown(columns, lines)
 
 
-TABLES = {"demo": demo, "accuracy": accuracy, "throughput": throughput}
+def zoo() -> str:
+    """Every cell with its kind, its sizes and the newest row of how it trained."""
+    newest = {row["cell"]: row for row in rows("every_cell")}
+    lines = []
+    for name, row in sorted(newest.items(), key=lambda pair: (pair[1]["family"], pair[0])):
+        sizes = [f"{row['state_at_128']:,}", f"{row['parameters_at_128']:,}"]
+        found = [f"{row['test'][metric]:.4f}" for metric in ("hr@10", "ndcg@10")]
+        lines.append([f"`{name}`", row["family"], row["kind"], *sizes, *found, f"{row['cpu_seconds']:.0f}"])
+    counters = next(reversed(newest.values()), {}).get("ndcg@10 of counters", {})
+    for name, value in counters.items():
+        lines.append([NAMES[name], "counter", "", "", "", "", f"{value:.4f}", ""])
+    return markdown(["cell", "family", "kind", "state", "weights", "hr@10", "ndcg@10", "CPU-seconds"], lines)
+
+
+TABLES = {"demo": demo, "accuracy": accuracy, "throughput": throughput, "zoo": zoo}
+PAGES = (ROOT / "README.md", ROOT / "jaxrec" / "cells" / "README.md")
 
 
 def written(text: str) -> str:
@@ -138,8 +153,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 when something would change")
     options = parser.parse_args()
-    readme, facts = ROOT / "README.md", ROOT / "jaxrec" / "cells" / "facts.json"
-    made = {readme: written(readme.read_text(encoding="utf-8")), facts: cells()}
+    made = {page: written(page.read_text(encoding="utf-8")) for page in PAGES}
+    made[ROOT / "jaxrec" / "cells" / "facts.json"] = cells()
     if options.check:
         return int(any(path.read_text(encoding="utf-8") != text for path, text in made.items()))
     for path, text in made.items():

@@ -21,7 +21,8 @@ class UserGRU(Cell):
     entry: ``n = tanh((1 - a) Wn x + a Vn v + Un (r h) + bn)``. Then ``h' = (1 - z) n + z h``. Here ``a`` has the width
     of the state and weighs the projected inputs, so that these need no state; ``r`` and ``z`` see both inputs whole.
     The paper's third variant, the rectified linear one, cuts the user off below a hard threshold; it is left out
-    because no gradient reaches the threshold's own weights. Written after the paper's description; it has no code.
+    because no gradient reaches the threshold's own weights. The text was not at hand and there is no published code:
+    written after what others say of it, and the attentional gate's width is our reading.
 
     ``ba`` starts at 0: half and half. Bias vectors start at 0, recurrent matrices orthogonal. State and output
     ``(hidden,)``.

@@ -1,6 +1,7 @@
 """Every cell on every backend that takes it obeys every law. Cells, backends and their choices are found.
 
-The plain scan runs every cell; other backends and options run one cell of each kind, and the whole matrix with --long.
+The plain scan runs every cell as it is by default; other backends and options run one cell of each kind; all choices of
+all cells on all backends run with --long, and by experiments/law_matrix.py.
 """
 
 import functools
@@ -35,7 +36,7 @@ def examined() -> Iterator[Any]:
     for run, cell in itertools.product(RUNS, CELLS):
         everywhere = str(cell) in REPRESENTATIVES
         marks = [pytest.mark.xdist_group(str(cell))]
-        marks += [] if everywhere or run == Call("scan") else [pytest.mark.long]
+        marks += [] if everywhere or (run == Call("scan") and not cell.options) else [pytest.mark.long]
         for law in LAWS:
             if law.of == "backend" or run == Call("scan"):
                 yield pytest.param(cell, run, law, id=f"{cell}-{run}-{law.name}", marks=marks)

@@ -40,7 +40,7 @@ LARGEST = 200_000  # bytes of a picture
 
 def picture(browser: str, page: str, name: str, dark: bool) -> Path:
     """A picture of the top of a page."""
-    target = RESULTS / f"{name}{'-dark' if dark else ''}.png"
+    target = RESULTS / f"{name}{'-dark' if dark and False in THEMES[name] else ''}.png"
     width, height = SIZES[name]
     with tempfile.TemporaryDirectory() as folder:
         file, shot = Path(folder) / "page.html", Path(folder) / "page.png"

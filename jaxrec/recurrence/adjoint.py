@@ -17,6 +17,7 @@ from jax.dtypes import float0
 from jaxrec.cells import Cell, Event
 from jaxrec.config import Mistake
 from jaxrec.recurrence.reverse import Plan, parted, project
+from jaxrec.recurrence.scan import Scan
 from jaxrec.recurrence.states import spread, time_major
 
 VALUES = 2**17  # of a piece's inputs: enough for its matrix products to be efficient, few enough for a cache
@@ -41,8 +42,10 @@ class Adjoint:
         return None
 
     def run(self, cell: Cell, state: Any, events: Event, reset: Array | None) -> tuple[Any, Any]:
+        if not events.x.size:
+            return Scan().run(cell, state, events, reset)
         time = events.x.shape[1]
-        length = min(time, self.piece) if self.piece else divisor(time, -(-VALUES * time // max(1, events.x.size)))
+        length = min(time, self.piece) if self.piece else divisor(time, -(-VALUES * time // events.x.size))
         inputs = time_major(events), None if reset is None else reset.T
         cell, state, inputs = spread((cell, state, inputs), (cell, state, inputs))
         done = []

@@ -9,6 +9,7 @@ from jax import Array, lax
 
 from jaxrec.cells import AffineCell, Cell, Event
 from jaxrec.config import Mistake
+from jaxrec.recurrence.checks import own
 from jaxrec.recurrence.states import batched_initial, spread
 
 
@@ -30,7 +31,9 @@ class Associative:
             )
 
     def refuses(self, cell: Cell) -> str | None:
-        return None if isinstance(cell, AffineCell) else "it is not an AffineCell, whose next state is a h + b"
+        if not isinstance(cell, AffineCell):
+            return "it is not an AffineCell, whose next state is a h + b"
+        return own(cell, AffineCell, ("step",), "decay and input")
 
     def run(self, cell: AffineCell, state: Any, events: Event, reset: Array | None) -> tuple[Any, Any]:
         time = events.x.shape[1]
@@ -40,7 +43,8 @@ class Associative:
         body = jax.checkpoint(lambda state, piece: at_once(cell, state, piece))
         last, outputs = lax.scan(body, spread(state, (cell, events, reset)), head)
         outputs = jax.tree.map(
-            lambda leaf: jnp.swapaxes(leaf, 0, 1).reshape(leaf.shape[1], -1, *leaf.shape[3:]), outputs
+            lambda leaf: jnp.swapaxes(leaf, 0, 1).reshape(leaf.shape[1], len(leaf) * leaf.shape[2], *leaf.shape[3:]),
+            outputs,
         )
         if tail is None:
             return last, outputs
@@ -53,7 +57,7 @@ def cut(time: int, size: int, tree: Any) -> tuple[Any, Any]:
     end = time - time % size
 
     def chunks(leaf: Array) -> Array:
-        return jnp.swapaxes(leaf[:, :end].reshape(leaf.shape[0], -1, size, *leaf.shape[2:]), 0, 1)
+        return jnp.swapaxes(leaf[:, :end].reshape(leaf.shape[0], end // size, size, *leaf.shape[2:]), 0, 1)
 
     return jax.tree.map(chunks, tree), None if end == time else jax.tree.map(lambda leaf: leaf[:, end:], tree)
 

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from jaxrec.cells import Cell, Event
+from jaxrec.cells import Cell, Decayed, Event, LatentCross
 from jaxrec.config import Mistake
 from jaxrec.recurrence.trees import same_structure
+from jaxrec.recurrence.wrappers import Exposed
 
 
 def check_events(cell: Cell, events: Event, axes: tuple[str, ...]) -> tuple[int, ...]:
@@ -73,6 +74,19 @@ def checked_initial(cell: Cell) -> Any:
                 f"{kind(cell)}.initial_state returns a {type(leaf).__name__}; return its array, as in self.h0[...]"
             )
     return jax.tree.map(jnp.asarray, state)
+
+
+def own(cell: Cell, kind: type[Any], names: tuple[str, ...], source: str) -> str | None:
+    """Why a backend that trusts what ``kind`` derives from ``source`` would leave out part of the cell, or None.
+
+    Wrappers that stay of the kind pass on what they wrap, so that it is the innermost cell that counts.
+    """
+    while isinstance(cell, Decayed | LatentCross | Exposed) and isinstance(cell.cell, kind):
+        cell = cell.cell
+    changed = [name for name in names if getattr(type(cell), name) is not getattr(kind, name)]
+    if not changed:
+        return None
+    return f"its {changed[0]} is its own, not the one that {kind.__name__} derives from its {source}"
 
 
 def differ(wanted: Any, found: Any) -> str:

@@ -11,6 +11,7 @@ from jax.scipy.linalg import solve_triangular
 
 from jaxrec.cells import Cell, Event, MatrixCell, MatrixState, Rule
 from jaxrec.config import Mistake
+from jaxrec.recurrence.checks import own
 from jaxrec.recurrence.scan import Scan
 from jaxrec.recurrence.states import spread
 
@@ -38,10 +39,7 @@ class Chunkwise:
     def refuses(self, cell: Cell) -> str | None:
         if not isinstance(cell, MatrixCell):
             return "it is not a MatrixCell, so it has no rule that could run over a chunk at once"
-        own = [name for name in ("initial_state", "step", "read") if getattr(type(cell), name) is not _FROM_RULE[name]]
-        if own:
-            return f"its {own[0]} is its own, not the one that MatrixCell derives from its rule"
-        return None
+        return own(cell, MatrixCell, ("initial_state", "step", "read"), "rule")
 
     def run(self, cell: Cell, state: Any, events: Event, reset: Array | None) -> tuple[Any, Any]:
         assert isinstance(cell, MatrixCell)
@@ -55,9 +53,6 @@ class Chunkwise:
         matrix, readings = over_chunks(state.matrix, rule, reset, self.chunk or usual)
         beside = jax.tree.map(lambda leaf: leaf[:, -1], besides)
         return MatrixState(matrix, beside), jax.vmap(jax.vmap(cell.output))(projected, besides, readings)
-
-
-_FROM_RULE = {name: getattr(MatrixCell, name) for name in ("initial_state", "step", "read")}
 
 
 def over_chunks(matrix: Array, rule: Rule, reset: Array | None, longest: int) -> tuple[Array, Array]:

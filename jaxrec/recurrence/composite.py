@@ -8,6 +8,7 @@ import jax
 from jax import Array
 
 from jaxrec.cells import Cell, Composite, Event
+from jaxrec.recurrence.checks import own
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class Wired:
 
         if not isinstance(cell, Composite):
             return "it is not a Composite, made of cells"
+        if reason := own(cell, Composite, ("initial_state", "project", "step", "read"), "wire"):
+            return reason
         if self.prefer is not None and all(named(self.prefer).refuses(part) for part in parts(cell)):
             return f"{self.prefer} runs none of its cells {', '.join(cell.inner())}"
         return None

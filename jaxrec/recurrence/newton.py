@@ -168,7 +168,7 @@ class Layout:
     def pack(self, state: Any) -> Array:
         leaves = jax.tree.leaves(state)
         flat = [
-            leaf.reshape(*leaf.shape[: leaf.ndim - len(shape)], -1)
+            leaf.reshape(*leaf.shape[: leaf.ndim - len(shape)], math.prod(shape))
             for leaf, shape in zip(leaves, self.shapes, strict=True)
         ]
         return jnp.concatenate(flat, axis=-1)[..., None] if self.dense else jnp.stack(flat, axis=-2)

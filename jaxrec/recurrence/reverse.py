@@ -165,7 +165,7 @@ def one_step(structure: Any, tree: Any) -> Callable[..., Any]:
             after = cell.step(state, event)
             return jax.tree.leaves(after), cell.read(after, event)
 
-        fresh = batched_initial(cell, len(state[0])) if start is not None else None
+        fresh = None if start is None else batched_initial(cell, len(start))
         return jax.vmap(one)(restart(jax.tree.unflatten(structure, state), fresh, start), events)
 
     return step

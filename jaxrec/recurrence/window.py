@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxrec.cells import Cell, Event, WindowCell
+from jaxrec.recurrence.checks import own
 from jaxrec.recurrence.states import batched_initial
 
 
@@ -16,7 +17,9 @@ class Window:
     """Every event's window is cut from the sequence of inputs: no loop over time."""
 
     def refuses(self, cell: Cell) -> str | None:
-        return None if isinstance(cell, WindowCell) else "it is not a WindowCell, whose state is its last inputs"
+        if not isinstance(cell, WindowCell):
+            return "it is not a WindowCell, whose state is its last inputs"
+        return own(cell, WindowCell, ("step",), "inputs")
 
     def run(self, cell: WindowCell, state: Any, events: Event, reset: Array | None) -> tuple[Any, Any]:
         batch, time = events.x.shape[:2]

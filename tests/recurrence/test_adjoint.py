@@ -110,3 +110,26 @@ def test_gradients_of_stacked_cells_agree_with_those_of_each() -> None:
     found = jax.jit(jax.vmap(lambda cell: slope(cell, Adjoint(piece=2))))(cells)
     wanted = jax.vmap(lambda cell: slope(cell, "scan"))(cells)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found, wanted)
+
+
+class Stateless(Cell):
+    """Remembers nothing."""
+
+    def __init__(self, *, rngs: nnx.Rngs):
+        self.w = weight(rngs, 3, 4)
+
+    def initial_state(self) -> Any:
+        return ()
+
+    def step(self, state: Any, projected: Any) -> Any:
+        return ()
+
+    def read(self, state: Any, projected: Any) -> Any:
+        return jnp.tanh(projected @ self.w)
+
+
+def test_a_cell_without_a_state_may_restart() -> None:
+    cell, x = Stateless(rngs=nnx.Rngs(0)), jnp.ones((2, 5, 3))
+    reset = jnp.zeros((2, 5), bool).at[0, 2].set(True)
+    found = unroll(cell, Event(x), reset=reset, backend=Adjoint(piece=2))
+    assert difference(found, unroll(cell, Event(x), reset=reset, backend=Scan())) < 1e-6

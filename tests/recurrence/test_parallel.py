@@ -10,7 +10,20 @@ import pytest
 from flax import nnx
 from jax.sharding import AxisType, PartitionSpec as P
 
-from jaxrec.cells import GRU, LRU, QRNN, CausalConv, Cell, Composite, Event, Mamba, MinGRU, WindowCell
+from jaxrec.cells import (
+    GRU,
+    LRU,
+    QRNN,
+    CausalConv,
+    Cell,
+    Composite,
+    Decayed,
+    Event,
+    LatentCross,
+    Mamba,
+    MinGRU,
+    WindowCell,
+)
 from jaxrec.config import Mistake
 from jaxrec.recurrence import Associative, Exposed, Scan, Window, Wired, unroll
 from jaxrec.recurrence.associative import solve
@@ -206,3 +219,69 @@ def test_what_cannot_run_is_refused_in_one_sentence(cell: Any, backend: str, wor
         unroll(cell(D, H, rngs=nnx.Rngs(0)), events(), backend=backend)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+class BoundMinGRU(MinGRU):
+    def step(self, state: Any, projected: Any) -> Any:
+        return jnp.tanh(super().step(state, projected))
+
+
+class FadingConv(CausalConv):
+    def step(self, state: Any, projected: Any) -> Any:
+        return super().step(0.9 * state, projected)
+
+
+class DoublingQRNN(QRNN):
+    def read(self, state: Any, projected: Any) -> Any:
+        return 2 * super().read(state, projected)
+
+
+OWN = {
+    "affine": (BoundMinGRU, Associative(), "its step is its own"),
+    "window": (FadingConv, Window(), "its step is its own"),
+    "composite": (DoublingQRNN, Wired(), "its read is its own"),
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_cell_that_changes_what_its_kind_derives_is_refused_and_runs_as_it_is_written(name: str) -> None:
+    make, backend, said = OWN[name]
+    cell = make(D, H, rngs=nnx.Rngs(0))
+    with pytest.raises(Mistake, match=said):
+        unroll(cell, events(), backend=backend)
+    close(unroll(cell, events()), unroll(cell, events(), backend=Scan()))
+    if name != "window":  # a crossed window is a composite, which runs it as one
+        with pytest.raises(Mistake, match=said):
+            unroll(LatentCross(D, Exposed(cell), fusion="before", rngs=nnx.Rngs(0)), crossed(), backend=backend)
+
+
+@pytest.mark.parametrize("wrap", [Exposed, lambda cell: LatentCross(D, cell, rngs=nnx.Rngs(0)), lambda cell: cell])
+@pytest.mark.parametrize("make", [MinGRU, QRNN])
+def test_wrappers_change_nothing_of_that(wrap: Any, make: Any) -> None:
+    backend = Associative() if make is MinGRU else Wired()
+    assert backend.refuses(wrap(make(D, H, rngs=nnx.Rngs(0)))) is None
+    assert Associative().refuses(Decayed(D, wrap(MinGRU(D, H, rngs=nnx.Rngs(0))), rngs=nnx.Rngs(0))) is None
+
+
+def crossed() -> Event:
+    return events()._replace(context=jnp.ones((B, T, D)))
+
+
+@pytest.mark.parametrize(("time", "batch"), [(0, B), (T, 0)])
+@pytest.mark.parametrize(
+    ("make", "backend"),
+    [
+        (GRU, "adjoint"),
+        (GRU, "adjoint(piece=3)"),
+        (MinGRU, "associative(chunk=2)"),
+        (MinGRU, "newton"),
+        (CausalConv, "window"),
+        (QRNN, "composite(prefer=adjoint)"),
+    ],
+)
+def test_no_events_and_no_rows_are_what_the_scan_makes_of_them(make: Any, backend: str, time: int, batch: int) -> None:
+    cell, x = make(D, H, rngs=nnx.Rngs(0)), events(time, batch)
+    reset = jnp.zeros((batch, time), bool)
+    found, wanted = (unroll(cell, x, reset=reset, backend=way) for way in (backend, Scan()))
+    assert jax.tree.map(jnp.shape, found) == jax.tree.map(jnp.shape, wanted)
+    close(found, wanted)

@@ -23,8 +23,8 @@ def unroll(
     state and outputs are float32. `Mistake` when the events lack a leaf or a step changes the state's tree or types.
     """
     batch, time = check_events(cell, events, ("batch", "time"))
-    runner = choose(cell, backend, time)
     cell, events = widened(cell), widened(events)
+    runner = choose(cell, backend, time)  # as it will run: a backend may refuse a state of two widths
     ready = cell.prepare()
     check_step(ready, events, axes=2)
     check_reset(reset, events.x.shape[:2])

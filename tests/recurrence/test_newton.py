@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 from jax.sharding import AxisType, PartitionSpec as P
 
-from jaxrec.cells import GRU, IRNN, LRU, Cell, Event, MinGRU, ParaGRU, ParaLSTM
+from jaxrec.cells import GRU, IRNN, LRU, LSTM, Cell, Event, MinGRU, ParaGRU, ParaLSTM
 from jaxrec.config import Mistake
 from jaxrec.recurrence import Newton, Scan, unroll
 from jaxrec.recurrence.backends import choose, named
@@ -197,3 +197,16 @@ def test_shards_of_a_batch_give_what_one_device_gives(form: str) -> None:
         mesh=mesh, in_specs=(P(), P("devices")), out_specs=P(),
     )  # fmt: skip
     assert difference(jax.jit(spread)(cell, x), jax.jit(jax.value_and_grad(loss))(cell, x)) < 1e-6
+
+
+class Begun(LSTM):
+    """An LSTM with a learned beginning, so that one half of its state has the width of its weights."""
+
+    def initial_state(self) -> Any:
+        return super().initial_state()._replace(h=self.bi[...])
+
+
+def test_weights_in_half_precision_are_widened_before_a_backend_looks_at_the_state() -> None:
+    cell = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), Begun(D, H, rngs=nnx.Rngs(0)))
+    x = Event(jnp.ones((B, T, D), jnp.bfloat16))
+    assert difference(unroll(cell, x, backend=Newton()), unroll(cell, x, backend=Scan())) < 1e-5

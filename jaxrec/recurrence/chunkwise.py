@@ -39,7 +39,7 @@ class Chunkwise:
     def refuses(self, cell: Cell) -> str | None:
         if not isinstance(cell, MatrixCell):
             return "it is not a MatrixCell, so it has no rule that could run over a chunk at once"
-        return own(cell, MatrixCell, ("initial_state", "step", "read"), "rule")
+        return own(cell, MatrixCell, ("initial_state", "step", "read"), "rule") or outdated(type(cell))
 
     def run(self, cell: Cell, state: Any, events: Event, reset: Array | None) -> tuple[Any, Any]:
         assert isinstance(cell, MatrixCell)
@@ -53,6 +53,18 @@ class Chunkwise:
         matrix, readings = over_chunks(state.matrix, rule, reset, self.chunk or usual)
         beside = jax.tree.map(lambda leaf: leaf[:, -1], besides)
         return MatrixState(matrix, beside), jax.vmap(jax.vmap(cell.output))(projected, besides, readings)
+
+
+def outdated(kind: type[MatrixCell]) -> str | None:
+    """Why ``remembered`` does not say of a sequence what ``remember`` says of an event, or None."""
+    places = {
+        name: next(place for place, one in enumerate(kind.__mro__) if name in vars(one))
+        for name in ("remembered", "remember", "nothing")
+    }
+    newer = [name for name, place in places.items() if place < places["remembered"]]
+    if not newer or kind.remembered is MatrixCell.remembered:
+        return None
+    return f"its {newer[0]} is newer than its remembered, and remembered still moves on as before"
 
 
 def over_chunks(matrix: Array, rule: Rule, reset: Array | None, longest: int) -> tuple[Array, Array]:

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxrec.cells import GRU, MLSTM, Erase, Event, MatrixCell, MatrixState, Rule
+from jaxrec.cells import GRU, MLSTM, DeltaNet, Erase, Event, MatrixCell, MatrixState, Rule
 from jaxrec.config import Mistake
 from jaxrec.recurrence import Chunkwise, Exposed, Scan, unroll
 
 BATCH, TIME, HEADS, KEY, VALUE = 3, 23, 2, 4, 3
+D, H = 3, 4
 FORMS = ("head", "head-gate", "head-erase", "key", "key-gate", "key-erase")
 
 
@@ -105,16 +106,24 @@ class OwnRead(Ruled):
         return state.matrix
 
 
+class OwnMemory(DeltaNet):
+    """What is beside the matrix changes for one event, and not for a sequence."""
+
+    def remember(self, beside: Any, projected: Any) -> Any:
+        return super().remember(0.5 * beside, projected)
+
+
 @pytest.mark.parametrize(
     ("cell", "words"),
     [
-        (GRU(3, 4, rngs=nnx.Rngs(0)), "not a MatrixCell"),
+        (GRU(D, H, rngs=nnx.Rngs(0)), "not a MatrixCell"),
         (OwnRead("head"), "its read is its own"),
         (Exposed(Ruled("head")), "not a MatrixCell"),
+        (OwnMemory(D, H, rngs=nnx.Rngs(0)), "remembered still moves on as before"),
     ],
 )
 def test_what_it_cannot_run_is_refused_with_the_reason(cell: Any, words: str) -> None:
-    x = jnp.zeros((1, 2, 3)) if isinstance(cell, GRU) else jnp.asarray(sample()[1])
+    x = jnp.zeros((1, 2, D)) if isinstance(cell, GRU | OwnMemory) else jnp.asarray(sample()[1])
     with pytest.raises(Mistake, match=words):
         unroll(cell, Event(x), backend="chunkwise")
 

@@ -12,6 +12,7 @@ from jax import Array, lax
 
 from jaxrec.cells import Cell, ElementwiseCell, Event
 from jaxrec.config import Mistake
+from jaxrec.recurrence.associative import shifted
 from jaxrec.recurrence.checks import check_events, check_reset, check_state, check_step
 from jaxrec.recurrence.states import batched_initial, spread
 
@@ -257,9 +258,3 @@ def times(slope: Array, other: Array) -> Array:
     else:
         found = (slope[:, :, :, :, None] * other[:, :, None]).sum(axis=3)
     return found[:, :, :, 0] if vector else found
-
-
-def shifted(leaf: Array, by: int) -> Array:
-    """One step later (1) or earlier (-1) in time, with zeros where nothing comes in."""
-    edge = jnp.zeros_like(leaf[:, :1])
-    return jnp.concatenate([edge, leaf[:, :-1]] if by == 1 else [leaf[:, 1:], edge], axis=1)

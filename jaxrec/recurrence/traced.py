@@ -48,11 +48,13 @@ class Traced:
         return [value(atom, env) for atom in self.outputs]
 
     def product(self, eqn: JaxprEqn) -> int | None:
-        """Which of ``shared`` a row-by-matrix product multiplies with, as ``state @ weight`` does; None for others."""
+        """Which of ``shared`` a row-by-matrix product multiplies with, as ``state @ weight`` does; None for others, and
+        for one that asks for a precision of its own, which its reverse would not have.
+        """
         if eqn.primitive.name != "dot_general" or len({abstract(a).dtype for a in (*eqn.invars, *eqn.outvars)}) > 1:
             return None
         right = eqn.invars[1]
-        plain = eqn.params["dimension_numbers"] == (((1,), (0,)), ((), ()))
+        plain = eqn.params["dimension_numbers"] == (((1,), (0,)), ((), ())) and eqn.params["precision"] is None
         flat = all(len(abstract(atom).shape) == 2 for atom in eqn.invars)
         if not (plain and flat and isinstance(right, Var) and right in self.shared) or eqn.invars[0] in self.shared:
             return None

@@ -3,6 +3,7 @@
 import hashlib
 import inspect
 import sys
+import traceback
 import types
 import typing
 from collections.abc import Mapping
@@ -34,22 +35,31 @@ def find(call: Call, features: int, *, hidden: int, rngs: nnx.Rngs, allow_code: 
             options[name] = find(value, features, hidden=inner, rngs=rngs, allow_code=allow_code)
     given = {"features": features, "hidden": hidden, "rngs": rngs}
     accepted = inspect.signature(kind.__init__).parameters
-    return kind(**{name: value for name, value in given.items() if name in accepted} | options)
+    chosen = {name: value for name, value in given.items() if name in accepted} | options
+    if call.file is None:
+        return kind(**chosen)
+    try:
+        return kind(**chosen)
+    except Exception as error:
+        raise failed(call.file, error) from error
 
 
 def locate(call: Call, *, allow_code: bool = True) -> type[Cell]:
     """The class that ``call`` names: one of ours, or one in the user's file."""
     if call.file is None:
-        choices, place = ours(), "jaxrec"
+        choices = ours()
     else:
         if not allow_code:
             raise Mistake(f"{call} would run code from {call.file}; if you trust it, --allow-code (allow_code=True)")
-        choices, place = exported(vars(load(call.file))), call.file
+        choices = exported(vars(load(call.file)))
     squashed = {squash(name): kind for name, kind in choices.items()}
     if squash(call.name) not in squashed:
+        if call.file is None:
+            there = did_you_mean(call.name, choices) or " (jaxrec list cells shows them)"
+            raise Mistake(f"jaxrec has no cell {call.name!r}{there}; a cell of your own is named file.py:Name")
         known = ", ".join(sorted(choices)) or "none"
-        hint = did_you_mean(call.name, choices) or "; a cell of your own is named file.py:Name"
-        raise Mistake(f"{place} has no cell {call.name!r} (it has {known}){hint}")
+        hint = did_you_mean(call.name, choices) or "; a cell is a class with Cell as base that defines its methods"
+        raise Mistake(f"{call.file} has no cell {call.name!r} (it has {known}){hint}")
     return squashed[squash(call.name)]
 
 
@@ -70,9 +80,13 @@ def exported(names: Mapping[str, Any], *, anywhere: bool = False) -> dict[str, t
     }
 
 
+def path_of(file: str) -> Path:
+    return Path(file).expanduser().resolve()
+
+
 def load(file: str) -> types.ModuleType:
     """Run a user's file once per path and content, so that equal cells have equal types and nothing compiles twice."""
-    path = Path(file).expanduser().resolve()
+    path = path_of(file)
     try:
         source = path.read_bytes()
     except OSError as error:
@@ -88,9 +102,24 @@ def load(file: str) -> types.ModuleType:
         except SyntaxError as error:
             raise Mistake(f"{file}:{error.lineno}: {error.msg}; correct the file") from error
         sys.modules[module.__name__] = module  # dataclasses and annotations look their module up
-        exec(code, vars(module))
+        try:
+            exec(code, vars(module))
+        except Exception as error:
+            raise failed(file, error) from error
         _FILES[key] = module
     return _FILES[key]
+
+
+def failed(file: str, error: Exception) -> Mistake:
+    """What a user's file raised, with its line, in a sentence."""
+    if isinstance(error, Mistake):
+        return error
+    lines = [
+        frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == path_of(file)
+    ]
+    place = f"{file}:{lines[-1]}" if lines else file
+    said = (str(error).strip() or "no message").splitlines()[0].rstrip(".")
+    return Mistake(f"{place}: {type(error).__name__}: {said}; correct the file")
 
 
 def bind(call: Call, kind: type[Cell]) -> dict[str, Any]:

@@ -62,7 +62,9 @@ class Block(nnx.Module):
         """``events.x (batch, time, width)`` -> ``(last state, (batch, time, width))``."""
         x = events.x
         inner = x if self.norm is None else self.norm(x)
-        state, y = unroll(self.cell, events._replace(x=inner), state=state, reset=reset, backend=backend)
+        state, y = unroll(
+            self.cell, declared(self.cell, events._replace(x=inner)), state=state, reset=reset, backend=backend
+        )
         y = y if self.out is None else self.out(y)
         x = self.join(x, dropout(y, rate, site(keys, 0)))
         if self.feedforward is not None:
@@ -72,6 +74,12 @@ class Block(nnx.Module):
 
     def join(self, x: Array, y: Array) -> Array:
         return x + y if self.residual else y
+
+
+def declared(cell: Cell, events: Event) -> Event:
+    """The leaves that a cell says it reads: one that it forgot to declare would be missing when people are served."""
+    withheld: dict[str, Any] = {name: None for name in ("gap", "context", "user", "start") if name not in cell.wants}
+    return events._replace(**withheld)
 
 
 class Network(nnx.Module):

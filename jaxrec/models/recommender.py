@@ -9,8 +9,9 @@ from flax import nnx
 from jax import Array
 
 from jaxrec.cells import Cell, Event
+from jaxrec.config import Mistake
 from jaxrec.data.context import Context
-from jaxrec.models.network import Block, Network
+from jaxrec.models.network import Block, Network, declared
 from jaxrec.models.tables import Rows, table, whole
 from jaxrec.recurrence import unroll
 
@@ -132,7 +133,7 @@ def build(
     blocks = []
     for _ in range(depth):
         cell = make_cell(width, rngs)
-        outputs = output_width(cell, wants)
+        outputs = output_width(cell, wants, backend)
         blocks.append(Block(cell, outputs, width, norm=norm, residual=residual, feedforward=feedforward, rngs=rngs))
     tables = {"item": table(keys["item"], items, width, width**-0.5)}
     if not tied:
@@ -146,7 +147,27 @@ def build(
     return Recommender(tables, Network(blocks, width, norm=norm, backend=backend, rngs=rngs))
 
 
-def output_width(cell: Cell, events: Event) -> int:
-    """Width of what ``cell`` shows the layer above, found without computing anything."""
-    _, y = jax.eval_shape(unroll, cell, events)
+def output_width(cell: Cell, events: Event, backend: Any = None) -> int:
+    """Width of what ``cell`` shows the layer above, found without computing anything.
+
+    `Mistake` where the backend refuses the cell, or where what it shows is not one vector an event.
+    """
+    name = type(cell).__name__
+
+    def run(cell: Cell, events: Event) -> Any:
+        return unroll(cell, declared(cell, events), backend=backend)[1]
+
+    try:
+        y = jax.eval_shape(run, cell, events)
+    except Mistake:
+        raise
+    except Exception as error:  # whatever a user's cell raises
+        said = (str(error).strip() or "no message").splitlines()[0].rstrip(".")
+        raise Mistake(
+            f"{name} does not run: {type(error).__name__}: {said}; see what jaxrec check says of it"
+        ) from error
+    if not isinstance(y, jax.ShapeDtypeStruct) or len(y.shape) != 3:
+        shapes = ", ".join(str(leaf.shape[2:]) for leaf in jax.tree.leaves(y)) or "nothing"
+        rule = "the layer above takes one vector; return one from read (a cell has no batch axis)"
+        raise Mistake(f"{name} shows {shapes} for one event, and {rule}")
     return y.shape[-1]

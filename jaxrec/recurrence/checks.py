@@ -8,7 +8,7 @@ from flax import nnx
 from jax import Array
 
 from jaxrec.cells import Cell, Decayed, Event, LatentCross
-from jaxrec.config import Mistake
+from jaxrec.config import Mistake, did_you_mean
 from jaxrec.recurrence.trees import same_structure
 from jaxrec.recurrence.wrappers import Exposed
 
@@ -18,11 +18,14 @@ def check_events(cell: Cell, events: Event, axes: tuple[str, ...]) -> tuple[int,
     shape = "(" + ", ".join(axes) + ", ...)"
     if not isinstance(events, Event):
         raise Mistake(f"events is {type(events).__name__}, not Event; wrap vectors of shape {shape} as Event(x)")
+    if isinstance(cell.wants, str):
+        raise Mistake(f"{kind(cell)} has wants = {cell.wants!r}, which is no tuple; write wants = ({cell.wants!r},)")
     present = [name for name in Event._fields if getattr(events, name) is not None]
     for name in cell.wants:
         if name not in Event._fields:
             raise Mistake(
                 f"{kind(cell)} wants {name!r}, which no event can have; choose among {', '.join(Event._fields)}"
+                f"{did_you_mean(name, Event._fields)}"
             )
         if name not in present:
             raise Mistake(f"{kind(cell)} wants {name!r}; the events have {present}")

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from flax import nnx
 
 from jaxrec.cells import Cell, find
-from jaxrec.config import Call
+from jaxrec.config import Call, Mistake
 from jaxrec.recurrence import measures
 from jaxrec.recurrence.backends import choose
 from jaxrec.recurrence.cases import Case
@@ -193,9 +193,10 @@ def examine(law: Law, case: Case) -> LawResult:
     try:
         largest, place = law.measure(case)
     except Exception as error:  # whatever a user's cell raises is the finding
-        sentence = (
-            f"{law.name} is broken ({law.promise}): {type(error).__name__}: {measures.first_line(error)}; {law.remedy}."
-        )
+        told = isinstance(error, Mistake) and law.gate  # a mistake about the contract names its own remedy
+        said = measures.first_line(error)
+        said = said if told else f"{type(error).__name__}: {said}; {law.remedy}"
+        sentence = f"{law.name} is broken ({law.promise}): {said}."
         return LawResult(law.name, False, float("inf"), law.tolerance, sentence)
     passed = bool(largest <= law.tolerance)
     amount = f"off by {largest:.2g}" + (f" at {place}" if place else "") + f", allowed {law.tolerance:.2g}"

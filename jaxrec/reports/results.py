@@ -32,7 +32,8 @@ def print_result(result: Result, *, as_json: bool, run: str, slices: bool = Fals
         print_slices(result["test"])
     for line in notes(result):
         print(textwrap.fill(line, 80))
-    print(f'Next: jaxrec recommend --run {run} --history "ITEM,ITEM" --k 10')
+    allowed = " --allow-code" if ".py:" in result["model"]["cell"] else ""
+    print(f'Next: jaxrec recommend --run {run} --history "ITEM,ITEM" --k 10{allowed}')
 
 
 def protocol(result: Result) -> str:

@@ -58,7 +58,7 @@ def test_options_reach_the_cell() -> None:
     ("text", "words"),
     [
         ("grru", "did you mean 'GRU'"),
-        ("transformer", "Elman, GRU, IRNN, IndRNN, LEM"),
+        ("transformer", "jaxrec list cells shows them"),
         ("gru(hiden=3)", "did you mean 'hidden'"),
         ("gru(rngs=3)", "no option 'rngs'"),
         ("gru(features=3)", "no option 'features'"),

@@ -6,8 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
-from jaxrec.cells import GRU, Event
+from jaxrec.cells import GRU, Cell, Event, weight
+from jaxrec.config import Mistake
 from jaxrec.losses import Softmax
 from jaxrec.models import recommender
 from jaxrec.models.network import dropout
@@ -127,3 +129,49 @@ def test_map_cells_leaves_the_original_alone():
     before, after = jax.tree.leaves(model.network.blocks[0].cell), jax.tree.leaves(doubled.network.blocks[0].cell)
     np.testing.assert_allclose(after[0], 2 * before[0])
     assert not np.allclose(np.asarray(model(some_batch()))[..., 1:], np.asarray(doubled(some_batch()))[..., 1:])
+
+
+class Nosy(Cell):
+    """Reads a leaf that it does not declare, or shows what no layer can take."""
+
+    def __init__(self, features: int, hidden: int, *, shows: str = "gap", rngs: nnx.Rngs):
+        self.w, self.hidden, self.shows = weight(rngs, features, hidden), hidden, shows
+
+    def initial_state(self):
+        return jnp.zeros(self.hidden)
+
+    def project(self, event):
+        assert event.gap is None, "a leaf that is not declared"
+        return event.x @ self.w
+
+    def step(self, state, projected):
+        return jnp.tanh(state + projected)
+
+    def read(self, state, projected):
+        return {"gap": state, "row": state[None], "pair": (state, state)}[self.shows]
+
+
+def made(shows: str, backend: str | None = None):
+    example = Event(jnp.zeros((1, 1, WIDTH)), gap=jnp.zeros((1, 1)))
+    return recommender.build(
+        lambda features, rngs: Nosy(features, WIDTH, shows=shows, rngs=rngs), items=5, users=0, width=WIDTH, depth=1,
+        feedforward=0, norm=True, residual=True, tied=True, bias=False, user=False, backend=backend, wants=example,
+        seed=0,
+    )  # fmt: skip
+
+
+def test_cells_see_only_the_leaves_that_they_declare():
+    """What training shows, serving must show too: it gives a cell what it wants."""
+    batch = Batch(item=jnp.ones((2, 3), jnp.int32), gap=jnp.ones((2, 3)))
+    assert made("gap")(batch).shape == (2, 3, 6)
+
+
+@pytest.mark.parametrize(("shows", "words"), [("row", r"\(1, 8\)"), ("pair", r"\(8,\), \(8,\)")])
+def test_a_cell_that_shows_no_vector_is_refused(shows: str, words: str):
+    with pytest.raises(Mistake, match=f"Nosy shows {words} for one event"):
+        made(shows)
+
+
+def test_a_backend_that_refuses_the_cell_does_so_before_anything_is_trained():
+    with pytest.raises(Mistake, match="Associative cannot run Nosy"):
+        made("gap", "associative")

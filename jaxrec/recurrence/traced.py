@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 from jax import Array
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
+from jax.extend.core import Jaxpr, JaxprEqn, Literal, Var
 
 Environment = dict[Var, Any]
 Special = Callable[[JaxprEqn, list[Any]], list[Any] | None]
@@ -79,7 +79,7 @@ def trace(fn: Callable[..., Any], parameters: Any, *inputs: Any) -> tuple[Traced
     return made, shape
 
 
-def flat_jaxpr(fn: Callable[..., Any], *args: Any) -> tuple[ClosedJaxpr, Any]:
+def flat_jaxpr(fn: Callable[..., Any], *args: Any) -> tuple[Any, Any]:
     """The equations of ``fn`` with those of the jitted functions it calls in their place."""
     closed, shape = jax.make_jaxpr(fn, return_shape=True)(*args)
 

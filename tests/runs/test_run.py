@@ -291,7 +291,7 @@ def test_a_cell_that_wants_what_the_data_lacks_is_refused_in_one_sentence(tmp_pa
     file.write_text(
         "from jaxrec.cells import GRU\n\n\nclass Weather(GRU):\n    wants = ('x', 'context')\n", encoding="utf-8"
     )
-    with pytest.raises(Mistake, match="Weather wants 'context'"):
+    with pytest.raises(Mistake, match="Weather wants the context of every event"):
         go(tmp_path / "a", model=Model(width=8, cell=f"{file}:Weather"))
 
 

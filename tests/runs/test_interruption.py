@@ -254,7 +254,7 @@ def test_a_refused_write_ends_the_run_in_one_sentence_with_the_last_good_state_i
             return save(self, step, tree, notes)
 
     monkeypatch.setattr(fitting.Checkpoints, "save", full)
-    with pytest.raises(Mistake, match=r"checkpoints/\d+[^:]*: File too large; free some space there, and"):
+    with pytest.raises(Mistake, match=r"checkpoints/\d+: File too large; free some space there, and the same command"):
         go(tmp_path / "run")
     assert {path.name for path in (tmp_path / "run" / "checkpoints").iterdir() if not path.name.isdecimal()} == {"best"}
     monkeypatch.undo()

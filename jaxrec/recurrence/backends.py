@@ -46,9 +46,9 @@ def choose(cell: Cell, backend: Any = None, length: int | None = None) -> Backen
     chosen: Backend = named(backend) if isinstance(backend, Call | str) else backend
     reason = chosen.refuses(cell)
     if reason is not None:
-        raise Mistake(
-            f"{type(chosen).__name__} cannot run {type(cell).__name__}: {reason}; choose another backend or none"
-        )
+        kind = type(chosen)
+        word = next((name for name, known in BACKENDS.items() if known is kind), kind.__name__)
+        raise Mistake(f"{word} cannot run {type(cell).__name__}: {reason}; choose another backend or none")
     return chosen
 
 

@@ -74,7 +74,7 @@ class Newton:
         """What `unroll` returns and a `Report`; a row that has not converged is left as the last iteration had it."""
         batch, _ = check_events(cell, events, ("batch", "time"))
         if reason := self.refuses(cell):
-            raise Mistake(f"Newton cannot run {type(cell).__name__}: {reason}; choose another backend")
+            raise Mistake(f"newton cannot run {type(cell).__name__}: {reason}; choose another backend")
         ready = cell.prepare()
         check_step(ready, events, axes=2)
         check_reset(reset, events.x.shape[:2])

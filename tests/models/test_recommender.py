@@ -173,5 +173,5 @@ def test_a_cell_that_shows_no_vector_is_refused(shows: str, words: str):
 
 
 def test_a_backend_that_refuses_the_cell_does_so_before_anything_is_trained():
-    with pytest.raises(Mistake, match="Associative cannot run Nosy"):
+    with pytest.raises(Mistake, match="associative cannot run Nosy"):
         made("gap", "associative")

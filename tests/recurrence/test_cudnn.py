@@ -126,7 +126,7 @@ def test_no_events_return_the_given_state(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_it_says_what_it_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(Mistake, match="Cudnn cannot run LSTM: there is no NVIDIA device"):
+    with pytest.raises(Mistake, match="cudnn cannot run LSTM: there is no NVIDIA device"):
         unroll(lstm(), events(), backend="cudnn")
     monkeypatch.setattr(cudnn, "nvidia", lambda: True)
     assert Cudnn().refuses(lstm()) is None

@@ -149,9 +149,9 @@ class Remembers(Counts):
 
 def test_it_says_what_it_cannot_run() -> None:
     for cell, words in (
-        (LRU(D, H, rngs=nnx.Rngs(0)), "Newton cannot run LRU: its state is complex"),
-        (Counts(), "Newton cannot run Counts: its state has a leaf of int32"),
-        (Remembers(), "Newton cannot run Remembers: its state has leaves of no type"),
+        (LRU(D, H, rngs=nnx.Rngs(0)), "newton cannot run LRU: its state is complex"),
+        (Counts(), "newton cannot run Counts: its state has a leaf of int32"),
+        (Remembers(), "newton cannot run Remembers: its state has leaves of no type"),
     ):
         events = Event(jnp.zeros((B, T, D)))
         with pytest.raises(Mistake, match=words):

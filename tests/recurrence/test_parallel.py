@@ -205,9 +205,9 @@ def test_the_backend_that_pays_is_taken(monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize(
     ("cell", "backend", "words"),
     [
-        (GRU, "associative", "Associative cannot run GRU: it is not an AffineCell"),
-        (GRU, "window", "Window cannot run GRU: it is not a WindowCell"),
-        (MinGRU, "composite", "Wired cannot run MinGRU: it is not a Composite"),
+        (GRU, "associative", "associative cannot run GRU: it is not an AffineCell"),
+        (GRU, "window", "window cannot run GRU: it is not a WindowCell"),
+        (MinGRU, "composite", "composite cannot run MinGRU: it is not a Composite"),
         (QRNN, "composite(prefer=window(size=3))", "window has no option 'size'"),
         (QRNN, "composite(prefer=composite)", "composite runs none of its cells gates, pool"),
         (MinGRU, "associative(chunk=0)", "chunk=0 is not a number of events"),

@@ -119,9 +119,16 @@ def print_backends(cell: Call, found: Mapping[str, Any], *, as_json: bool) -> No
         return
     rows = []
     for e in found["backends"]:
-        lengths = [f"{a} events on" if b is None else f"{a} to {b} events" for a, b in e["chosen"]]
-        rows.append((e["name"], "yes" if e["refuses"] is None else f"no: {e['refuses']}", ", ".join(lengths), e["why"]))
+        lengths = ", ".join(span(first, last) for first, last in e["chosen"])
+        rows.append((e["name"], "yes" if e["refuses"] is None else f"no: {e['refuses']}", lengths, e["why"]))
     print_table(("backend", "takes it", "chosen for", "because"), rows, f"{cell} on {found['platform']}")
+
+
+def span(first: int, last: int | None) -> str:
+    """From the ``first`` number of events to the ``last``, in words; None has no end."""
+    if last is None:
+        return "any length" if first == 1 else f"from {first:,} events on"
+    return f"up to {last:,} events" if first == 1 else f"{first:,} to {last:,} events"
 
 
 def print_cells(entries: Sequence[CellEntry]) -> None:

@@ -83,3 +83,24 @@ def test_listing_backends_for_a_cell(capsys: pytest.CaptureFixture[str], monkeyp
     assert "adjoint" in printed
     assert main(["list", "cells", "--cell", "gru"]) == 2
     assert "write list backends --cell, or leave it out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ((), ["any length"]),
+        ((10,), ["up to 9 events", "from 10 events on"]),
+        ((10, 3000), ["10 to 2,999 events", "up to 9 events, from 3,000 events on"]),
+    ],
+)
+def test_lengths_are_said_in_words(
+    rows: tuple[int, ...], words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    names = ["adjoint", "scan"]
+    table = tuple(Crossover(Cell, CPU, row, name, "so") for row, name in zip(rows, names, strict=False))
+    monkeypatch.setattr(choice, "TABLE", table)
+    assert main(["list", "backends", "--cell", "gru(hidden=8)"]) == 0
+    printed = capsys.readouterr().out
+    for phrase in words:
+        assert phrase in printed

@@ -14,6 +14,7 @@ from jaxrec.data.context import Context
 from jaxrec.models.network import Block, Network, declared
 from jaxrec.models.tables import Rows, table, whole
 from jaxrec.recurrence import unroll
+from jaxrec.recurrence.faults import fault
 
 
 class Batch(NamedTuple):
@@ -162,10 +163,8 @@ def output_width(cell: Cell, events: Event, backend: Any = None) -> int:
     except Mistake:
         raise
     except Exception as error:  # whatever a user's cell raises
-        said = (str(error).strip() or "no message").splitlines()[0].rstrip(".")
-        raise Mistake(
-            f"{name} does not run: {type(error).__name__}: {said}; see what jaxrec check says of it"
-        ) from error
+        found = fault(error, cell)
+        raise Mistake(f"{name} does not run: {found}; {found.remedy or 'see what jaxrec check says of it'}") from error
     if not isinstance(y, jax.ShapeDtypeStruct) or len(y.shape) != 3:
         shapes = ", ".join(str(leaf.shape[2:]) for leaf in jax.tree.leaves(y)) or "nothing"
         rule = "the layer above takes one vector; return one from read (a cell has no batch axis)"

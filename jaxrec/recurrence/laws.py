@@ -11,6 +11,7 @@ from jaxrec.config import Call, Mistake
 from jaxrec.recurrence import measures
 from jaxrec.recurrence.backends import choose
 from jaxrec.recurrence.cases import Case
+from jaxrec.recurrence.faults import NotFinite, fault
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ LAWS = (
         "contract",
         measures.contract,
         0,
-        "a step keeps the state's tree, shapes and dtypes",
+        "it runs, and a step keeps the state's tree, shapes and dtypes",
         "make step and initial_state agree",
         of="cell",
         gate=True,
@@ -164,7 +165,7 @@ LAWS = (
         measures.lasting,
         0,
         f"nothing overflows within {measures.LONG} steps",
-        "bound the state, or how much of it a step keeps",
+        "it grows from event to event: bound the state, as by tanh, or multiply it by no more than 1 in a step",
         of="cell",
     ),
     Law(
@@ -193,15 +194,23 @@ def examine(law: Law, case: Case) -> LawResult:
     try:
         largest, place = law.measure(case)
     except Exception as error:  # whatever a user's cell raises is the finding
-        told = isinstance(error, Mistake) and law.gate  # a mistake about the contract names its own remedy
-        said = measures.first_line(error)
-        said = said if told else f"{type(error).__name__}: {said}; {law.remedy}"
+        # a mistake about the contract names its own remedy
+        told = isinstance(error, NotFinite) or (isinstance(error, Mistake) and law.gate)
+        said = measures.first_line(error) if told else raised(law, error, case.fresh)
         sentence = f"{law.name} is broken ({law.promise}): {said}."
         return LawResult(law.name, False, float("inf"), law.tolerance, sentence)
     passed = bool(largest <= law.tolerance)
     amount = f"off by {largest:.2g}" + (f" at {place}" if place else "") + f", allowed {law.tolerance:.2g}"
     sentence = f"{law.promise}." if passed else f"{law.name} is broken ({law.promise}): {amount}; {law.remedy}."
     return LawResult(law.name, passed, largest, law.tolerance, sentence)
+
+
+def raised(law: Law, error: Exception, cell: Cell) -> str:
+    """An exception with its line in the cell's file and its remedy; a cell that ran until then also broke the law."""
+    found = fault(error, cell)
+    remedies = [found.remedy] if found.remedy else []
+    remedies += [] if law.gate and remedies else [law.remedy]
+    return "; ".join([str(found), *remedies])
 
 
 def check(

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxrec.cells import Cell
+from jaxrec.cells import Cell, Event
 from jaxrec.recurrence.backends import accepts, choose
 from jaxrec.recurrence.cases import Case
+from jaxrec.recurrence.faults import NO_SLOPE, NotFinite, not_finite
 from jaxrec.recurrence.scan import Scan
 from jaxrec.recurrence.trees import difference, double, is_real, joined, piece, real_leaves, rows, score
 from jaxrec.recurrence.unroll import advance, start, unroll
@@ -21,8 +22,10 @@ Finding = tuple[float, str]
 
 
 def contract(case: Case) -> Finding:
-    """Runs at all: the state keeps its tree, shapes and dtypes, and every output is an array."""
+    """Runs at all: the state keeps its tree, shapes and dtypes, every output is an array, every number finite."""
     _, outputs = case.first
+    if count := infinite(case.first):
+        raise not_finite(case.cell, case.events, int(count))
     return (0.0, "") if jax.tree.leaves(outputs) else (1.0, "read, which returns no array")
 
 
@@ -214,6 +217,8 @@ def against_scan(case: Case, given: Any) -> Finding:
 
 def gradients(case: Case) -> Finding:
     """Gradients by parameters, events and state agree with finite differences in float64."""
+    if wrong := [d.name for d in case.derivatives if not np.isfinite([d.analytic, d.numeric]).all()]:
+        raise NotFinite(f"the gradient by {', '.join(wrong)} is not finite; {NO_SLOPE}")
     floor = 1e-4 * max(abs(d.numeric) for d in case.derivatives)
     scale = {d.name: max(abs(d.analytic), abs(d.numeric), floor, 1e-300) for d in case.derivatives}
     return worst({d.name: abs(d.analytic - d.numeric) / scale[d.name] for d in case.derivatives})
@@ -229,12 +234,22 @@ def lasting(case: Case) -> Finding:
     """After a long run of random events states, outputs and gradients are finite."""
     events = case.sample(8, LONG)
 
-    def loss(cell: Cell) -> Any:
+    def loss(cell: Cell, events: Event) -> Any:
         last, outputs = case.eager(cell, events)
         return score(jax.tree.map(lambda leaf: leaf[:, -1], outputs)), (last, outputs)
 
-    (_, values), slopes = jax.jit(jax.value_and_grad(loss, has_aux=True, allow_int=True))(case.fresh)
-    return worst({"states and outputs": infinite(values), "gradients": infinite(slopes)})
+    run = jax.jit(jax.value_and_grad(loss, has_aux=True, allow_int=True))
+    (_, values), slopes = run(case.fresh, events)
+    found = {"states and outputs": infinite(values), "gradients": infinite(slopes)}
+    if not any(found.values()):
+        return 0.0, ""
+    few = piece(events, 0, case.time)
+    (_, values), slopes = run(case.fresh, few)
+    if count := infinite(values):
+        raise not_finite(case.fresh, few, int(count))
+    if infinite(slopes):
+        raise NotFinite(f"a gradient is nan or inf from the first events on; {NO_SLOPE}")
+    return worst(found)
 
 
 def portable(case: Case) -> Finding:
@@ -265,8 +280,8 @@ def infinite(tree: Any) -> float:
 
 
 def worst(found: dict[str, float]) -> Finding:
-    """The largest violation and where it is."""
-    place = max(found, key=lambda name: found[name])
+    """The largest violation and where it is; what is not a number is larger than any."""
+    place = max(found, key=lambda name: (np.isnan(found[name]), found[name]))
     return found[place], place
 
 

@@ -175,3 +175,12 @@ def test_a_cell_that_shows_no_vector_is_refused(shows: str, words: str):
 def test_a_backend_that_refuses_the_cell_does_so_before_anything_is_trained():
     with pytest.raises(Mistake, match="associative cannot run Nosy"):
         made("gap", "associative")
+
+
+def test_a_cell_that_does_not_run_is_refused_with_its_line():
+    class Chooses(Nosy):
+        def step(self, state, projected):
+            return state if state.sum() > 0 else projected
+
+    with pytest.raises(Mistake, match=r"Chooses does not run: .*test_recommender\.py:\d+: Tracer.*; choose with jnp"):
+        recommender.output_width(Chooses(WIDTH, WIDTH, rngs=nnx.Rngs(0)), Event(jnp.zeros((1, 1, WIDTH))))

@@ -13,7 +13,7 @@ from flax import nnx
 
 from jaxrec.cells import Cell, Elman, Event, weight
 from jaxrec.config import Mistake
-from jaxrec.recurrence import Scan
+from jaxrec.recurrence import Scan, measures
 from jaxrec.recurrence.cases import Case
 from jaxrec.recurrence.laws import LAWS, LawResult, check, examine
 
@@ -138,7 +138,7 @@ CELLS = [
     (StopsGradients, "gradients", "stop_gradient"),
     (InsistsOnFloat32, "gradients", "fix no dtype"),
     (HasADeadParameter, "alive", "cell.unused"),
-    (Explodes, "lasting", "bound the state"),
+    (Explodes, "lasting", "it grows from event to event: bound the state"),
     (RunsOnCPUOnly, "portable", "tpu: "),
 ]
 
@@ -302,3 +302,65 @@ def test_a_cell_that_wants_everything_is_given_everything() -> None:
     for name in ("contract", "deterministic", "split", "resets", "streaming", "separate", "padding"):
         result = examine(LAW[name], case)
         assert result.passed, result.sentence
+
+
+THEIRS = """
+import jax.numpy as jnp, numpy as np
+from flax import nnx
+from jaxrec.cells import Cell, weight
+
+class Base(Cell):
+    def __init__(self, features: int, hidden: int, *, rngs):
+        self.w, self.hidden = weight(rngs, features, hidden), hidden
+    def initial_state(self): return jnp.zeros(self.hidden)
+    def step(self, h, x): return jnp.tanh(x @ self.w + h)
+
+class Fault(Base):
+    {body}
+"""
+MENDED = [  # the faulty line, and what is said of it
+    ("def step(self, h, x): return h if h.sum() > 0 else -h", "jnp.where or jax.lax.cond: a Python if"),
+    ("def step(self, h, x): return h + float(h[0])", "float(), int()"),
+    ("def step(self, h, x): return h + range(9)[h.argmax()]", "jax.lax.fori_loop"),
+    ("def step(self, h, x): return h + jnp.ones(h.argmax()).sum()", "float(), int()"),
+    ("def step(self, h, x): return np.tanh(h)", "write jnp instead of np"),
+    ("def step(self, h, x): return h[h > 0].sum() + h", "jnp.where(mask, x, 0)"),
+    ("def project(self, event): return event.x * event.gap", 'as in wants = ("x", "gap")'),
+    ("def project(self, event): return event.x + event.context.sum()", 'wants = ("x", "context")'),
+    ("def step(self, h, x): return h @ self.w", "h has shape (4,), self.w has shape (3, 4): make"),
+    ("def step(self, h, x): return h + x", "h has shape (4,), x has shape (3,): make"),
+    ("def step(self, h, x): return h + unknown", "name 'unknown' is not defined; correct that line"),
+    ("def step(self, h, x): return h + jnp.log(jnp.abs(h))", "jnp.log1p"),
+    ("def step(self, h, x): return h + x.sum() / h", "divided by 0"),
+]
+
+
+@pytest.mark.parametrize(("body", "words"), MENDED)
+def test_the_line_of_a_users_file_is_named_with_what_mends_it(
+    body: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("theirs.py").write_text(THEIRS.format(body=body), encoding="utf-8")
+    result = check("theirs.py:Fault")[-1]
+    assert result.name == "contract"
+    broken(result, words)
+    assert ": theirs.py:13: " in result.sentence
+    assert "make step and initial_state agree" not in result.sentence
+
+
+def test_a_gradient_that_is_not_a_number_is_told_as_such() -> None:
+    class Roots(Plain):
+        def step(self, state: Any, projected: Any) -> Any:
+            return super().step(state, jnp.sqrt(jnp.maximum(projected, 0)))
+
+    class RootsOfWeights(Plain):
+        def step(self, state: Any, projected: Any) -> Any:
+            return super().step(state, projected + jnp.sqrt(jnp.abs(self.decay)))  # which starts at 0
+
+    broken(examine(LAW["gradients"], Case(lambda rngs: Roots(rngs=rngs))), "the gradient by cell.w, events.x is not")
+    broken(examine(LAW["lasting"], Case(lambda rngs: RootsOfWeights(rngs=rngs))), "from the first events on; sqrt,")
+
+
+def test_nan_is_worse_than_any_number() -> None:
+    for found in ({"a": 0.5, "b": float("nan")}, {"b": float("nan"), "a": 0.5}):
+        assert measures.worst(found)[1] == "b"

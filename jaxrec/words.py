@@ -35,7 +35,7 @@ _FILE = r"[^\s()\[\]{}=,:'\"]*\.py"
 _TOKEN = re.compile(
     rf"""\s*(?:(?P<text>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')
     |(?P<number>[+-]?(?:inf\b|nan\b|(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?))
-    |(?P<file>{_FILE})(?=:)|(?P<name>{_NAME})|(?P<mark>[()\[\]=,:]))""",
+    |(?P<file>{_FILE})(?=\s*[:(,)\]]|\s*$)|(?P<name>{_NAME})|(?P<mark>[()\[\]=,:]))""",
     re.VERBOSE | re.DOTALL,
 )
 
@@ -44,8 +44,9 @@ _TOKEN = re.compile(
 class Call:
     """A thing and its arguments as the user wrote them: `gru(hidden=128)`, `normed(gru)`, `my_cell.py:My(rate=2)`.
 
-    Arguments are literals (numbers, strings, booleans, none, tuples) or calls; a bare word is a call without arguments.
-    Two calls are equal when their canonical texts are; lists become tuples, so that a call never changes.
+    Arguments are literals (numbers, strings, booleans, none, tuples) or calls; a bare word is a call without arguments,
+    and a file without a name stands for what is in it: whoever looks it up says what that is. Two calls are equal when
+    their canonical texts are; lists become tuples, so that a call never changes.
     """
 
     name: str
@@ -54,7 +55,7 @@ class Call:
     file: str | None = None
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(_NAME, self.name):
+        if not re.fullmatch(_NAME, self.name) and (self.name or self.file is None):
             raise Mistake(
                 f"{self.name!r} is not a name; begin with a letter, go on with letters, digits, '_', '.' and '-'"
             )
@@ -66,6 +67,8 @@ class Call:
         """Read a call; a malformed text is a `Mistake` that names the character where reading stopped."""
         reader = _Reader(text)
         call = reader.value()
+        if isinstance(call, str) and call.endswith(".py"):  # quoted, as where its path has blanks
+            call = Call("", file=call)
         if not isinstance(call, Call):
             if text.strip() not in _WORDS:
                 reader.fail("a name such as gru(hidden=64)")
@@ -83,7 +86,7 @@ class Call:
         if self.file is None:
             return self.name
         file = self.file if re.fullmatch(_FILE, self.file) else repr(self.file)
-        return f"{file}:{self.name}"
+        return f"{file}:{self.name}" if self.name else file
 
     def __eq__(self, other: object) -> bool:
         return str(self) == str(other) if isinstance(other, Call) else NotImplemented
@@ -142,8 +145,10 @@ class _Reader:
         if kind == "number":
             return _number(text)
         if kind == "file" or (kind == "text" and self.take(":")):
-            if kind == "file":
-                self.take(":")
+            if kind == "file" and not self.take(":"):
+                if self.peek()[:2] == ("mark", "("):
+                    self.fail("':' and the name of something in that file")
+                return Call("", file=text)
             return self.call(text if kind == "file" else self.string(text))
         if kind == "text":
             return self.string(text)

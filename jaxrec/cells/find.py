@@ -51,16 +51,34 @@ def locate(call: Call, *, allow_code: bool = True) -> type[Cell]:
     else:
         if not allow_code:
             raise Mistake(f"{call} would run code from {call.file}; if you trust it, --allow-code (allow_code=True)")
-        choices = exported(vars(load(call.file)))
+        names = vars(load(call.file))
+        choices = exported(names)
     squashed = {squash(name): kind for name, kind in choices.items()}
     if squash(call.name) not in squashed:
         if call.file is None:
             there = did_you_mean(call.name, choices) or " (jaxrec list cells shows them)"
             raise Mistake(f"jaxrec has no cell {call.name!r}{there}; a cell of your own is named file.py:Name")
-        known = ", ".join(sorted(choices)) or "none"
-        hint = did_you_mean(call.name, choices) or "; a cell is a class with Cell as base that defines its methods"
-        raise Mistake(f"{call.file} has no cell {call.name!r} (it has {known}){hint}")
+        raise Mistake(missing(call, names, choices))
     return squashed[squash(call.name)]
+
+
+def missing(call: Call, names: Mapping[str, Any], choices: Mapping[str, type[Cell]]) -> str:
+    """What a user's file with ``names`` has where ``call`` finds no cell among its ``choices``."""
+    known = f"it has {', '.join(sorted(choices))}" if choices else "it has none"
+    example = f"{call.file}:{min(choices, default='NAME')}"
+    if not call.name:
+        return f"{call.file} is a file, and no cell of it is named ({known}); write {example}"
+    found = next((value for name, value in names.items() if squash(name) == squash(call.name)), None)
+    if found is None:
+        hint = did_you_mean(call.name, choices) or "; a cell is a class with Cell as base that defines its methods"
+        return f"{call.file} has no cell {call.name!r} ({known}){hint}"
+    if isinstance(found, type) and issubclass(found, Cell):
+        if found.__module__ != names["__name__"]:
+            return f"{call.name} is imported into {call.file}, not written there ({known}); name where it comes from"
+        lacks = ", ".join(sorted(getattr(found, "__abstractmethods__", ())))
+        return f"{call.name} in {call.file} is abstract ({known}); define {lacks}"
+    what = "class" if isinstance(found, type) else type(found).__name__
+    return f"{call.name} in {call.file} is a {what} and no cell ({known}); a cell is a class with Cell as base"
 
 
 def ours() -> dict[str, type[Cell]]:

@@ -100,6 +100,33 @@ def test_a_users_file_offers_only_its_own_cells(my_cell: Path) -> None:
         build(f"{my_cell}:GRU")
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("", "is a file, and no cell of it is named (it has MGU); write {file}:MGU"),
+        (":Half", "Half in {file} is abstract (it has MGU); define initial_state"),
+        (":Table", "Table in {file} is a class and no cell (it has MGU); a cell is a class with Cell as base"),
+        (":jnp", "jnp in {file} is a module and no cell"),
+        (":Cell", "Cell is imported into {file}, not written there"),
+        (":MGV", "has no cell 'MGV' (it has MGU); did you mean 'MGU'?"),
+    ],
+)
+def test_what_a_users_file_has_instead_of_the_cell_is_said(my_cell: Path, name: str, words: str) -> None:
+    my_cell.write_text(
+        MGU + "\nclass Half(Cell):\n    def step(self, h, u): return h\nclass Table: pass\n", encoding="utf-8"
+    )
+    for text in (f"{my_cell}{name}", f"latentcross({my_cell}{name})"):
+        with pytest.raises(Mistake) as caught:
+            build(text)
+        assert words.format(file=my_cell) in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_file_with_options_and_no_name_is_asked_for_the_name() -> None:
+    with pytest.raises(Mistake, match="expected ':' and the name of something in that file"):
+        Call.parse("cells/my.py(hidden=3)")
+
+
 def test_a_users_file_runs_only_when_allowed(my_cell: Path, tmp_path: Path) -> None:
     mark = tmp_path / "ran"
     my_cell.write_text(f"open({str(mark)!r}, 'w').close()\n" + MGU, encoding="utf-8")

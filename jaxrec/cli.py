@@ -5,26 +5,28 @@ import io
 import itertools
 import os
 import re
+import shutil
 import signal
 import sys
+import textwrap
 import types
 import typing
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
 from jaxrec.config import Call, Mistake, Resolved, Section, did_you_mean, keys, resolve, value_at, watch
 from jaxrec.data.options import Preparation, Prepare
-from jaxrec.reports.options import Inspect, Listing, Report
-from jaxrec.runs.options import Compare, Config, Evaluate, Train
-from jaxrec.training.stop import AGAIN, Interrupted, Stopped, StopSignal
+from jaxrec.reports.options import Check, Inspect, Listing, Report
+from jaxrec.runs.options import Compare, Config, Evaluate, Recommend, Train
+from jaxrec.training.stop import AGAIN, Stopped, StopSignal, interruption
 
 S = TypeVar("S", bound=Section)
 
 # verbs whose required options are written without their names
 POSITIONAL = ("list", "check", "compare", "inspect", "report")
-PAIRED = ("train", "recommend")  # verbs whose truth values have a flag for yes and one for no
+PAIRED = ("train",)  # verbs whose truth values have a flag for yes and one for no: a file may have said the other
 
 OVERVIEW = """\
 jaxrec: recurrent recommenders in JAX
@@ -56,37 +58,6 @@ sentence; JAXREC_TRACEBACK=1 shows where it was found.
 """
 
 
-@dataclass(frozen=True, kw_only=True)
-class Recommend(Section):
-    """Recommend next items; without --history or --histories reads standard input."""
-
-    run: str
-    """directory of the run or of a saved model"""
-    history: str | None = None
-    """item ids, oldest first: "a,b,c", or "a b c", or a JSON list where ids hold commas or events have times: [["a",
-    1700000000], ["b", 1700000060]] (seconds), for cells that look at gaps"""
-    histories: str | None = None
-    """file with one history per line, each written like --history"""
-    k: int = 10
-    """items in each list"""
-    exclude_seen: bool = False
-    """leave out the items of the history, or not; without either flag as the model was judged"""
-    allow_code: bool = False
-    """run the copy of a user's cell file that was saved with the model"""
-    json: bool = False
-    """print one JSON object per history"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Check(Section):
-    """Hold a cell against the laws that every cell obeys."""
-
-    cell: Call
-    """the cell, as in gru(hidden=64) or my_cell.py:MyCell(hidden=64)"""
-    json: bool = False
-    """print JSON instead of a table"""
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit status.
 
@@ -107,22 +78,28 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return VERBS[verb](rest)
         else:
             raise Mistake(f"{verb!r} is not a verb{did_you_mean(verb, VERBS) or '; see jaxrec --help'}")
-    except Mistake as mistake:
-        if os.environ.get("JAXREC_TRACEBACK"):
-            raise
-        print(f"jaxrec: {mistake}", file=sys.stderr)
-        return 2
-    except Stopped as stopped:
-        print(f"jaxrec: {stopped}", file=sys.stderr)
-        return AGAIN
-    except Interrupted as sent:
-        print(f"jaxrec: {sent}: no file is left half written; the same command does it again", file=sys.stderr)
-        return AGAIN
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BaseException as error:
+        return _ended(error)
     return 0
+
+
+def _ended(error: BaseException) -> int:
+    """The exit status of an exception, after the sentence that a person needs; what is a defect of ours goes on."""
+    if isinstance(error, Stopped):
+        _say(f"jaxrec: {error}")
+        return AGAIN
+    if sent := interruption(error):
+        _say(f"jaxrec: {sent}: no file is left half written; the same command does it again")
+        return AGAIN
+    if isinstance(error, Mistake) and not os.environ.get("JAXREC_TRACEBACK"):
+        _say(f"jaxrec: {error}")
+        return 2
+    if isinstance(error, KeyboardInterrupt):
+        return 130
+    if isinstance(error, BrokenPipeError):  # the reader of a pipe, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    raise error
 
 
 def train(argv: list[str]) -> int:
@@ -164,20 +141,16 @@ def compare(argv: list[str]) -> int:
 
 def recommend(argv: list[str]) -> int:
     options = _parse(Recommend, argv, "recommend")
-    if options.history is not None and options.histories is not None:
-        raise Mistake("--history and --histories are both given; keep one")
     from jaxrec.reports.tables import print_recommendations
     from jaxrec.serving import load
-    from jaxrec.serving.histories import histories as read
+    from jaxrec.serving.histories import asked
 
+    found, exclude_seen = asked(options), options.seen()
     model = load(Path(options.run), allow_code=options.allow_code)
-    histories, times = read(options.history, options.histories)
-    for history in histories:
-        if unknown := model.unknown(history):
-            _say(f"note: the model does not know {', '.join(map(repr, unknown[:5]))}{', ...' if unknown[5:] else ''}")
-    exclude_seen = options.exclude_seen if "exclude_seen" in _given(argv, Recommend) else None
-    lists = model.recommend(histories, k=options.k, exclude_seen=exclude_seen, times=times)
-    print_recommendations(histories, lists, as_json=options.json)
+    for sentence in model.notes(found.items, found.users):
+        _say(f"note: {sentence}")
+    lists = model.recommend(found.items, k=options.k, exclude_seen=exclude_seen, **found.aside())
+    print_recommendations(found.items, lists, as_json=options.json)
     return 0
 
 
@@ -239,9 +212,10 @@ def list_(argv: list[str]) -> int:
 def check(argv: list[str]) -> int:
     options = _parse(Check, argv, "check")
     from jaxrec.recurrence.laws import check as run
-    from jaxrec.reports.tables import print_laws
+    from jaxrec.reports.tables import print_laws, progress
 
-    results = run(options.cell)
+    with progress(sys.stderr) as say:
+        results = run(options.cell, say=say)
     print_laws(results, as_json=options.json)
     return 0 if all(result.passed for result in results) else 1
 
@@ -275,6 +249,10 @@ def _watched(options: Preparation, argv: list[str]) -> Iterator[Preparation]:
 
 
 def _say(sentence: str) -> None:
+    """A line for programs, at most 80 columns where a person watches."""
+    if sys.stderr.isatty():
+        wide = min(80, shutil.get_terminal_size().columns)
+        sentence = textwrap.fill(sentence, wide, break_long_words=False, break_on_hyphens=False)
     print(sentence, file=sys.stderr, flush=True)
 
 

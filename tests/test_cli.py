@@ -2,9 +2,13 @@
 
 import io
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 import types
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +17,7 @@ import pytest
 from jaxrec.cli import VERBS, main
 from jaxrec.config import Call, keys
 from jaxrec.runs.options import Config
-from jaxrec.serving.histories import events
+from jaxrec.serving.histories import One, events
 from jaxrec.training.stop import Stopped
 
 DEMO = ["--demo.users", "100", "--demo.items", "240"]
@@ -197,10 +201,14 @@ class Model:
     def unknown(self, history: list[str]) -> list[str]:
         return [item for item in history if item == "x"]
 
+    def notes(self, histories: list[list[str]], users: list[str | None] | None) -> list[str]:
+        return [f"{history} is odd" for history in histories if self.unknown(history)]
+
     def recommend(
-        self, histories: list[list[str]], *, k: int, exclude_seen: bool | None, times: list[list[float]] | None
+        self, histories: list[list[str]], *, k: int, exclude_seen: bool | None, times: Any, **others: Any
     ) -> list[list[tuple[int, float]]]:
         self.asked.append((histories, k, exclude_seen, times))
+        self.others = others
         return [[(7, 0.5), (8, 0.25)][:k] for _ in histories]
 
 
@@ -264,8 +272,59 @@ def test_recommend_names_unknown_items_and_prints_a_table(
     fake(monkeypatch, "jaxrec.serving", load=lambda path, allow_code: Model())
     assert main(["recommend", "--run", "r", "--history", "1,x"]) == 0
     printed = capsys.readouterr()
-    assert printed.err == "note: the model does not know 'x'\n"
+    assert printed.err == "note: ['1', 'x'] is odd\n"
     assert ["2", "8", "0.2500"] in [line.split() for line in printed.out.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("flags", "typed", "expected"),
+    [
+        (["--times", "1700000000, 1700000060.5"], "", {"times": [[1.7e9, 1.7e9 + 60.5]]}),
+        (["--times", "[0, 60]", "--user", "u7"], "", {"times": [[0.0, 60.0]], "users": ["u7"]}),
+        (["--context", "rating=4,", "tag=a b,c"], "",
+         {"contexts": [[{"rating": "4", "tag": "a b"}, {"rating": None, "tag": "c"}]]}),
+        (["--context", 'tag=["a,b", "c"]'], "", {"contexts": [[{"tag": "a,b"}, {"tag": "c"}]]}),
+        (None, '{"history": ["1", 2], "times": [0, 60], "user": 7, "contexts": [{"r": 4}, {"r": null}]}',
+         {"times": [[0.0, 60.0]], "users": ["7"], "contexts": [[{"r": 4}, {"r": None}]]}),
+        (None, '{"history": [["1", 0], [2, 60]], "starts": [true, false]}\n[]\n',
+         {"times": [[0.0, 60.0], []], "starts": [[True, False], None]}),
+    ],
+)  # fmt: skip
+def test_recommend_is_told_what_the_model_needs(
+    flags: list[str] | None, typed: str, expected: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+):
+    model = Model()
+    fake(monkeypatch, "jaxrec.serving", load=lambda path, allow_code: model)
+    monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
+    more = [] if flags is None else ["--history", "1,2", *flags]
+    assert main(["recommend", "--run", "r", *more]) == 0
+    [(histories, _, _, times)] = model.asked
+    assert histories[0] == ["1", "2"]
+    assert {name: value for name, value in (model.others | {"times": times}).items() if value is not None} == expected
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--times", "1,2"], "--times says something of --history, which is not given"),
+        (["--user", "u", "--histories", "f"], "--user says something of --history"),
+        (["--history", "a,b", "--times", "1,soon"], "time 'soon' is not a number of seconds"),
+        (["--history", "a,b", "--context", "rating=4"], "'rating=4' has 1 values for 2 events; give one an event"),
+        (["--history", "a,b", "--context", "rating"], "'rating' has no =; write NAME=VALUE,VALUE"),
+        (["--history", '[["a", 1]]', "--times", "1"], "the times of --history are given twice"),
+        (["--history", '{"histroy": ["a"]}'], "a history has no 'histroy'"),
+        (["--history", '{"history": "a"}'], 'history of a history is "a"; give a list'),
+        (["--history", "a", "--exclude-seen", "--no-exclude-seen"], "are both given; keep one"),
+    ],
+)
+def test_recommend_refuses_what_does_not_fit_the_history(
+    argv: list[str], words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    fake(monkeypatch, "jaxrec.serving", load=lambda path, allow_code: Model())
+    assert main(["recommend", "--run", "r", *argv]) == 2
+    printed = capsys.readouterr().err
+    assert words in printed
+    assert printed.count("\n") == 1
 
 
 class Law(NamedTuple):
@@ -282,8 +341,10 @@ def test_check_ends_with_one_when_a_law_is_broken(
 ):
     asked: list[Call] = []
 
-    def check(call: Call) -> list[Law]:
+    def check(call: Call, say: Callable[[str], None] | None) -> list[Law]:
         asked.append(call)
+        if say is not None:
+            say(f"law 1 of 2: {'long ' * 40}")
         return [Law("jit", True, 0.0, 1e-5, "same"), Law("resets", passed, 0.1, 1e-5, "forgets")]
 
     fake(monkeypatch, "jaxrec.recurrence.laws", check=check)
@@ -292,6 +353,81 @@ def test_check_ends_with_one_when_a_law_is_broken(
     assert word in capsys.readouterr().out
     assert main(["check", "gru", "--json"]) == status
     assert json.loads(capsys.readouterr().out)[1]["passed"] is passed
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_check_says_what_it_does_where_a_person_watches_and_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def check(call: Call, say: Callable[[str], None] | None) -> list[Law]:
+        if say is not None:
+            say(f"law 1 of 2: {'long ' * 40}")
+        return [Law("jit", True, 0.0, 1e-5, "same")]
+
+    fake(monkeypatch, "jaxrec.recurrence.laws", check=check)
+    assert main(["check", "gru"]) == 0
+    piped = capsys.readouterr()
+    assert piped.err == ""
+    watched = Terminal()
+    monkeypatch.setattr(sys, "stderr", watched)
+    assert main(["check", "gru"]) == 0
+    assert capsys.readouterr().out == piped.out
+    shown, left = watched.getvalue().removeprefix("\r\x1b[K").split("\r\x1b[K")
+    assert shown.startswith("law 1 of 2: long")
+    assert len(shown) < 80
+    assert left == ""
+
+
+def test_sentences_are_wrapped_where_a_person_watches_only(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("COLUMNS", "120")
+    long = ["train", "--model.cell", "gru(" + "hidden=8, " * 12]
+    assert main(long) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    watched = Terminal()
+    monkeypatch.setattr(sys, "stderr", watched)
+    assert main(long) == 2
+    lines = watched.getvalue().splitlines()
+    assert len(lines) > 1
+    assert max(map(len, lines)) <= 80
+    assert " ".join(lines) == line
+
+
+@pytest.mark.parametrize("cause", [True, False])
+def test_a_signal_that_a_library_made_another_error_of_is_still_a_signal(
+    cause: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def verb(argv: list[str]) -> int:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+        except BaseException as error:
+            if cause:
+                raise ImportError("cut off") from error
+            raise ImportError("cut off")  # noqa: B904
+        return 0
+
+    monkeypatch.setitem(VERBS, "list", verb)
+    assert main(["list"]) == 75
+    assert capsys.readouterr().err == (
+        "jaxrec: SIGTERM: no file is left half written; the same command does it again\n"
+    )
+
+
+def test_an_error_without_a_signal_is_not_hidden(monkeypatch: pytest.MonkeyPatch):
+    def verb(argv: list[str]) -> int:
+        raise ImportError("cut off")
+
+    monkeypatch.setitem(VERBS, "list", verb)
+    with pytest.raises(ImportError, match="cut off"):
+        main(["list"])
 
 
 def test_options_that_nothing_reads_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -348,4 +484,4 @@ def test_from_nothing_to_a_recommendation(tmp_path: Path):
     ],
 )
 def test_a_history_is_read_as_it_was_meant(line: str, items: list[str]):
-    assert events(line) == (items, None)
+    assert events(line) == One(items)

@@ -136,6 +136,33 @@ def test_a_signal_from_outside_is_obeyed_from_the_first_moment(tmp_path, log, en
     assert not list(tmp_path.iterdir())
 
 
+CUT_OFF = """
+import os, signal, sys, time
+class Finder:  # as a compiled module does that is cut off while it is imported
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(60)
+            except BaseException as error:
+                raise SystemError("returned a result with an exception set") from error
+sys.meta_path.insert(0, Finder())
+from {entry} import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(("entry", "module"), [("jaxrec.cli", "rich"), ("jaxrec.runs.__main__", "jaxrec.runs.run")])
+def test_an_import_that_is_cut_off_ends_in_one_sentence(tmp_path, log, entry, module):
+    config = log.with_name("config.json")
+    config.write_text(json.dumps({"data": str(log), "run": str(tmp_path / "run")}))
+    words = {"jaxrec.cli": ["list", "cells"], "jaxrec.runs.__main__": [str(config)]}
+    done = run(CUT_OFF.format(module=module, entry=entry), *words[entry], place=tmp_path)
+    assert done.returncode == 75, done.stderr
+    assert done.stderr.startswith("jaxrec: SIGTERM")
+    assert done.stderr.count("\n") == 1
+
+
 def listens(status):
     """Whether the process has a handler for SIGTERM."""
     caught = next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt"))

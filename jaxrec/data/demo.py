@@ -40,10 +40,13 @@ class Demo(Section):
     """Size and structure of the demo. `near`, `far`, `taste` and `trend` are odds: they need not sum to 1."""
 
     users: int = 3000
+    """how many people there are"""
     items: int = 500
+    """how many items there are, a multiple of the genres"""
     events: int = 40
     """mean length of a history; lengths run from a quarter of it to 2.5 times it"""
     genres: int = 20
+    """groups of equally many items"""
     session: int = 8
     """mean number of events in a visit"""
     lag: int = 4
@@ -59,6 +62,7 @@ class Demo(Section):
     trend: float = 0.05
     """odds that it follows the popularity of the whole shop"""
     seed: int = 0
+    """another one draws other events by the same rules"""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -221,8 +221,9 @@ def check(
     backend: Any = None,
     seed: int = 0,
     allow_code: bool = True,
+    say: Callable[[str], None] | None = None,
 ) -> list[LawResult]:
-    """Examine a cell, named by a call or made by a function of ``rngs``, against every law.
+    """Examine a cell, named by a call or made by a function of ``rngs``, against every law; ``say`` is told each.
 
     When it breaks one without which nothing else makes sense (`contract`, `jit`), that result is the last. `Mistake`
     for a name that does not exist or a backend that refuses the cell.
@@ -238,7 +239,9 @@ def check(
         case = Case(cell, features, backend=backend, seed=seed)
     choose(case.fresh, backend)
     results = []
-    for law in LAWS:
+    for number, law in enumerate(LAWS, start=1):
+        if say is not None:
+            say(f"law {number} of {len(LAWS)}, {law.name}: {law.promise}")
         results.append(examine(law, case))
         if law.gate and not results[-1].passed:
             break

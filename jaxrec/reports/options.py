@@ -1,4 +1,4 @@
-"""What the verbs that make pages may be told."""
+"""What the verbs that print or draw what there is may be told."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
@@ -47,5 +47,15 @@ class Listing(Section):
     """what to list"""
     cell: Call | None = None
     """with backends: which of them take this cell, which is chosen on this machine, and why; imports jax"""
+    json: bool = False
+    """print JSON instead of a table"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check(Section):
+    """Hold a cell against the laws of every cell; status 1 where it breaks one."""
+
+    cell: Call
+    """the cell, as in gru(hidden=64) or my_cell.py:MyCell(hidden=64)"""
     json: bool = False
     """print JSON instead of a table"""

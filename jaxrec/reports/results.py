@@ -1,5 +1,6 @@
 """The table at the end of a run: the model beside counting baselines and, on built-in data, the generator's ceiling."""
 
+import shlex
 import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -32,8 +33,24 @@ def print_result(result: Result, *, as_json: bool, run: str, slices: bool = Fals
         print_slices(result["test"])
     for line in notes(result):
         print(textwrap.fill(line, 80))
-    allowed = " --allow-code" if ".py:" in result["model"]["cell"] else ""
-    print(f'Next: jaxrec recommend --run {run} --history "ITEM,ITEM" --k 10{allowed}')
+    print(following(result, run))
+
+
+def following(result: Result, run: str) -> str:
+    """The command that recommends with this model, with all that it has to be told; long ones go on after a ``\\``."""
+    needs = result["model"].get("needs", {})  # which a result from before it was told has not
+    features = [f"{name}=VALUE,VALUE" for name in needs.get("context", ())]
+    parts = ['--history "ITEM,ITEM"', *(['--times "SECONDS,SECONDS"'] if needs.get("times") else [])]
+    parts += ["--user USER"] if needs.get("user") else []
+    parts += [f"--context {shlex.join(features)}"] if features else []
+    parts += ["--k 10", *(["--allow-code"] if ".py:" in result["model"]["cell"] else [])]
+    lines = [f"Next: jaxrec recommend --run {shlex.quote(run)}"]
+    for part in parts:
+        if len(lines[-1]) + len(part) + 3 > 80:
+            lines[-1] += " \\"
+            lines.append("     ")
+        lines[-1] += f" {part}"
+    return "\n".join(lines)
 
 
 def protocol(result: Result) -> str:

@@ -3,9 +3,11 @@
 import dataclasses
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import groupby
-from typing import Any
+from typing import Any, TextIO
 
 from jaxrec.config import Call, Section, to_dict
 from jaxrec.reports.listing import CellEntry, Entry
@@ -85,6 +87,25 @@ def print_card(card: Mapping[str, Any], out: str, *, as_json: bool) -> None:
         print_json(card)
         return
     print_table(("prepared", "value"), [("directory", out), *((key, shown(value)) for key, value in flat(card))])
+
+
+@contextmanager
+def progress(stream: TextIO) -> Iterator[Callable[[str], None] | None]:
+    """Where a person watches: writes a line over the one before it, and leaves nothing behind; elsewhere None."""
+    if not stream.isatty():
+        yield None
+        return
+    erase = "\r\x1b[K"
+
+    def show(line: str) -> None:
+        stream.write(erase + line[: shutil.get_terminal_size().columns - 1])
+        stream.flush()
+
+    try:
+        yield show
+    finally:
+        stream.write(erase)
+        stream.flush()
 
 
 LAW = ("name", "passed", "largest", "tolerance", "sentence")

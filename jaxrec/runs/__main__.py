@@ -12,7 +12,7 @@ from pathlib import Path
 from jaxrec.config import Mistake, from_dict
 from jaxrec.runs.folder import read_json
 from jaxrec.runs.options import Config
-from jaxrec.training.stop import AGAIN, Interrupted, Stopped, StopSignal
+from jaxrec.training.stop import AGAIN, Stopped, StopSignal, interruption
 
 
 def main(argv: list[str]) -> int:
@@ -27,12 +27,14 @@ def main(argv: list[str]) -> int:
             from jaxrec.runs.run import train
 
             print(json.dumps(train(config, command=command, say=lambda sentence: print(sentence, file=sys.stderr))))
-    except Mistake as mistake:
-        print(f"jaxrec: {mistake}", file=sys.stderr)
-        return 2
-    except (Stopped, Interrupted) as stopped:
-        print(f"jaxrec: {stopped}", file=sys.stderr)
-        return AGAIN
+    except BaseException as error:
+        if stopped := error if isinstance(error, Stopped) else interruption(error):
+            print(f"jaxrec: {stopped}", file=sys.stderr)
+            return AGAIN
+        if isinstance(error, Mistake):
+            print(f"jaxrec: {error}", file=sys.stderr)
+            return 2
+        raise
     return 0
 
 

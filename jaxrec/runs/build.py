@@ -70,6 +70,21 @@ def model(options: Model, offer: Offer, *, seed: int, allow_code: bool = True) -
     )  # fmt: skip
 
 
+def wanted(recommender: Recommender) -> set[str]:
+    """The leaves of an event that a model's cells want."""
+    return {name for block in recommender.network.blocks for name in block.cell.wants}
+
+
+def needs(recommender: Recommender, picked: tuple[Column, ...]) -> dict[str, Any]:
+    """What a model must be told of a history beside its items: times, who it is, features of the events themselves."""
+    of = {column.of for column in picked}
+    return {
+        "times": "gap" in wanted(recommender) or "time" in of,
+        "user": "user" in recommender.tables or "user" in of,
+        "context": [column.name for column in picked if column.of == "event"],
+    }
+
+
 def refuse(cell: Cell, example: Event, options: Model, offer: Offer) -> None:
     """`Mistake` where the cell wants a leaf that the data or the options do not give, or leaves the context unread."""
     keeps = ", ".join(one.name for one in offer.features)

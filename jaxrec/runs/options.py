@@ -5,10 +5,10 @@ these fields.
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from jaxrec.config import Call, Section, Within
+from jaxrec.config import Call, Mistake, Section, Within
 from jaxrec.data.options import Preparation
 
-__all__ = ["Batch", "Compare", "Config", "Evaluate", "Evaluation", "Model", "Optimizer", "Stopping"]
+__all__ = ["Batch", "Compare", "Config", "Evaluate", "Evaluation", "Model", "Optimizer", "Recommend", "Stopping"]
 
 Positive = Annotated[int, Within(1)]
 Count = Annotated[int, Within(0)]
@@ -181,6 +181,44 @@ class Compare(Section):
     """seed of the bootstrap and of the permutation test"""
     json: bool = False
     """print JSON instead of tables"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recommend(Section):
+    """Recommend next items; without --history or --histories reads standard input."""
+
+    run: str
+    """directory of the run or of a saved model"""
+    history: str | None = None
+    """item ids, oldest first: "a,b,c", or "a b c", or a JSON list where ids hold commas"""
+    times: str | None = None
+    """when the events of --history happened, for models that look at gaps or the calendar, in seconds since 1970
+    (UTC): "1700000000,1700000060,1700003600" """
+    user: str | None = None
+    """the person of --history, for models with user vectors or features of users: "u17"; one who is not in the training
+    data counts as new"""
+    context: tuple[str, ...] = ()
+    """other features of the events of --history, for models that look at them, a value an event, nothing between two
+    commas where there is none: rating=4,,5 device=tv,tv,web"""
+    histories: str | None = None
+    """file with one history a line, each written like --history, or with all that the model needs as JSON: {"history":
+    ["a", "b"], "times": [1700000000, 1700000060], "user": "u17", "contexts": [{"rating": 4}, {"rating": null}]}"""
+    k: Positive = 10
+    """items in each list"""
+    exclude_seen: bool = False
+    """leave out the items of the history; without this and the next, as the model was judged"""
+    no_exclude_seen: bool = False
+    """let items of the history be recommended again"""
+    allow_code: bool = False
+    """run the copy of a user's cell file that was saved with the model"""
+    json: bool = False
+    """print one JSON object per history"""
+
+    def seen(self) -> bool | None:
+        """Whether to leave out the items of a history; None is as the model was judged."""
+        if self.exclude_seen and self.no_exclude_seen:
+            raise Mistake("--exclude-seen and --no-exclude-seen are both given; keep one")
+        return True if self.exclude_seen else False if self.no_exclude_seen else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -142,6 +142,7 @@ def conclude(
     judged.save(folder)
     judge.write_ranks(folder.ranks_valid, valid_ranks, slices(prepared, valid_ranks))
     save_bundle(folder.bundle, best, prepared, config, code)
+    needs = build.needs(best, build.columns(config.model, build.offered(prepared)))
     result = {
         "schema": SCHEMA, **known, "run": str(folder.path),
         "complete": fitting.progress.done, "stopped": fitting.stopped,
@@ -149,7 +150,7 @@ def conclude(
         "baselines": judge.baselines(prepared, config.eval.metrics),
         "ceiling": judge.ceiling(prepared, config.eval.metrics),
         "protocol": prepared.card, "seed": config.seed,
-        "model": {"cell": str(config.model.cell), "parameters": size(best)},
+        "model": {"cell": str(config.model.cell), "parameters": size(best), "needs": needs},
         "skipped": fitting.progress.clock.skipped,
         "warnings": [*fitting.warnings, *filter(None, [fitting.left_out()]), *judged.warnings],
         "epochs": fitting.progress.clock.epoch, "steps": fitting.progress.clock.step,

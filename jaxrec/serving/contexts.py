@@ -40,13 +40,15 @@ def values(
     if column.of == "time":
         if times is None:
             raise Mistake(
-                f"this model looks at {column.name}; give the time of every event, in seconds since 1970 (UTC)"
+                f"this model looks at {column.name}; give the time of every event, in seconds since 1970 (UTC), on the "
+                'command line --times "SECONDS,SECONDS"'
             )
         return calendar(column.name, np.round(np.asarray(times, np.float64) * 1e6).astype(np.int64))
     if given is None:
         raise Mistake(
             f"this model looks at {column.name!r} of every event; give contexts, a mapping an event, "
-            f"as in {{{column.name!r}: ...}}, with None where there is no value"
+            f"as in {{{column.name!r}: ...}}, with None where there is no value (on the command line "
+            f"--context {column.name}=VALUE,VALUE)"
         )
     found = [one[column.name] for one in given]
     if feature.ids is not None:

@@ -1,6 +1,6 @@
 """Recommendations from a trained model: whole histories at once, or one event at a time."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ from jaxrec.config import Mistake
 from jaxrec.models.catalogue import top_k
 from jaxrec.models.history import History, advance, begin_all, last_hidden, padded_size
 from jaxrec.models.recommender import Batch, Recommender
+from jaxrec.runs import build
 from jaxrec.runs.bundle import Bundle
 from jaxrec.serving.contexts import Given, context as context_of
 
@@ -44,8 +45,9 @@ class Served:
     def recommend(
         self, histories: Sequence[Sequence[Raw]], k: int = 10, *, exclude_seen: bool | None = None,
         exclude: Iterable[Raw] = (), allow: Iterable[Raw] | None = None,
-        times: Sequence[Sequence[float]] | None = None, users: Sequence[Raw] | None = None,
-        contexts: Sequence[Sequence[Given]] | None = None, starts: Sequence[Sequence[bool]] | None = None,
+        times: Sequence[Sequence[float]] | None = None, users: Sequence[Raw | None] | None = None,
+        contexts: Sequence[Sequence[Given] | None] | None = None,
+        starts: Sequence[Sequence[bool] | None] | None = None,
     ) -> list[Ranked]:  # fmt: skip
         """The ``k`` best next items for each history, as ``(raw id, score)``, best first.
 
@@ -63,7 +65,7 @@ class Served:
         if times is None and self.reads_gaps and any(len(history) for history in histories):
             raise Mistake(
                 "this model looks at the time between events; give times, one list of seconds a history "
-                "(on the command line write each history as [[item, seconds], ...])"
+                '(on the command line --times "SECONDS,SECONDS", or write each history as [[item, seconds], ...])'
             )
         if k < 1:
             raise Mistake(f"k = {k} recommends nothing; give 1 or more")
@@ -119,6 +121,21 @@ class Served:
         """The ids of a history that the model does not know."""
         return [raw for raw, number in zip(history, self.bundle.item_ids.encode(history), strict=True) if number == 0]
 
+    def notes(self, histories: Sequence[Sequence[Raw]], users: Sequence[Raw | None] | None) -> Iterator[str]:
+        """What a person should know of what they ask: ids that the model does not know, users that it misses."""
+        for history in histories:
+            if unknown := self.unknown(history):
+                yield f"the model does not know {', '.join(map(repr, unknown[:5]))}{', ...' if unknown[5:] else ''}"
+        named = [user for user in users or () if user is not None]
+        looks = build.needs(self.bundle.model, self.bundle.columns)["user"]
+        if looks and not named:
+            yield "the model looks at who it is; without --user everybody counts as new"
+        if not looks and named:
+            yield "the model does not look at who it is; --user changes nothing"
+        for user in dict.fromkeys(named if looks else ()):
+            if not self.user_number(user):
+                yield f"the model does not know the user {user!r}, who counts as new"
+
     @property
     def masked(self) -> bool:
         """Whether the protocol leaves a history's items out."""
@@ -126,7 +143,7 @@ class Served:
 
     @property
     def reads_gaps(self) -> bool:
-        return any("gap" in block.cell.wants for block in self.bundle.model.network.blocks)
+        return "gap" in build.wanted(self.bundle.model)
 
     def history(
         self, items: Sequence[Raw], times: Sequence[float] | None, user: Raw | None,

@@ -25,6 +25,13 @@ class Stopped(Exception):
     """A signal ended a run in order; the same command goes on from there."""
 
 
+def interruption(error: BaseException | None) -> Interrupted | None:
+    """The `Interrupted` behind an error: a library that was cut off, as in an import, may make another one of it."""
+    while error is not None and not isinstance(error, Interrupted):
+        error = error.__cause__ or error.__context__
+    return error
+
+
 class StopSignal:
     """While the context is open, SIGTERM (a scheduler's notice) and SIGINT (ctrl-C) only set `requested`; inside
     `raising` they raise `Interrupted`.

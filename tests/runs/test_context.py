@@ -1,13 +1,17 @@
 """Context from the file to the served list: learnt, judged, saved, resumed and streamed alike."""
 
+import json
+import shlex
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from jaxrec.cli import main
 from jaxrec.config import Call, Mistake
 from jaxrec.data.context import attached
 from jaxrec.data.prepare import prepare
+from jaxrec.reports.results import print_result
 from jaxrec.runs import build, bundle, fitting
 from jaxrec.runs.options import Batch, Config, Evaluation, Model, Optimizer, Stopping
 from jaxrec.runs.run import evaluate, train
@@ -119,6 +123,26 @@ def test_what_is_missing_at_serving_is_one_sentence(runs, log):
             served.recommend(items, **told)
     with pytest.raises(Mistake, match="give contexts"):
         served.observe(served.start(), items[0][0], times[0][0])
+
+
+def test_the_command_line_tells_what_python_tells_and_the_result_says_how(runs, log, capsys):
+    place, _, crossed = runs
+    items, times, contexts, _ = (part[0] for part in histories(log))
+    print_result(crossed, as_json=False, run="a")
+    hint = capsys.readouterr().out.partition("Next: ")[2].replace("\\\n", "")
+    assert shlex.split(hint) == [
+        "jaxrec", "recommend", "--run", "a", "--history", "ITEM,ITEM", "--times", "SECONDS,SECONDS",
+        "--context", "way=VALUE,VALUE", "price=VALUE,VALUE", "--k", "10",
+    ]  # fmt: skip
+    told = [f"{name}={','.join(str(one[name]) for one in contexts)}" for name in ("way", "price")]
+    argv = ["--history", ",".join(items), "--times", ",".join(map(str, times)), "--context", *told, "--k", "3"]
+    assert main(["recommend", "--run", str(place / "crossed"), *argv, "--json"]) == 0
+    [wanted] = load(place / "crossed").recommend([items], k=3, times=[times], contexts=[contexts])
+    given = json.loads(capsys.readouterr().out)
+    assert list(zip(given["items"], given["scores"], strict=True)) == wanted
+    for less, option in ((argv[:4], "--context way=VALUE,VALUE"), ([*argv[:2], *argv[4:]], '--times "SECONDS')):
+        assert main(["recommend", "--run", str(place / "crossed"), *less]) == 2
+        assert option in capsys.readouterr().err
 
 
 class Killed(Exception):

@@ -250,8 +250,11 @@ def test_a_result_from_before_all_this_can_be_printed(tmp_path, capsys):
     test = {reading: values for reading, values in result["test"].items() if reading in ("masked", "unmasked")}
     for name in ("gini@10", "tail@10", "novelty@10"):
         del test["masked"][name]
-    print_result(result | {"test": test}, as_json=False, run="a")
-    assert "of the catalogue is recommended" in capsys.readouterr().out
+    model = {name: value for name, value in result["model"].items() if name != "needs"}
+    print_result(result | {"test": test, "model": model}, as_json=False, run="a")
+    printed = capsys.readouterr().out
+    assert "of the catalogue is recommended" in printed
+    assert 'Next: jaxrec recommend --run a --history "ITEM,ITEM" --k 10\n' in printed
 
 
 def test_another_configuration_in_an_old_folder_is_refused_with_the_difference(tmp_path):

@@ -78,7 +78,7 @@ def test_a_cell_that_looks_at_gaps_is_served_with_times_only(data, tmp_path):
     np.testing.assert_allclose([s for _, s in served.top_k(stream, k=7)], [s for _, s in batch], rtol=1e-4, atol=1e-5)
     (at_once,) = served.recommend([history], k=7, times=[[1_700_000_000] * len(history)])
     assert np.abs(np.array([s for _, s in at_once]) - [s for _, s in batch]).max() > 1e-3
-    with pytest.raises(Mistake, match=r"give times, .* as \[\[item, seconds\], ...\]"):
+    with pytest.raises(Mistake, match=r"give times, .* --times .* as \[\[item, seconds\], ...\]"):
         served.recommend([history])
     with pytest.raises(Mistake, match="give the event's time in seconds"):
         served.observe(stream, history[0])
@@ -185,6 +185,19 @@ def test_user_vectors_change_the_answer_for_known_people_only(data, tmp_path):
     )
     assert nobody == stranger
     assert [s for _, s in nobody] != [s for _, s in somebody]
+
+
+def test_what_the_model_does_not_know_or_look_at_is_said(served, data, tmp_path):
+    known, (user,) = data.item_ids.strings[0], data.user_ids.decode([1])
+    assert list(served.notes([[known], ["odd", known]], None)) == ["the model does not know 'odd'"]
+    assert list(served.notes([[known]], [user])) == ["the model does not look at who it is; --user changes nothing"]
+    saved(tmp_path / "b", data, user=True)
+    looks = load(tmp_path / "b")
+    assert list(looks.notes([[known]], [user])) == []
+    assert list(looks.notes([[known]], None)) == [
+        "the model looks at who it is; without --user everybody counts as new"
+    ]
+    assert list(looks.notes([[known]] * 2, ["?", "?"])) == ["the model does not know the user '?', who counts as new"]
 
 
 def test_the_card_is_plain_json(tmp_path, data):

@@ -147,9 +147,9 @@ def recommend(argv: list[str]) -> int:
 
     found, exclude_seen = asked(options), options.seen()
     model = load(Path(options.run), allow_code=options.allow_code)
+    lists = model.recommend(found.items, k=options.k, exclude_seen=exclude_seen, **found.aside())
     for sentence in model.notes(found.items, found.users):
         _say(f"note: {sentence}")
-    lists = model.recommend(found.items, k=options.k, exclude_seen=exclude_seen, **found.aside())
     print_recommendations(found.items, lists, as_json=options.json)
     return 0
 
@@ -319,6 +319,14 @@ def _primitive(info: Any) -> Any:
     """How tyro reads a `Call` and anything that may be none; help shows `INT`, not `{None}|INT`."""
     from tyro.constructors import PrimitiveConstructorSpec
 
+    if info.type == tuple[str, ...]:
+        return PrimitiveConstructorSpec(
+            nargs="*",
+            metavar="STR ...",
+            instance_from_str=lambda words: () if words == ["none"] else tuple(words),
+            is_instance=lambda value: isinstance(value, tuple) and all(isinstance(word, str) for word in value),
+            str_from_instance=lambda value: list(value) or ["none"],
+        )
     union = typing.get_origin(info.type) in (typing.Union, types.UnionType)
     choices = [_bare(choice) for choice in (typing.get_args(info.type) if union else (info.type,))]
     optional = union and type(None) in choices

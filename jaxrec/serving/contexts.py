@@ -73,14 +73,14 @@ def check(columns: Sequence[Column], given: Sequence[Given], events: int) -> Non
     for place, one in enumerate(given):
         if not isinstance(one, Mapping):
             raise Mistake(f'context {place} is {one!r}; give a mapping, as in {{"rating": 4}}')
-        for name in own:
-            if name not in one:
-                raise Mistake(
-                    f"context {place} has no {name!r}, which this model looks at; give None where there is none"
-                )
         for name in one:
             if name not in own:
                 reads = f"it reads {', '.join(own)}" if own else "it reads none"
                 raise Mistake(
                     f"context {place} has {name!r}, which this model does not read ({reads}){did_you_mean(name, own)}"
+                )
+        for name in own:
+            if name not in one:
+                raise Mistake(
+                    f"context {place} has no {name!r}, which this model looks at; give None where there is none"
                 )

@@ -110,12 +110,14 @@ def test_what_is_missing_at_serving_is_one_sentence(runs, log):
     served = load(runs[0] / "crossed")
     items, times, contexts, _ = (part[:1] for part in histories(log))
     short, strange = [contexts[0][:-1]], [[*contexts[0][:-1], contexts[0][-1] | {"wheather": 1}]]
+    misspelt = [[*contexts[0][:-1], {"way": "up", "prise": 1.0}]]
     lacking, text = [[*contexts[0][:-1], {"way": "up"}]], [[*contexts[0][:-1], {"way": "up", "price": "dear"}]]
     for told, sentence in (
         ({"times": times}, "looks at 'way' of every event; give contexts"),
         ({"contexts": contexts}, "looks at @hour; give the time"),
         ({"times": times, "contexts": short}, "13 events have 12 contexts"),
         ({"times": times, "contexts": lacking}, "context 12 has no 'price'"),
+        ({"times": times, "contexts": misspelt}, "context 12 has 'prise', .* did you mean 'price'"),
         ({"times": times, "contexts": strange}, "does not read"),
         ({"times": times, "contexts": text}, "'dear' is not a number"),
     ):

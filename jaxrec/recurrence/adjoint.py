@@ -11,14 +11,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 from jax.dtypes import float0
 
 from jaxrec.cells import Cell, Event
 from jaxrec.config import Mistake
-from jaxrec.recurrence.reverse import Plan, parted, project
+from jaxrec.recurrence.reverse import Plan, block, parted
 from jaxrec.recurrence.scan import Scan
-from jaxrec.recurrence.states import spread, time_major
+from jaxrec.recurrence.states import spread
 
 VALUES = 2**17  # of a piece's inputs: enough for its matrix products to be efficient, few enough for a cache
 
@@ -46,14 +46,14 @@ class Adjoint:
             return Scan().run(cell, state, events, reset)
         time = events.x.shape[1]
         length = min(time, self.piece) if self.piece else divisor(time, -(-VALUES * time // events.x.size))
-        inputs = time_major(events), None if reset is None else reset.T
-        cell, state, inputs = spread((cell, state, inputs), (cell, state, inputs))
+        cell, state, inputs = spread((cell, state, (events, reset)), (cell, state, events, reset))
         done = []
         for begin, end, size in ((0, time - time % length, length), (time - time % length, time, time % length)):
             if begin < end:
-                state, outputs = run_pieces(cell, state, cut(inputs, begin, end, size))
-                done.append(jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), outputs))
-        return state, time_major(jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *done) if done[1:] else done[0])
+                part = inputs if end - begin == time else jax.tree.map(lambda leaf: leaf[:, begin:end], inputs)  # noqa: B023
+                state, outputs = run_pieces(cell, state, part, size)
+                done.append(outputs)
+        return state, jax.tree.map(lambda *leaves: jnp.concatenate(leaves, 1), *done) if done[1:] else done[0]
 
 
 def divisor(time: int, wanted: int) -> int:
@@ -61,23 +61,13 @@ def divisor(time: int, wanted: int) -> int:
     return next((n for n in range(min(wanted, time), 2 * wanted) if time % n == 0), wanted)
 
 
-def cut(tree: Any, begin: int, end: int, size: int) -> Any:
-    """Steps ``begin`` to ``end`` as pieces ``(pieces, size, ...)``."""
-    return jax.tree.map(lambda leaf: leaf[begin:end].reshape((end - begin) // size, size, *leaf.shape[1:]), tree)
-
-
-def run_pieces(cell: Cell, state: Any, inputs: Any) -> tuple[Any, Any]:
-    """Over inputs ``(pieces, steps, batch, ...)``: the last state, outputs ``(pieces, steps, batch, ...)``."""
-    plan = Plan(cell, state, jax.tree.map(lambda leaf: leaf[0], inputs))
+def run_pieces(cell: Cell, state: Any, inputs: Any, length: int) -> tuple[Any, Any]:
+    """Over inputs ``(batch, time, ...)``, ``length`` steps at a time: last state and outputs ``(batch, time, ...)``."""
+    plan = Plan(cell, state, jax.eval_shape(lambda inputs: block(inputs, 0, length), inputs), length)
     smooth, rest, join = parted((plan.step.share(jax.tree.leaves(cell)), cell, state, inputs))
 
     def forward(smooth: Any, rest: Any) -> Any:
-        shared, cell, state, inputs = join(smooth, rest)
-
-        def piece(state: Any, inputs: Any) -> Any:
-            return lax.scan(lambda state, moved: plan.forward(shared, state, moved), state, project(cell, inputs))
-
-        last, (outputs, saved) = lax.scan(piece, jax.tree.leaves(state), inputs)
+        last, outputs, saved = plan.run(join(smooth, rest))
         return (last, outputs), (smooth, rest, saved)
 
     def backward(kept: Any, slopes: Any) -> Any:

@@ -32,9 +32,10 @@ class Plan:
     ``inputs`` are one piece of events and resets, ``(steps, batch, ...)``.
     """
 
-    def __init__(self, cell: Cell, state: Any, inputs: Any):
+    def __init__(self, cell: Cell, state: Any, inputs: Any, length: int):
+        self.length = length
         first, structure = jax.tree.flatten(state)
-        moved = [leaf[0] for leaf in project(cell, inputs)]
+        moved = jax.eval_shape(lambda inputs: [leaf[0] for leaf in project(cell, inputs)], inputs)
         tree = jax.tree.structure(jax.eval_shape(projected, cell, inputs))
         self.step, (_, shapes) = trace(one_step(structure, tree), cell, first, moved)
         self.outputs = jax.tree.structure(shapes)
@@ -78,6 +79,31 @@ class Plan:
         found = self.step.run(shared, [*state, *moved], keep)
         saved = [state[number] for number in self.kept_states], [values[number] for number in self.kept_values]
         return found[: self.states], (found[self.states :], saved)
+
+    def run(self, everything: Any) -> tuple[Leaves, Leaves, Any]:
+        """The last state, outputs ``(batch, time, ...)``, and what the reverse pass reads, ``(time, batch, ...)``."""
+        shared, cell, state, inputs = everything
+        time = jax.tree.leaves(inputs)[0].shape[1]
+        first = jax.tree.leaves(state)
+
+        def step(carry: Any, entry: Any) -> Any:
+            state, saved = carry
+            index, moved = entry
+            state, (outputs, more) = self.forward(shared, state, moved)
+            return (state, put(saved, more, index)), outputs
+
+        def piece(carry: Any, begin: Array) -> Any:
+            state, outputs, saved = carry
+            moved = project(cell, block(inputs, begin, self.length))
+            (state, saved), found = lax.scan(step, (state, saved), (begin + jnp.arange(self.length), moved))
+            return (state, put_block(outputs, found, begin), saved), None
+
+        moved = jax.eval_shape(lambda: [leaf[0] for leaf in project(cell, block(inputs, 0, self.length))])
+        _, (outputs, saved) = jax.eval_shape(self.forward, shared, first, moved)
+        blank = [jnp.zeros((leaf.shape[0], time, *leaf.shape[1:]), leaf.dtype) for leaf in outputs]
+        room = jax.tree.map(lambda leaf: jnp.zeros((time, *leaf.shape), leaf.dtype), saved)
+        carry = first, *spread((blank, room), everything)
+        return lax.scan(piece, carry, jnp.arange(0, time, self.length))[0]
 
     def back_one(
         self, shared: Leaves, transposed: Leaves, state: Leaves, moved: Leaves, values: Leaves, slopes: Leaves
@@ -133,26 +159,53 @@ class Plan:
         transposed = lax.optimization_barrier(self.transposed(shared))  # once, not at every step
         order = [sum(map(is_smooth, shared[:place])) for place in self.places.values()]
 
-        def piece(carry: Any, entry: Any) -> Any:
-            by_state, by_shared, by_cell = carry
-            inputs, saved, slopes = entry
-            pull, moved = pullback(lambda *given: (project(*given),) * 2, cell, inputs)
+        def step(saved: Any, carry: Any, entry: Any) -> Any:
+            index, moved, slopes = entry
+            states, values = take(saved, index)
+            return self.back(shared, transposed, carry, (states, values, moved, slopes))
+
+        def piece(carry: Any, begin: Array) -> Any:
+            by_state, by_shared, by_cell, by_inputs = carry
+            here = block(inputs, begin, self.length)
+            pull, moved = pullback(lambda *given: (project(*given),) * 2, cell, here)
             (by_state, by_shared), stacked = lax.scan(
-                lambda carry, entry: self.back(shared, transposed, carry, entry),
+                lambda carry, entry: step(saved, carry, entry),
                 (by_state, by_shared),
-                (*saved, moved, slopes),
+                (begin + jnp.arange(self.length), moved, block(outputs, begin, self.length)),
                 reverse=True,
             )
-            by_moved, by_products, rows = self.unstacked(stacked, saved[0])
+            states = [lax.dynamic_slice_in_dim(leaf, begin, self.length) for leaf in saved[0]]
+            by_moved, by_products, rows = self.unstacked(stacked, states)
             for place, left, right in zip(order, rows, by_products, strict=True):
                 by_shared[place] += flat(left).T @ flat(right)
-            more, by_inputs = divided(pull(by_moved), [by_cell, smooth_of(inputs)])
-            return (by_state, by_shared, plus(by_cell, more)), by_inputs
+            more, found = divided(pull(by_moved), [by_cell, smooth_of(here)])
+            return (by_state, by_shared, plus(by_cell, more), put_block(by_inputs, found, begin)), None
 
-        zero = jax.tree.map(jnp.zeros_like, (smooth_of(shared), smooth_of(cell)))
+        zero = jax.tree.map(jnp.zeros_like, (smooth_of(shared), smooth_of(cell), smooth_of(inputs)))
         carry = spread((last, *zero), (everything, last, outputs))
-        (by_state, by_shared, by_cell), by_inputs = lax.scan(piece, carry, (inputs, saved, outputs), reverse=True)
+        begins = jnp.arange(0, jax.tree.leaves(inputs)[0].shape[1], self.length)
+        (by_state, by_shared, by_cell, by_inputs), _ = lax.scan(piece, carry, begins, reverse=True)
         return [*by_shared, *by_cell, *by_state, *by_inputs]
+
+
+def block(tree: Any, begin: Any, length: int) -> Any:
+    """``length`` steps of leaves ``(batch, time, ...)``, as ``(length, batch, ...)``."""
+    return jax.tree.map(lambda leaf: jnp.swapaxes(lax.dynamic_slice_in_dim(leaf, begin, length, 1), 0, 1), tree)
+
+
+def put_block(whole: Any, part: Any, begin: Any) -> Any:
+    """``whole`` with ``part`` where `block` would take it from."""
+    return jax.tree.map(
+        lambda leaf, more: lax.dynamic_update_slice_in_dim(leaf, jnp.swapaxes(more, 0, 1), begin, 1), whole, part
+    )
+
+
+def take(tree: Any, index: Any) -> Any:
+    return jax.tree.map(lambda leaf: lax.dynamic_index_in_dim(leaf, index, keepdims=False), tree)
+
+
+def put(tree: Any, step: Any, index: Any) -> Any:
+    return jax.tree.map(lambda leaf, one: lax.dynamic_update_index_in_dim(leaf, one, index, 0), tree, step)
 
 
 def one_step(structure: Any, tree: Any) -> Callable[..., Any]:

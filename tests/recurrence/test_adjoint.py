@@ -59,7 +59,7 @@ def test_pieces_and_a_rest_give_the_values_and_gradients_of_the_scan(make: Any) 
 def plan(cell: Cell, features: int = 3) -> Plan:
     state = jnp.zeros((2, 4)) if not isinstance(cell, LSTM) else (jnp.zeros((2, 4)),) * 2
     state = jax.tree.unflatten(jax.tree.structure(cell.initial_state()), jax.tree.leaves(state))
-    return Plan(cell, state, (Event(jnp.zeros((5, 2, features))), None))
+    return Plan(cell, state, (Event(jnp.zeros((5, 2, features))), None), 5)
 
 
 def test_a_gru_keeps_what_its_derivation_by_hand_needs() -> None:

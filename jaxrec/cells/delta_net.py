@@ -20,8 +20,8 @@ class DeltaNet(ShortConvCell):
     https://arxiv.org/abs/2406.06484, section 2.2, with the layer of section 3.4: ``q``, ``k`` and ``v`` are projections
     behind a short causal convolution and SiLU, ``q`` and ``k`` of length 1, ``b = sigmoid(wb x)`` per head, and the
     reading ``S' q`` is divided by its root mean square per head and scaled. Schlag et al. (https://arxiv.org/abs/2102.11174)
-    have another feature map and neither convolution nor norm. The layer's last product, which mixes heads, is left to
-    the layer above. State ``(heads, key, hidden / heads)`` and the convolution's last inputs; output ``(hidden,)``.
+    have another feature map and neither convolution nor norm. ``Wo`` mixes the heads
+    at the end. State ``(heads, key, hidden / heads)`` and the convolution's last inputs; output ``(hidden,)``.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class DeltaNet(ShortConvCell):
         keys = heads * self.key
         self.wq, self.wk, self.wv = (weight(rngs, features, out) for out in (keys, keys, hidden))
         self.wb = weight(rngs, features, heads)
-        self.scale = bias(width, 1.0)
+        self.scale, self.out = bias(width, 1.0), weight(rngs, hidden, hidden)
         self.convolution(rngs, 2 * keys + hidden, window)
 
     def project(self, event: Event) -> tuple[Array, Array]:
@@ -47,7 +47,7 @@ class DeltaNet(ShortConvCell):
         return Rule(unit(query), key, value, jnp.zeros_like(write), erase, write)
 
     def output(self, projected: Any, beside: Array, reading: Array) -> Array:
-        return (root_mean_square(reading) * self.scale[...][None]).reshape(-1)
+        return (root_mean_square(reading) * self.scale[...][None]).reshape(-1) @ self.out
 
 
 def heads_of(cell: ShortConvCell, channels: Array) -> tuple[Array, Array, Array]:

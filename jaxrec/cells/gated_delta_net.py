@@ -20,9 +20,9 @@ class GatedDeltaNet(ShortConvCell):
 
     https://arxiv.org/abs/2412.06464, equation 10 and the layer of section 3.4: ``q``, ``k`` and ``v`` are projections
     behind a short causal convolution and SiLU, ``q`` and ``k`` of length 1; per head ``b = sigmoid(wb x)`` and, as in
-    Mamba-2, ``a = exp(-exp(A) softplus(wa x + ba))``; output ``silu(Wg x) * rms(S' q)`` with the norm per head. The
-    layer's last product, which mixes heads, is left to the layer above. ``exp(A)`` starts uniform in [1, 16] (in the
-    published code in [0, 16]: a decay of 1 would never be seen again), ``softplus(ba)`` log-uniform in [.001, .1].
+    Mamba-2, ``a = exp(-exp(A) softplus(wa x + ba))``; output ``Wo (silu(Wg x) * rms(S' q))`` with the norm per
+    head. ``exp(A)`` starts uniform in [1, 16] (in the published code in [0, 16]: a decay of 1 would never be seen
+    again), ``softplus(ba)`` log-uniform in [.001, .1].
     State ``(heads, key, hidden / heads)`` and the convolution's last inputs; output ``(hidden,)``.
     """
 
@@ -36,6 +36,7 @@ class GatedDeltaNet(ShortConvCell):
         self.wq, self.wk, self.wv = (weight(rngs, features, out) for out in (keys, keys, hidden))
         self.wa, self.wb = (weight(rngs, features, heads) for _ in range(2))
         self.wg, self.scale = weight(rngs, features, hidden), bias(width, 1.0)
+        self.out = weight(rngs, hidden, hidden)
         self.a, self.ba = slow_decays(rngs, heads)
         self.convolution(rngs, 2 * keys + hidden, window)
 
@@ -53,7 +54,7 @@ class GatedDeltaNet(ShortConvCell):
         return Rule(unit(query), key, value, decay, erase, write)
 
     def output(self, projected: Any, beside: Array, reading: Array) -> Array:
-        return projected[3] * (root_mean_square(reading) * self.scale[...][None]).reshape(-1)
+        return (projected[3] * (root_mean_square(reading) * self.scale[...][None]).reshape(-1)) @ self.out
 
 
 def slow_decays(rngs: nnx.Rngs, heads: int) -> tuple[nnx.Param, nnx.Param]:

@@ -18,11 +18,10 @@ class GLA(MatrixCell):
     """Gated linear attention (Yang et al. 2024): ``S' = diag(a) S + k^T v``, a data-dependent decay per key dimension.
 
     https://arxiv.org/abs/2312.06635, equation 3 and section 4.4: ``a = sigmoid(x W1 W2 + b)^(1/16)`` through a
-    product of rank ``rank``, ``o = q S'``, output ``norm(o) * swish(Wr x + br)`` with the norm per head: in the
+    product of rank ``rank``, ``o = q S'``, output ``Wo (norm(o) * swish(Wr x + br))`` with the norm per head: in the
     paper a layer norm, here, as in its published code, a root mean square with a scale (the constant
-    ``key^-.5`` on q, which the norm undoes, is left out). The layer's last product, which mixes heads, is left to
-    the layer above. Half as many key as value dimensions, as in the paper. State ``(heads, key, hidden / heads)``,
-    output ``(hidden,)``.
+    ``key^-.5`` on q, which the norm undoes, is left out). Half as many key as value dimensions, as in the paper.
+    State ``(heads, key, hidden / heads)``, output ``(hidden,)``.
     """
 
     def __init__(
@@ -35,6 +34,7 @@ class GLA(MatrixCell):
         self.wq, self.wk, self.wv = (weight(rngs, features, out) for out in (keys, keys, hidden))
         self.down, self.up, self.b = weight(rngs, features, rank), weight(rngs, rank, keys), bias(keys)
         self.wr, self.br, self.scale = weight(rngs, features, hidden), bias(hidden), bias(width, 1.0)
+        self.out = weight(rngs, hidden, hidden)
 
     def project(self, event: Event) -> Any:
         x = event.x
@@ -45,4 +45,4 @@ class GLA(MatrixCell):
         return Rule(*(part.reshape(self.heads, -1) for part in projected[0]))
 
     def output(self, projected: Any, beside: Any, reading: Array) -> Array:
-        return (root_mean_square(reading) * self.scale[...][None]).reshape(-1) * projected[1]
+        return ((root_mean_square(reading) * self.scale[...][None]).reshape(-1) * projected[1]) @ self.out

@@ -18,10 +18,9 @@ class HGRN2(MatrixCell):
     """HGRN2 (Qin et al. 2024): ``S' = diag(f) S + (1 - f) i^T``: the key is what the forget gate gives up.
 
     https://arxiv.org/abs/2404.07904, section 3.2: ``f = bound + (1 - bound) sigmoid(Wf x)`` per key dimension,
-    ``i = Wi x``, output ``norm(o S')`` with ``o = swish(Wo x)`` and a root mean square over all heads, as in the
+    ``i = Wi x``, output ``W norm(o S')`` with ``o = swish(Wo x)`` and a root mean square over all heads, as in the
     published code. In a stack the paper lets the lower bound of f rise from 0 in the first layer towards 1;
-    ``bound`` is that of this cell. The layer's last product is left to the layer above. State
-    ``(heads, key, hidden / heads)``, output ``(hidden,)``.
+    ``bound`` is that of this cell. State ``(heads, key, hidden / heads)``, output ``(hidden,)``.
     """
 
     def __init__(
@@ -33,7 +32,8 @@ class HGRN2(MatrixCell):
         self.sizes(heads, width if key is None else key, width)
         self.features, self.hidden, self.bound = features, hidden, bound
         self.wo, self.wf = (weight(rngs, features, heads * self.key) for _ in range(2))
-        self.wi, self.scale = weight(rngs, features, hidden), bias(hidden, 1.0)
+        self.wi, self.out = weight(rngs, features, hidden), weight(rngs, hidden, hidden)
+        self.scale = bias(hidden, 1.0)
 
     def project(self, event: Event) -> Any:
         x = event.x
@@ -48,4 +48,4 @@ class HGRN2(MatrixCell):
         return Rule(*(part.reshape(self.heads, -1) for part in projected))
 
     def output(self, projected: Any, beside: Any, reading: Array) -> Array:
-        return root_mean_square(reading.reshape(-1)) * self.scale
+        return (root_mean_square(reading.reshape(-1)) * self.scale) @ self.out

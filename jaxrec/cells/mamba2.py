@@ -20,8 +20,8 @@ class Mamba2(ShortConvCell):
 
     https://arxiv.org/abs/2405.21060, sections 5 and 7 (there the state is h): ``dt = softplus(wdt u + bdt)`` per
     head; ``x``, ``B`` and ``C`` are projections of the input u behind one short causal convolution and SiLU, B and
-    C shared by all heads; output ``norm(y * silu(Wz u))`` over all heads. ``hidden`` is the paper's inner width,
-    which there is twice the model's; its last product, back to the model's width, is left to the layer above.
+    C shared by all heads; output ``Wo norm(y * silu(Wz u))``, the norm over all heads. ``hidden`` is the paper's inner
+    width, which there is twice the model's; here Wo keeps it.
     Starts as published: ``A`` uniform in [1, 16], ``softplus(bdt)`` log-uniform in [.001, .1], ``D`` 1. State, with
     64 keys by default, ``(heads, key, hidden / heads)``, and the convolution's last inputs; output ``(hidden,)``.
     """
@@ -37,6 +37,7 @@ class Mamba2(ShortConvCell):
         self.wdt = weight(rngs, features, heads)
         self.a, self.bdt = slow_decays(rngs, heads)
         self.d, self.scale, self.bias = bias(heads, 1.0), bias(hidden, 1.0), bias(hidden + 2 * key)
+        self.out = weight(rngs, hidden, hidden)
         self.convolution(rngs, hidden + 2 * key, window)
 
     def project(self, event: Event) -> tuple[Array, Array, Array]:
@@ -53,7 +54,7 @@ class Mamba2(ShortConvCell):
 
     def output(self, projected: Any, beside: Array, reading: Array) -> Array:
         shown = reading + self.d[...][:, None] * self.split(beside)[0]
-        return root_mean_square(shown.reshape(-1) * projected[2]) * self.scale
+        return (root_mean_square(shown.reshape(-1) * projected[2]) * self.scale) @ self.out
 
     def split(self, beside: Array) -> tuple[Array, Array, Array]:
         """``x (heads, value)``, and B and C ``(1, key)``."""

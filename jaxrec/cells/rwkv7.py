@@ -26,10 +26,10 @@ class RWKV7(MatrixCell):
     every projection sees its own mix of this input and the last, ``x + mu (last - x)``. Per key dimension, each through
     a product of rank ``rank``: decay ``w = exp(-e^-.5 sigmoid(d0 + tanh(x D1) D2))``, learning rate
     ``a = sigmoid(a0 + x A1 A2)``, output gate ``g = sigmoid(x G1) G2``. Removal key ``k^ = unit(k * xi)``, added key
-    ``k~ = k (1 + (a - 1) alpha)``, output ``g * (norm(r S') + (r . (rho k~)) v)`` with a layer norm per head.
+    ``k~ = k (1 + (a - 1) alpha)``, output ``Wo (g * (norm(r S') + (r . (rho k~)) v))`` with a layer norm per head.
 
     Biases, mixes and scales start as in the published code for layer 0, ``D1`` and ``A1`` at zero: decays and rates are
-    the same for every event at first. The layer's last product is left to the layer above. State ``(heads, n, n)``,
+    the same for every event at first. State ``(heads, n, n)``,
     ``n = hidden / heads``, and two inputs; output ``(hidden,)``.
     """
 
@@ -50,7 +50,7 @@ class RWKV7(MatrixCell):
         self.a0 = nnx.Param(-0.19 + 0.3 * inside + 0.4 * (slope - 0.5))
         self.xi = nnx.Param(0.71 - 0.1 * (slope - 0.5))
         self.alpha, self.rho = bias(hidden, 1.02), bias(hidden, -0.04)
-        self.scale, self.shift = bias(hidden, 1.0), bias(hidden)
+        self.scale, self.shift, self.out = bias(hidden, 1.0), bias(hidden), weight(rngs, hidden, hidden)
 
     def nothing(self) -> Shift:
         return Shift(jnp.zeros(self.features), jnp.zeros(self.features))
@@ -71,7 +71,7 @@ class RWKV7(MatrixCell):
         query, value, added, _, _, _, gate = self.mix(beside)
         rho, scale, shift = (weight.reshape(self.heads, -1) for weight in (self.rho, self.scale, self.shift))
         shown = standardised(reading, 1e-5 * self.value) * scale + shift
-        return (shown + (query * rho * added).sum(1, keepdims=True) * value).reshape(-1) * gate
+        return ((shown + (query * rho * added).sum(1, keepdims=True) * value).reshape(-1) * gate) @ self.out
 
     def mix(self, beside: Shift) -> tuple[Array, ...]:
         """All that the event says: per head, but for the gate."""

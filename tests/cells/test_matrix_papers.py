@@ -91,7 +91,7 @@ def delta(p: Weights, state: Any, event: Event, *, gated: bool) -> tuple[Any, np
         after.append(matrix @ fade + beta[h] * np.outer(v[h], key))
         found.append(p["scale"] * rms(after[-1] @ query))
     found = np.concatenate(found)
-    return (after, past), found * silu(p["wg"].T @ x) if gated else found
+    return (after, past), p["out"].T @ (found * silu(p["wg"].T @ x) if gated else found)
 
 
 @pytest.mark.parametrize(("kind", "gated"), [(DeltaNet, False), (GatedDeltaNet, True)])
@@ -117,7 +117,7 @@ def gla(p: Weights, state: Any, event: Event) -> tuple[Any, np.ndarray]:
     for h, matrix in enumerate(state):
         after.append(np.diag(alpha[h]) @ matrix + np.outer(k[h], v[h]))
         found.append(p["scale"] * rms(q[h] @ after[-1]))
-    return after, np.concatenate(found) * silu(p["wr"].T @ x + p["br"])
+    return after, p["out"].T @ (np.concatenate(found) * silu(p["wr"].T @ x + p["br"]))
 
 
 def hgrn2(p: Weights, state: Any, event: Event, *, bound: float = 0.0) -> tuple[Any, np.ndarray]:
@@ -128,7 +128,7 @@ def hgrn2(p: Weights, state: Any, event: Event, *, bound: float = 0.0) -> tuple[
     for h, matrix in enumerate(state):
         after.append(f[h][:, None] * matrix + np.outer(1 - f[h], i[h]))
         found.append(o[h] @ after[-1])
-    return after, p["scale"] * rms(np.concatenate(found))
+    return after, p["out"].T @ (p["scale"] * rms(np.concatenate(found)))
 
 
 @pytest.mark.parametrize(("kind", "step"), [(GLA, gla), (HGRN2, hgrn2)])
@@ -154,7 +154,7 @@ def mamba2(p: Weights, state: Any, event: Event) -> tuple[Any, np.ndarray]:
     for h, matrix in enumerate(matrices):
         after.append(np.exp(-dt[h] * np.exp(p["a"][h])) * matrix + dt[h] * np.outer(b, heads(x)[h]))
         found.append(c @ after[-1] + p["d"][h] * heads(x)[h])
-    return (after, past), p["scale"] * rms(np.concatenate(found) * silu(p["wz"].T @ u))
+    return (after, past), p["out"].T @ (p["scale"] * rms(np.concatenate(found) * silu(p["wz"].T @ u)))
 
 
 @pytest.mark.parametrize(("key", "window"), [(5, 4), (3, 1)])
@@ -184,7 +184,7 @@ def rwkv7(p: Weights, state: Any, event: Event) -> tuple[Any, np.ndarray]:
         y = (y - y.mean()) / np.sqrt(y.var() + 1e-5 * len(y))
         y = y * heads(p["scale"])[h] + heads(p["shift"])[h]
         found.append(y + (r[h] @ (rho[h] * replacement[h])) * v[h])
-    return (after, x), np.concatenate(found) * g
+    return (after, x), p["out"].T @ (np.concatenate(found) * g)
 
 
 def test_rwkv7(follows_paper: Callable[..., None]) -> None:

@@ -122,7 +122,7 @@ class _Shelf:
                 self._orbax.save(place, args=arguments)
         except Exception as error:
             self._remove_halves()  # a full disk gets its space back
-            raise _as_system_error(error, place) from error
+            raise _as_system_error(error, self.directory / str(step)) from error
         self._settle()
         self.drop([other for other in self.steps() if other > step])
         self.drop(self.steps()[: -self._keep])
@@ -224,13 +224,18 @@ def _one_word() -> Iterator[None]:
 
 
 def _as_system_error(error: BaseException, place: Path) -> BaseException:
-    """The OSError behind what tensorstore reports in words, such as a full disk; the error itself where none is."""
+    """The OSError behind ``error``, such as a full disk, named after ``place``; the error itself where there is none.
+
+    A checkpoint is many files, written at the same time: which is refused first is chance. Of some the system gives no
+    name, and tensorstore reports what the system said in words.
+    """
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, OSError):
-            return cause
+        number = cause.errno if isinstance(cause, OSError) else None
         if found := re.search(r"os_error_code='(\d+)'", str(cause)):
-            return OSError(int(found[1]), os.strerror(int(found[1])), str(place))
+            number = int(found[1])
+        if number is not None:
+            return OSError(number, os.strerror(number), str(place))
         cause = cause.__cause__ or cause.__context__
     return error
 

@@ -1,5 +1,7 @@
 """Checkpoints give back the bits that went in, or say that they cannot."""
 
+import errno
+import resource
 import shutil
 import subprocess
 import sys
@@ -236,6 +238,26 @@ def test_other_trees_are_refused_by_leaf(tmp_path):
     with pytest.raises(TypeError, match=r"leaf \['name'\] is a str"):
         shelf.save(4, {"name": "gru"}, {})
     assert shelf.latest() == 3
+
+
+@pytest.mark.parametrize("refused", ["the arrays", "the record"])
+@pytest.mark.parametrize("step", [1, 2])
+def test_whichever_file_the_system_refuses_the_error_names_the_checkpoint(tmp_path, refused, step):
+    """Tensorstore writes the arrays and tells in words what the system said; the record's file has no name in it."""
+    size = 50_000
+    noise = np.random.default_rng(0).integers(256, size=size if refused == "the arrays" else 1, dtype=np.uint8)
+    shelf = Checkpoints(tmp_path)
+    shelf.save(1, small(1), {})
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as raised:
+            shelf.save(step, {"w": noise}, {"text": "x" * size} if refused == "the record" else {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (raised.value.errno, raised.value.filename) == (errno.EFBIG, str(tmp_path / str(step)))
+    assert shelf.restore(shelf.latest(), small(0))[1] == {}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["1"]
 
 
 def test_reading_leaves_a_writer_alone(tmp_path):

@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,7 @@ from jaxrec.config import Mistake
 
 Leaves = dict[str, np.ndarray]
 
+QUIET, PATIENCE = 0.5, 10.0  # seconds without a late writer, and seconds to wait for that
 NEWER = ".newer"  # ends the name of a checkpoint that is complete and about to replace the one of its step
 
 
@@ -121,7 +123,7 @@ class _Shelf:
             with _one_word():
                 self._orbax.save(place, args=arguments)
         except Exception as error:
-            self._remove_halves()  # a full disk gets its space back
+            self._remove_halves(QUIET)  # a full disk gets its space back
             raise _as_system_error(error, self.directory / str(step)) from error
         self._settle()
         self.drop([other for other in self.steps() if other > step])
@@ -198,9 +200,20 @@ class _Shelf:
             self._settle()
             self._swept = True
 
-    def _remove_halves(self) -> None:
-        for leftover in self.directory.glob("*.orbax-checkpoint-tmp*"):
-            shutil.rmtree(leftover, ignore_errors=True)
+    def _remove_halves(self, quiet: float = 0.0) -> None:
+        """Remove what a writer left, until nothing has come back for so many seconds.
+
+        Where one array fails Orbax does not wait for the others: whichever thread is still at one of them makes its
+        folder anew.
+        """
+        began = last = time.monotonic()
+        while True:
+            for leftover in self.directory.glob("*.orbax-checkpoint-tmp*"):
+                shutil.rmtree(leftover, ignore_errors=True)
+                last = time.monotonic()
+            if time.monotonic() - last >= quiet or time.monotonic() - began > PATIENCE:
+                return
+            time.sleep(quiet / 10)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import jax
@@ -257,6 +258,23 @@ def test_whichever_file_the_system_refuses_the_error_names_the_checkpoint(tmp_pa
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert (raised.value.errno, raised.value.filename) == (errno.EFBIG, str(tmp_path / str(step)))
     assert shelf.restore(shelf.latest(), small(0))[1] == {}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["1"]
+
+
+def test_arrays_that_are_still_written_after_a_refusal_leave_nothing(tmp_path, monkeypatch):
+    """Orbax does not wait for the other arrays, and who writes one makes the folder that it lies in."""
+    shelf, half = Checkpoints(tmp_path), tmp_path / "2.orbax-checkpoint-tmp" / "leaves"
+    shelf.save(1, small(1), {})
+    late = threading.Timer(0.1, half.mkdir, kwargs={"parents": True})
+
+    def refused(*given, **named):
+        late.start()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("orbax.checkpoint.Checkpointer.save", refused)
+    with pytest.raises(OSError, match="No space left"):
+        shelf.save(2, small(2), {})
+    late.join()
     assert [entry.name for entry in tmp_path.iterdir()] == ["1"]
 
 

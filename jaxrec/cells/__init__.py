@@ -54,3 +54,4 @@ from jaxrec.cells.time_lstm import TimeLSTM1 as TimeLSTM1, TimeLSTM2 as TimeLSTM
 from jaxrec.cells.tlstm import TLSTM as TLSTM
 from jaxrec.cells.user_gru import UserGRU as UserGRU
 from jaxrec.cells.weights import bias as bias, orthogonal as orthogonal, weight as weight
+from jaxrec.cells.wrapper import Wrapper as Wrapper

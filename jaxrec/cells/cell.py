@@ -35,7 +35,7 @@ class Cell(nnx.Module):
         """The cell with its derived weights computed, once for a whole sequence."""
         return self
 
-    def with_derived(self, **weights: Array) -> Self:
+    def with_derived(self, **weights: "Array | Cell") -> Self:
         """A copy that also holds ``weights``: what `prepare` returns of a cell that has derived ones."""
         ready = jax.tree.map(lambda leaf: leaf, self)
         for name, value in weights.items():

@@ -1,7 +1,7 @@
 """Decay of the state with time, for any cell."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, Self
 
 import jax
@@ -12,12 +12,13 @@ from jax import Array
 from jaxrec.cells.cell import Cell, Event
 from jaxrec.cells.gru import GRU
 from jaxrec.cells.kinds import AffineCell, ElementwiseCell
+from jaxrec.cells.wrapper import Wrapper
 from jaxrec.config import Mistake
 
 SLOWEST = 1000.0  # units of gap, the longest time constant a fresh cell has
 
 
-class Decayed(Cell):
+class Decayed(Wrapper):
     """GRU-D's decay around any cell (Che et al. 2018): ``h* = gamma h`` before each step, ``gamma`` falling with the
     gap.
 
@@ -37,6 +38,7 @@ class Decayed(Cell):
     """
 
     family = "time"
+    adds = ("gap",)
 
     def __new__(cls, features: int = 0, cell: Cell | None = None, **options: Any) -> Self:
         """The class of the inner cell's kind: a capability is a type."""
@@ -61,18 +63,6 @@ class Decayed(Cell):
         fading = [leaf.shape for leaf, fades in zip(jax.tree.leaves(state), self.fading(state), strict=True) if fades]
         self.w = nnx.List([rate(rngs, shape) for shape in fading])
         self.b = nnx.List([nnx.Param(jnp.zeros(shape)) for shape in fading])
-
-    @property
-    def wants(self) -> Sequence[str]:  # type: ignore[override]
-        return tuple(dict.fromkeys((*self.cell.wants, "gap")))
-
-    def prepare(self) -> Self:
-        ready = jax.tree.map(lambda leaf: leaf, self)
-        ready.cell = self.cell.prepare()
-        return ready
-
-    def initial_state(self) -> Any:
-        return self.cell.initial_state()
 
     def project(self, event: Event) -> tuple[Any, list[Array]]:
         assert event.gap is not None

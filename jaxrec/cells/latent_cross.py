@@ -1,6 +1,6 @@
 """Context that multiplies, for any cell."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Literal, Self
 
 import jax
@@ -12,10 +12,11 @@ from jaxrec.cells.cell import Cell, Event
 from jaxrec.cells.gru import GRU
 from jaxrec.cells.kinds import AffineCell, Composite, ElementwiseCell, MatrixCell, WindowCell
 from jaxrec.cells.weights import weight
+from jaxrec.cells.wrapper import Wrapper
 from jaxrec.config import Mistake
 
 
-class LatentCross(Cell):
+class LatentCross(Wrapper):
     """Latent cross around any cell (Beutel et al. 2018): the context of an event multiplies what goes through the cell,
     ``(1 + W c) h``.
 
@@ -32,6 +33,7 @@ class LatentCross(Cell):
     """
 
     family = "context"
+    adds = ("context",)
 
     def __new__(cls, features: int = 0, cell: Cell | None = None, **options: Any) -> Self:
         """The class of the inner cell's kind: a capability is a type."""
@@ -53,18 +55,6 @@ class LatentCross(Cell):
         self.cell = GRU(features, hidden, rngs=rngs) if cell is None else cell
         self.fusion = fusion
         self.w = weight(rngs, features, features if fusion == "before" else shown(self.cell, features))
-
-    @property
-    def wants(self) -> Sequence[str]:  # type: ignore[override]
-        return tuple(dict.fromkeys((*self.cell.wants, "context")))
-
-    def prepare(self) -> Self:
-        ready = jax.tree.map(lambda leaf: leaf, self)
-        ready.cell = self.cell.prepare()
-        return ready
-
-    def initial_state(self) -> Any:
-        return self.cell.initial_state()
 
     def project(self, event: Event) -> Any:
         factor = 1 + event.context @ self.w

@@ -7,10 +7,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from jaxrec.cells import Cell, Decayed, Event, LatentCross
+from jaxrec.cells import Cell, Event, Wrapper
 from jaxrec.config import Mistake, did_you_mean
 from jaxrec.recurrence.trees import same_structure
-from jaxrec.recurrence.wrappers import Exposed
 
 
 def check_events(cell: Cell, events: Event, axes: tuple[str, ...]) -> tuple[int, ...]:
@@ -84,7 +83,7 @@ def own(cell: Cell, kind: type[Any], names: tuple[str, ...], source: str) -> str
 
     Wrappers that stay of the kind pass on what they wrap, so that it is the innermost cell that counts.
     """
-    while isinstance(cell, Decayed | LatentCross | Exposed) and isinstance(cell.cell, kind):
+    while isinstance(cell, Wrapper) and isinstance(cell.cell, kind):
         cell = cell.cell
     changed = [name for name in names if getattr(type(cell), name) is not getattr(kind, name)]
     if not changed:

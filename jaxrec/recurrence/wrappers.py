@@ -1,13 +1,13 @@
 """Wrappers that let a reader see or touch the states of any cell."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxrec.cells import AffineCell, Cell, Composite, ElementwiseCell, Event, WindowCell
+from jaxrec.cells import AffineCell, Cell, Composite, ElementwiseCell, Event, WindowCell, Wrapper
 
 
 class Trajectory(NamedTuple):
@@ -17,7 +17,7 @@ class Trajectory(NamedTuple):
     state: Any
 
 
-class Exposed(Cell):
+class Exposed(Wrapper):
     """The same cell, whose outputs are `Trajectory(output, state)`: beside what it shows, the state after the event.
 
     It stays of the cell's kind, so that the same backends take it.
@@ -29,16 +29,6 @@ class Exposed(Cell):
 
     def __init__(self, cell: Cell):
         self.cell = cell
-
-    @property
-    def wants(self) -> Sequence[str]:  # type: ignore[override]
-        return self.cell.wants
-
-    def prepare(self) -> Self:
-        return type(self)(self.cell.prepare())
-
-    def initial_state(self) -> Any:
-        return self.cell.initial_state()
 
     def project(self, event: Event) -> Any:
         return self.cell.project(event)
@@ -91,25 +81,17 @@ class Taps(NamedTuple):
     context: Any = None
 
 
-class Tapped(Cell):
+class Tapped(Wrapper):
     """The same cell with ``events.context.values[name]`` added to the state after every event.
 
     Add zeros and differentiate with respect to them: the gradient at ``[b, t]`` is the loss's derivative by that state,
     through all that follows. A stack of tapped cells needs one ``name`` each.
     """
 
+    adds = ("context",)
+
     def __init__(self, cell: Cell, name: str = "state"):
         self.cell, self.name = cell, name
-
-    @property
-    def wants(self) -> Sequence[str]:  # type: ignore[override]
-        return (*self.cell.wants, "context")
-
-    def prepare(self) -> Self:
-        return type(self)(self.cell.prepare(), self.name)
-
-    def initial_state(self) -> Any:
-        return self.cell.initial_state()
 
     def project(self, event: Event) -> tuple[Any, Any]:
         return self.cell.project(event._replace(context=event.context.context)), event.context.values[self.name]

@@ -162,6 +162,7 @@ def test_a_cell_inside_a_cell(tmp_path: Path) -> None:
         build(f"{file}:doubled")
 
 
-def test_the_base_class_is_not_a_cell_to_choose() -> None:
-    with pytest.raises(Mistake, match="no cell 'Cell'"):
-        build("Cell")
+@pytest.mark.parametrize("base", ["Cell", "Wrapper", "AffineCell"])
+def test_a_base_class_is_not_a_cell_to_choose(base: str) -> None:
+    with pytest.raises(Mistake, match=f"no cell '{base}'"):
+        build(base)

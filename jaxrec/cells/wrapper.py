@@ -1,0 +1,27 @@
+"""What a cell around another cell has of it."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self
+
+from jaxrec.cells.cell import Cell
+
+
+class Wrapper(Cell):
+    """A cell around another, its ``cell``: it starts from that cell's state, and is prepared with it.
+
+    One that is also of a kind, such as `AffineCell`, answers for what that kind derives: a backend that looks for
+    methods of a cell's own looks through the wrapper at the cell inside.
+    """
+
+    cell: Cell
+    adds: ClassVar[Sequence[str]] = ()  # names of the Event leaves that it reads beside those of its cell
+
+    @property
+    def wants(self) -> Sequence[str]:  # type: ignore[override]
+        return tuple(dict.fromkeys((*self.cell.wants, *self.adds)))
+
+    def prepare(self) -> Self:
+        return self.with_derived(cell=self.cell.prepare())
+
+    def initial_state(self) -> Any:
+        return self.cell.initial_state()

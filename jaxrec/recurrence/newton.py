@@ -13,7 +13,7 @@ from jax import Array, lax
 from jaxrec.cells import Cell, ElementwiseCell, Event
 from jaxrec.config import Mistake
 from jaxrec.recurrence.associative import shifted
-from jaxrec.recurrence.checks import check_events, check_reset, check_state, check_step
+from jaxrec.recurrence.ready import admitted, begun
 from jaxrec.recurrence.states import batched_initial, spread
 
 LIMIT = 32  # units up to which a dense cell takes its full Jacobian: its square is kept for every event
@@ -72,16 +72,10 @@ class Newton:
         self, cell: Cell, events: Event, *, state: Any = None, reset: Array | None = None
     ) -> tuple[Any, Any, Report]:
         """What `unroll` returns and a `Report`; a row that has not converged is left as the last iteration had it."""
-        batch, _ = check_events(cell, events, ("batch", "time"))
+        cell, events = admitted(cell, events)
         if reason := self.refuses(cell):
             raise Mistake(f"newton cannot run {type(cell).__name__}: {reason}; choose another backend")
-        ready = cell.prepare()
-        check_step(ready, events, axes=2)
-        check_reset(reset, events.x.shape[:2])
-        fresh = batched_initial(ready, batch)
-        if state is not None:
-            check_state(ready, state, fresh)
-        return self.attempt(ready, fresh if state is None else state, events, reset)
+        return self.attempt(*begun(cell, state, events, reset))
 
     def run(self, cell: Cell, state: Any, events: Event, reset: Array | None) -> tuple[Any, Any]:
         last, outputs, report = self.attempt(cell, state, events, reset)

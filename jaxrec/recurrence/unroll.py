@@ -6,7 +6,7 @@ import jax
 
 from jaxrec.cells import Cell, Event
 from jaxrec.recurrence.backends import choose
-from jaxrec.recurrence.checks import check_events, check_reset, check_state, check_step
+from jaxrec.recurrence.ready import ONE, admitted, begun
 from jaxrec.recurrence.states import batched_initial, restart
 from jaxrec.recurrence.trees import widened
 from jaxrec.types import Resets, Restart
@@ -22,16 +22,9 @@ def unroll(
     refused; None takes the best that accepts the cell. Weights and events in half precision are widened first, so that
     state and outputs are float32. `Mistake` when the events lack a leaf or a step changes the state's tree or types.
     """
-    batch, time = check_events(cell, events, ("batch", "time"))
-    cell, events = widened(cell), widened(events)
-    runner = choose(cell, backend, time)  # as it will run: a backend may refuse a state of two widths
-    ready = cell.prepare()
-    check_step(ready, events, axes=2)
-    check_reset(reset, events.x.shape[:2])
-    fresh = batched_initial(ready, batch)
-    if state is not None:
-        check_state(ready, state, fresh)
-    return runner.run(ready, fresh if state is None else state, events, reset)
+    cell, events = admitted(cell, events)
+    runner = choose(cell, backend, events.x.shape[1])
+    return runner.run(*begun(cell, state, events, reset))
 
 
 def start(cell: Cell, batch: int) -> Any:
@@ -44,13 +37,9 @@ def advance(cell: Cell, state: Any, events: Event, *, reset: Restart | None = No
 
     Where ``reset (batch,)`` is True the row starts afresh before its event.
     """
-    (batch,) = check_events(cell, events, ("batch",))
-    cell, events = widened(cell), widened(events)
-    ready = cell.prepare()
-    check_step(ready, events, axes=1)
-    check_reset(reset, (batch,))
-    fresh = batched_initial(ready, batch)
-    check_state(ready, state, fresh)
+    cell, events = admitted(cell, events, ONE)
+    ready, state, events, reset = begun(cell, state, events, reset, ONE)
+    fresh = batched_initial(ready, events.x.shape[0])
 
     def one(state: Any, event: Event) -> tuple[Any, Any]:
         projected = ready.project(event)

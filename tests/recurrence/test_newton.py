@@ -209,4 +209,9 @@ class Begun(LSTM):
 def test_weights_in_half_precision_are_widened_before_a_backend_looks_at_the_state() -> None:
     cell = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), Begun(D, H, rngs=nnx.Rngs(0)))
     x = Event(jnp.ones((B, T, D), jnp.bfloat16))
-    assert difference(unroll(cell, x, backend=Newton()), unroll(cell, x, backend=Scan())) < 1e-5
+    found = unroll(cell, x, backend=Newton())
+    assert difference(found, unroll(cell, x, backend=Scan())) < 1e-5
+    *solved, report = Newton().solve(cell, x)
+    assert report.converged.all()
+    assert {leaf.dtype for leaf in jax.tree.leaves(solved)} == {jnp.dtype(jnp.float32)}
+    assert difference(tuple(solved), found) == 0

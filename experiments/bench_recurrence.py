@@ -41,7 +41,7 @@ from flax import nnx
 from jaxrec.bench.timing import Stages, Times, alternate, append_row, stages
 from jaxrec.cells import find
 from jaxrec.cells.find import ours
-from jaxrec.config import Call, Mistake
+from jaxrec.config import Call, Mistake, first_line
 from jaxrec.recurrence import BACKENDS, unroll
 from jaxrec.recurrence.backends import named
 from jaxrec.recurrence.cases import random_events
@@ -220,7 +220,7 @@ def wanted(package: str) -> Any:
     try:
         return __import__(package)
     except Exception as error:  # a library that does not load here is a reason like any other
-        raise Unable(f"{package} does not import here: {str(error).splitlines()[0]}") from None
+        raise Unable(f"{package} does not import here: {first_line(error)}") from None
 
 
 def peer(group: Group, name: str) -> tuple[Run, Stages | None]:
@@ -244,7 +244,7 @@ def candidates(group: Group, backends: list[str], peers: list[str]) -> Iterator[
         except Unable as reason:
             yield name, str(reason)
         except Exception as error:
-            yield name, f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0][:200]}"
+            yield name, f"{type(error).__name__}: {first_line(error)[:200]}"
 
 
 def measure(group: Group, backends: list[str], peers: list[str], rounds: int) -> list[dict[str, Any]]:

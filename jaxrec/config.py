@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, Union
 
-from jaxrec.words import Call, Mistake, did_you_mean, squash
+from jaxrec.words import Call, Mistake, did_you_mean, first_line, squash
 
 __all__ = [
     "Call",
@@ -30,6 +30,7 @@ __all__ = [
     "did_you_mean",
     "field_types",
     "fingerprint",
+    "first_line",
     "from_dict",
     "keys",
     "resolve",

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-__all__ = ["Call", "Mistake", "did_you_mean", "squash"]
+__all__ = ["Call", "Mistake", "did_you_mean", "first_line", "squash"]
 
 
 class Mistake(ValueError):
@@ -24,6 +24,11 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
     squashed = {squash(choice): choice for choice in choices}
     close = difflib.get_close_matches(squash(name), squashed, n=1, cutoff=0.6)
     return f"; did you mean {squashed[close[0]]!r}?" if close else ""
+
+
+def first_line(error: BaseException, silent: str = "no message") -> str:
+    """What an exception says, without its appendix and its full stop; ``silent`` where it says nothing."""
+    return (str(error).strip() or silent).splitlines()[0].rstrip(".")
 
 
 _WORDS: dict[str, Any] = {

@@ -14,7 +14,7 @@ from flax import nnx
 
 from jaxrec.cells.cell import Cell
 from jaxrec.cells.weights import positive
-from jaxrec.config import Call, Mistake, did_you_mean, squash
+from jaxrec.config import Call, Mistake, did_you_mean, first_line, squash
 
 _GIVEN = ("self", "features", "rngs")  # what the house passes; the rest is the user's to choose
 _FILES: dict[tuple[Path, str], types.ModuleType] = {}
@@ -136,8 +136,7 @@ def failed(file: str, error: Exception) -> Mistake:
         frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == path_of(file)
     ]
     place = f"{file}:{lines[-1]}" if lines else file
-    said = (str(error).strip() or "no message").splitlines()[0].rstrip(".")
-    return Mistake(f"{place}: {type(error).__name__}: {said}; correct the file")
+    return Mistake(f"{place}: {type(error).__name__}: {first_line(error)}; correct the file")
 
 
 def bind(call: Call, kind: type[Cell]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from urllib.request import Request, urlopen
 import numpy as np
 import tensorflow_datasets as tfds
 
-from jaxrec.config import Mistake
+from jaxrec.config import Mistake, first_line
 from jaxrec.data.movielens import RELEASES, Release, ratings, verified
 
 Example = tuple[int, dict[str, Any]]
@@ -140,7 +140,7 @@ def archive(dl_manager: Any, release: Release, usual: Path) -> Path:
         urlopen(Request(release.url, method="HEAD"), timeout=30).close()  # without this TFDS tries for minutes
         return Path(dl_manager.download(release.url))
     except Exception as error:  # whatever a network, a disk or TFDS's own checksums raise
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        reason = first_line(error, type(error).__name__)[:200]
         raise Mistake(
             f"{release.url} cannot be fetched ({reason}); put {release.archive} into {usual}, or name the "
             "folder that it is in with --tfds-manual-dir"

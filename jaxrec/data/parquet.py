@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
-from jaxrec.config import Mistake
+from jaxrec.config import Mistake, first_line
 from jaxrec.data.columns import choose
 from jaxrec.data.events import Events
 from jaxrec.data.formats import Format
@@ -123,4 +123,4 @@ def guarded(source: Source) -> Iterator[None]:
     try:
         yield
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as error:
-        raise damaged(source, (str(error).splitlines() or ["unreadable"])[0]) from error
+        raise damaged(source, first_line(error, "unreadable")) from error

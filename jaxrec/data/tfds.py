@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxrec.config import Mistake, did_you_mean
+from jaxrec.config import Mistake, did_you_mean, first_line
 from jaxrec.data.columns import Choice, choose
 from jaxrec.data.events import Events
 from jaxrec.data.formats import Format
@@ -143,7 +143,9 @@ class TfdsSource(Source):
         except ImportError as error:
             raise Mistake(f"{self.words} needs a package that is not here ({error}); prepare it elsewhere") from error
         except Exception as error:  # a version or configuration that it does not have, files that are not TFDS's
-            raise Mistake(f"{self.words} cannot be opened: {one_line(error)}{self._hint()}") from error
+            raise Mistake(
+                f"{self.words} cannot be opened: {first_line(error, type(error).__name__)}{self._hint()}"
+            ) from error
         if not prepared:
             raise Mistake(
                 f"{self.words} is not prepared in {builder.data_dir_root}; make it once with "
@@ -260,12 +262,7 @@ def intact(source: TfdsSource, examples: Any) -> Iterator[Any]:
     try:
         yield from examples
     except Exception as error:  # array_record, protobuf and pyarrow raise kinds of their own
-        raise Mistake(f"{source.words} is damaged: {one_line(error)}; make it again") from error
-
-
-def one_line(error: Exception) -> str:
-    """The first line of what an exception says, or its name."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise Mistake(f"{source.words} is damaged: {first_line(error, type(error).__name__)}; make it again") from error
 
 
 def as_list(value: Any) -> np.ndarray:

@@ -12,6 +12,7 @@ import jax
 from flax import nnx
 
 from jaxrec.cells import Cell, Event
+from jaxrec.config import first_line
 from jaxrec.recurrence.checks import checked_initial
 
 HOUSE = Path(__file__).resolve().parent.parent
@@ -63,7 +64,7 @@ class Fault(NamedTuple):
 def fault(error: BaseException, cell: Cell) -> Fault:
     """What ``error``, raised by running ``cell``, says to the person who wrote the cell."""
     found = frames(error, cell)
-    text = (str(error).strip() or "no message").splitlines()[0].rstrip(".")
+    text = first_line(error)
     known = next((remedy for kind, remedy in TRACED if isinstance(error, kind)), "")
     known = known or (TRACED[-1][1] if "concrete" in text else "")  # a shape of traced numbers is but a TypeError
     remedy = known or absent(text, found, cell) or shapes(text, found) or ("correct that line" if found else "")

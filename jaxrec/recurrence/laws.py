@@ -7,7 +7,7 @@ from typing import Any, Literal
 from flax import nnx
 
 from jaxrec.cells import Cell, find
-from jaxrec.config import Call, Mistake
+from jaxrec.config import Call, Mistake, first_line
 from jaxrec.recurrence import measures
 from jaxrec.recurrence.backends import choose
 from jaxrec.recurrence.cases import Case
@@ -196,7 +196,7 @@ def examine(law: Law, case: Case) -> LawResult:
     except Exception as error:  # whatever a user's cell raises is the finding
         # a mistake about the contract names its own remedy
         told = isinstance(error, NotFinite) or (isinstance(error, Mistake) and law.gate)
-        said = measures.first_line(error) if told else raised(law, error, case.fresh)
+        said = first_line(error) if told else raised(law, error, case.fresh)
         sentence = f"{law.name} is broken ({law.promise}): {said}."
         return LawResult(law.name, False, float("inf"), law.tolerance, sentence)
     passed = bool(largest <= law.tolerance)

@@ -9,6 +9,7 @@ import numpy as np
 from flax import nnx
 
 from jaxrec.cells import Cell, Event
+from jaxrec.config import first_line
 from jaxrec.recurrence.backends import accepts, choose
 from jaxrec.recurrence.cases import Case
 from jaxrec.recurrence.faults import NO_SLOPE, NotFinite, not_finite
@@ -283,8 +284,3 @@ def worst(found: dict[str, float]) -> Finding:
     """The largest violation and where it is; what is not a number is larger than any."""
     place = max(found, key=lambda name: (np.isnan(found[name]), found[name]))
     return found[place], place
-
-
-def first_line(error: Exception) -> str:
-    """An exception's message without its appendix."""
-    return (str(error).strip() or "no message").splitlines()[0].rstrip(".")

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxrec.config import Mistake
+from jaxrec.config import Mistake, first_line
 from jaxrec.data.columns import guess, plain
 from jaxrec.data.context import attached
 from jaxrec.data.prepared import Prepared
@@ -72,7 +72,7 @@ def read_titles(path: Path) -> dict[str, str]:
             separator = "\t" if "\t" in source.sample[0] else ","
             table = pl.read_csv(source.whole(), separator=separator, infer_schema=False, quote_char=None)
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise Mistake(f"{path} is not a table ({str(error).splitlines()[0]}); give CSV, TSV or Parquet") from None
+        raise Mistake(f"{path} is not a table ({first_line(error)}); give CSV, TSV or Parquet") from None
     names = table.columns
     place = guess(names).get("item", 0)
     title = next((n for word in TITLES for n, name in enumerate(names) if plain(name) == word and n != place), None)

@@ -16,7 +16,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from jaxrec.config import Call, Mistake, Resolved, Section, did_you_mean, keys, resolve, value_at, watch
+from jaxrec.config import Call, Mistake, Resolved, Section, did_you_mean, idle, keys, resolve, value_at, watch
 from jaxrec.data.options import Preparation, Prepare
 from jaxrec.reports.options import Check, Inspect, Listing, Report
 from jaxrec.runs.options import Compare, Config, Evaluate, Recommend, Train
@@ -245,7 +245,7 @@ def _watched(options: Preparation, argv: list[str]) -> Iterator[Preparation]:
         yield options
     for key in seen.unread(_given(argv, Preparation)):
         if value_at(options, key) != value_at(Preparation(), key):
-            _say(f"note: {key} was set, but nothing in this configuration reads it")
+            _say(f"note: {idle(key)}")
 
 
 def _say(sentence: str) -> None:

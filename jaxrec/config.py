@@ -32,6 +32,7 @@ __all__ = [
     "fingerprint",
     "first_line",
     "from_dict",
+    "idle",
     "keys",
     "resolve",
     "squash",
@@ -316,6 +317,11 @@ class Watch:
     def unread(self, explicit: Iterable[str]) -> list[str]:
         """The dotted keys among `explicit` that nobody read, in order."""
         return [key for key in explicit if key not in self._read]
+
+
+def idle(key: str) -> str:
+    """What is said of an option that somebody set and nobody read."""
+    return f"{key} was set, but nothing in this configuration reads it"
 
 
 _WATCHES: list[Watch] = []

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from jaxrec.config import idle
 from jaxrec.reports.results import NAMES
 
 Found = dict[str, Any]
@@ -114,7 +115,7 @@ def repeated(found: Found) -> Told:
 
 def ignored(found: Found) -> Told:
     for name in found["result"].get("ignored", []):
-        yield f"{name} was set, but nothing in this configuration reads it.", f"leave out --{name.replace('_', '-')}"
+        yield f"{idle(name)}.", f"leave out --{name.replace('_', '-')}"
 
 
 def uncommitted(found: Found) -> Told:

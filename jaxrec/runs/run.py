@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from jaxrec.config import Mistake, fingerprint, to_dict, watch
+from jaxrec.config import Mistake, fingerprint, idle, to_dict, watch
 from jaxrec.data.batches import Rows, waste
 from jaxrec.data.context import attached
 from jaxrec.data.prepare import prepare_cached
@@ -108,7 +108,7 @@ def resumable(config: Config, explicit: Sequence[str], command: Sequence[str], s
             remedy = "use a smaller batch.size" if config.batch.layout == "lanes" else "use --batch.layout packed"
             say(f"note: {padding:.0%} of the slots of an epoch are padding; {remedy}")
         for name in ignored:
-            say(f"note: {name} was set, but nothing in this configuration reads it")
+            say(f"note: {idle(name)}")
         return run(folder, fitting, recommender, code, {"run_id": run_id, "ignored": ignored})
 
 

@@ -40,7 +40,7 @@ def examined(cell: Call, backend: Call) -> dict[str, float] | str:
         return reason
     found = {}
     for law in LAWS:
-        if law.of == "backend" or backend == Call("scan"):
+        if law.concerns(backend):
             result = examine(law, case)
             found[law.name] = result.largest
             if not result.passed:

@@ -40,7 +40,7 @@ CORE = {"contract", "jit", "owners", "gradients", "alive", "streaming"}
 def examined() -> Iterator[Any]:
     for run, cell in itertools.product(RUNS, CELLS):
         for law in LAWS:
-            if law.of == "backend" or run == Call("scan"):
+            if law.concerns(run):
                 marks = [pytest.mark.xdist_group(str(cell))]
                 marks += [] if always(run, cell, law) else [pytest.mark.long]
                 yield pytest.param(cell, run, law, id=f"{cell}-{run}-{law.name}", marks=marks)

@@ -26,6 +26,10 @@ class Law:
     of: Literal["cell", "backend"] = "backend"  # of the cell, so on scan alone, or of every pair
     gate: bool = False  # nothing else can be said of a cell that breaks it
 
+    def concerns(self, backend: Call) -> bool:
+        """Whether a matrix of cells and backends examines it there: what a cell must obey, on the plain scan alone."""
+        return self.of == "backend" or backend == Call("scan")
+
 
 ROUNDING = 1e-5
 COARSE = 0.1  # six steps whose weights and vectors keep eight bits

@@ -7,12 +7,11 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxrec.cells.cell import Event
+from jaxrec.cells.elman import ACTIVATIONS
 from jaxrec.cells.kinds import ElementwiseCell
 from jaxrec.cells.weights import bias, weight
 from jaxrec.config import Mistake
 from jaxrec.types import Hidden
-
-ACTIVATIONS = {"relu": jax.nn.relu, "tanh": jnp.tanh}
 
 
 class IndRNN(ElementwiseCell):

@@ -3,10 +3,8 @@
 Never imports jax.
 """
 
-import os
 import zipfile
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +13,7 @@ from numpy.typing import NDArray
 
 from jaxrec.config import Mistake
 from jaxrec.data.prepared import Prepared
+from jaxrec.data.replacing import replacing
 
 Masks = Mapping[str, NDArray[np.bool_]]
 
@@ -75,12 +74,8 @@ def to_parquet(path: Path | str, ranks: Ranks, masks: Masks, prepared: Prepared)
     columns: dict[str, Any] = {name: getattr(ranks, name) for name in COLUMNS}
     columns |= {"user_id": pl.Series(people[ranks.user], dtype=pl.String)}
     columns |= {"target_id": pl.Series(items[ranks.target], dtype=pl.String)}
-    temporary = Path(path).with_name(f".{Path(path).name}.tmp")
     try:
-        pl.DataFrame(columns | dict(masks)).write_parquet(temporary)
-        os.replace(temporary, path)
+        with replacing(Path(path)) as file:
+            pl.DataFrame(columns | dict(masks)).write_parquet(file)
     except OSError as error:
         raise Mistake(f"{path} cannot be written ({error}); give --parquet a file in a folder that exists") from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink()

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from jaxrec.config import Mistake
+from jaxrec.data.replacing import replacing
 from jaxrec.reports.tables import is_number
-from jaxrec.runs.folder import replacing
 
 VOID = {"meta", "br", "hr"}
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxrec.config import Mistake
 from jaxrec.data.prepared import Prepared
+from jaxrec.data.replacing import replacing
 from jaxrec.evaluation import sampled
 from jaxrec.evaluation.ranks import Ranks, evaluate
 from jaxrec.evaluation.ranks_file import save
@@ -19,7 +20,7 @@ from jaxrec.models import counting
 from jaxrec.models.counting import Markov, Popularity, Recency
 from jaxrec.models.recommender import Recommender
 from jaxrec.models.transitions import Transitions
-from jaxrec.runs.folder import Folder, replacing
+from jaxrec.runs.folder import Folder
 
 BASELINES: dict[str, Callable[[], Any]] = {
     "popularity": Popularity,

@@ -16,6 +16,7 @@ from jaxrec.data.batches import Rows, waste
 from jaxrec.data.context import attached
 from jaxrec.data.prepare import prepare_cached
 from jaxrec.data.prepared import Prepared
+from jaxrec.data.replacing import replacing
 from jaxrec.evaluation.ranks_file import to_parquet
 from jaxrec.evaluation.slices import slices
 from jaxrec.evaluation.summary import headline
@@ -26,7 +27,7 @@ from jaxrec.runs import build, judge
 from jaxrec.runs.bundle import load, read_code, save as save_bundle
 from jaxrec.runs.change import described
 from jaxrec.runs.fitting import Fitting, plan, rows_a_step
-from jaxrec.runs.folder import Folder, cache, mendable, read_json, replacing, write_json
+from jaxrec.runs.folder import Folder, cache, mendable, read_json, write_json
 from jaxrec.runs.machine import card as machine
 from jaxrec.runs.options import Config
 from jaxrec.training import source

@@ -9,7 +9,6 @@ it), `epoch` and `skipped` (how many so far).
 
 import json
 import math
-import os
 import sys
 import textwrap
 import time
@@ -17,6 +16,8 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TextIO
+
+from jaxrec.data.replacing import replacing
 
 Record = Mapping[str, Any]
 COLUMNS = 80
@@ -220,9 +221,8 @@ class JsonLines:
         rows = [(line, row) for line in lines if (row := _row(line)) is not None and row["step"] <= step]
         self._present = {_identity(row) for _, row in rows if row["step"] == step}
         if len(rows) < len(lines):
-            rewritten = path.with_name(f".{path.name}.tmp")
-            rewritten.write_bytes(b"".join(line for line, _ in rows))
-            os.replace(rewritten, path)
+            with replacing(path) as file:
+                file.writelines(line for line, _ in rows)
         self._file = path.open("a", encoding="utf-8")
 
     def __call__(self, record: Record) -> None:

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, strategies as st
 
 from jaxrec.config import Mistake
+from jaxrec.data.replacing import replacing
 from jaxrec.runs.change import differences
-from jaxrec.runs.folder import Folder, mendable, read_json, replacing, write_json
+from jaxrec.runs.folder import Folder, mendable, read_json, write_json
 
 CONFIG = {"epochs": 5, "model": {"cell": "gru", "width": 64}}
 
@@ -107,6 +108,7 @@ def test_what_is_not_a_run_is_not_touched(tmp_path, fresh):
 
 HOLD = """
 import sys
+from jaxrec.data.replacing import replacing
 from jaxrec.runs.folder import Folder
 Folder(sys.argv[1]).claim("id-1", {})
 print("held", flush=True)

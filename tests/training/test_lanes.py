@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from jaxrec.cells import Event, find
+from jaxrec.cells import Event, Wrapper, find
 from jaxrec.cells.find import ours
 from jaxrec.config import Call
 from jaxrec.data.batches import packed, windows
@@ -18,6 +19,7 @@ from jaxrec.losses import Softmax
 from jaxrec.losses.softmax import cross_entropy
 from jaxrec.models import recommender
 from jaxrec.parallel.strategy import distribute
+from jaxrec.recurrence.facts import kind
 from jaxrec.training.autopsy import first_bad
 from jaxrec.training.checkpoints import Checkpoints
 from jaxrec.training.loop import Clock, Loop, compile_run
@@ -131,8 +133,24 @@ def check_split_equals_whole(go, state, data, length, source):
     assert seen == wanted.keys()
 
 
+# of each kind one cell, one whose state is complex, and for each leaf of an event one that reads it; others with --long
+FEW = ("GRU", "IndRNN", "LRU", "CausalConv", "QRNN", "MLSTM", "Decayed", "LatentCross", "UserGRU", "HierarchicalRNN")
+MANY = [name for name in (*ours(), "GRU(reset=before)") if name not in FEW]
+
+
+def test_the_few_stand_for_the_many():
+    cells = {
+        name: jax.eval_shape(lambda name=name: find(Call(name), WIDTH, hidden=WIDTH, rngs=nnx.Rngs(0)))
+        for name in ours()
+    }
+    few = [cells[name] for name in FEW]
+    assert {kind(cell) for cell in few} == {kind(cell) for cell in cells.values()}
+    assert {leaf for cell in few for leaf in cell.wants} == {leaf for cell in cells.values() for leaf in cell.wants}
+    assert any(isinstance(cell, Wrapper) for cell in few)
+
+
 @pytest.mark.parametrize("length", [1, 3])
-@pytest.mark.parametrize("cell", [*ours(), "GRU(reset=before)"])
+@pytest.mark.parametrize("cell", [*FEW, *(pytest.param(name, marks=pytest.mark.long) for name in MANY)])
 def test_an_epoch_that_changes_nothing_gives_every_event_the_state_and_loss_of_its_whole_sequence(cell, length):
     step, data = Step(Softmax()), sequences(PAIRS)
     state = step.init(model(cell, depth=2), STILL, jax.random.key(0), LANES)

@@ -5,8 +5,11 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple, Self
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+
+DAY = 86400.0  # seconds
 
 
 class Event(NamedTuple):
@@ -18,6 +21,11 @@ class Event(NamedTuple):
     user: Array | None = None  # vector of the person
     start: Array | None = None  # first event of a session: the cell may act on it; not a reset
     key: Array | None = None  # randomness for this event; None means deterministic
+
+    def elapsed(self, unit: float) -> Array:
+        """The gap in units of so many seconds; a negative one counts as none."""
+        assert self.gap is not None
+        return jnp.maximum(self.gap, 0) / unit
 
 
 class Cell(nnx.Module):

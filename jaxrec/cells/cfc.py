@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from jaxrec.cells.cell import Cell, Event
+from jaxrec.cells.cell import DAY, Cell, Event
 from jaxrec.cells.weights import bias, weight
 from jaxrec.types import Hidden
 
@@ -28,7 +28,7 @@ class CfC(Cell):
     family = "time"
     wants = ("x", "gap")
 
-    def __init__(self, features: int, hidden: int, *, backbone: int = 128, unit: float = 86400.0, rngs: nnx.Rngs):
+    def __init__(self, features: int, hidden: int, *, backbone: int = 128, unit: float = DAY, rngs: nnx.Rngs):
         self.features, self.hidden, self.backbone, self.unit = features, hidden, backbone, unit
         both = weight(rngs, features + hidden, backbone)[...]
         self.w, self.u, self.b = nnx.Param(both[:features]), nnx.Param(both[features:]), bias(backbone)
@@ -39,8 +39,7 @@ class CfC(Cell):
         return jnp.zeros(self.hidden)
 
     def project(self, event: Event) -> tuple[Array, Array]:
-        assert event.gap is not None
-        return event.x @ self.w + self.b, jnp.maximum(event.gap, 0) / self.unit
+        return event.x @ self.w + self.b, event.elapsed(self.unit)
 
     def step(self, state: Hidden, projected: Any) -> Hidden:
         given, gap = projected

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from jaxrec.cells.cell import Cell, Event
+from jaxrec.cells.cell import DAY, Cell, Event
 from jaxrec.cells.gru import GRU
 from jaxrec.cells.kinds import AffineCell, ElementwiseCell
 from jaxrec.cells.wrapper import Wrapper
@@ -47,7 +47,7 @@ class Decayed(Wrapper):
         return super().__new__(next(same, cls))
 
     def __init__(
-        self, features: int, cell: Cell | None = None, *, hidden: int = 64, unit: float = 86400.0, keep: str = "",
+        self, features: int, cell: Cell | None = None, *, hidden: int = 64, unit: float = DAY, keep: str = "",
         rngs: nnx.Rngs,
     ):  # fmt: skip
         if not isinstance(cell, Cell | None):
@@ -65,8 +65,7 @@ class Decayed(Wrapper):
         self.b = nnx.List([nnx.Param(jnp.zeros(shape)) for shape in fading])
 
     def project(self, event: Event) -> tuple[Any, list[Array]]:
-        assert event.gap is not None
-        gap = jnp.maximum(event.gap, 0) / self.unit
+        gap = event.elapsed(self.unit)
         decays = [jnp.exp(-jax.nn.relu(w * gap + b)) for w, b in zip(self.w, self.b, strict=True)]
         return self.cell.project(event), decays
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from jaxrec.cells.cell import Cell, Event
+from jaxrec.cells.cell import DAY, Cell, Event
 from jaxrec.cells.gru import GRU
 from jaxrec.cells.weights import bias, orthogonal, positive
 from jaxrec.config import Mistake, did_you_mean, squash
@@ -37,7 +37,7 @@ class GRUODE(Cell):
     wants = ("x", "gap")
 
     def __init__(
-        self, features: int, hidden: int, *, solver: str = "bosh3", steps: int = 8, unit: float = 86400.0,
+        self, features: int, hidden: int, *, solver: str = "bosh3", steps: int = 8, unit: float = DAY,
         rngs: nnx.Rngs,
     ):  # fmt: skip
         positive(steps=steps)
@@ -51,8 +51,7 @@ class GRUODE(Cell):
         return jnp.zeros(self.hidden)
 
     def project(self, event: Event) -> tuple[Any, Array]:
-        assert event.gap is not None
-        time = jnp.log1p(jnp.maximum(event.gap, 0) / self.unit)
+        time = jnp.log1p(event.elapsed(self.unit))
         return self.inner.project(event), jnp.minimum(time, LONGEST * self.steps)
 
     def step(self, state: Hidden, projected: Any) -> Hidden:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxrec.cells.cell import Cell, Event
+from jaxrec.cells.cell import DAY, Cell, Event
 from jaxrec.cells.weights import bias, orthogonal, weight
 from jaxrec.config import Mistake
 from jaxrec.types import Hidden
@@ -45,7 +45,7 @@ class PhasedLSTM(Cell):
     wants = ("x", "gap")
 
     def __init__(
-        self, features: int, hidden: int, *, unit: float = 86400.0, ratio_on: float = 0.2, leak: float = 0.001,
+        self, features: int, hidden: int, *, unit: float = DAY, ratio_on: float = 0.2, leak: float = 0.001,
         forget_bias: float = 1.0, rngs: nnx.Rngs,
     ):  # fmt: skip
         if not 0 < ratio_on < 1:
@@ -65,8 +65,7 @@ class PhasedLSTM(Cell):
         return PhasedState(*(jnp.zeros(self.hidden) for _ in range(3)))
 
     def project(self, event: Event) -> tuple[Hidden, ...]:
-        assert event.gap is not None
-        x, gap = event.x, jnp.maximum(event.gap, 0) / self.unit
+        x, gap = event.x, event.elapsed(self.unit)
         gates = (x @ self.wi + self.bi, x @ self.wf + self.bf, x @ self.wg + self.bg, x @ self.wo + self.bo)
         return *gates, jnp.mod(gap, jnp.exp(self.log_period[...]))
 

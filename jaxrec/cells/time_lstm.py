@@ -8,12 +8,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from jaxrec.cells.cell import Cell, Event
+from jaxrec.cells.cell import DAY, Cell, Event
 from jaxrec.cells.lstm import LSTMState
 from jaxrec.cells.weights import bias, orthogonal, weight
 from jaxrec.types import Hidden
-
-DAY = 86400.0
 
 
 class Projected(NamedTuple):
@@ -66,8 +64,7 @@ class TimeLSTM(Cell):
         return LSTMState(jnp.zeros(self.hidden), jnp.zeros(self.hidden))
 
     def project(self, event: Event) -> Projected:
-        assert event.gap is not None
-        x, gap = event.x, jnp.maximum(event.gap, 0) / self.unit
+        x, gap = event.x, event.elapsed(self.unit)
         gates = x @ self.wi + self.bi, x @ self.wg + self.bg, x @ self.wo + gap * self.to + self.bo
         return self.timed(Projected(*gates, t1=gates[0]), x, gap)
 

@@ -5,7 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxrec.cells.cell import Cell, Event
+from jaxrec.cells.cell import DAY, Cell, Event
 from jaxrec.cells.lstm import LSTM, LSTMState
 from jaxrec.cells.weights import bias, orthogonal
 from jaxrec.types import Hidden
@@ -22,7 +22,7 @@ class TLSTM(Cell):
     family = "time"
     wants = ("x", "gap")
 
-    def __init__(self, features: int, hidden: int, *, unit: float = 86400.0, forget_bias: float = 1.0, rngs: nnx.Rngs):
+    def __init__(self, features: int, hidden: int, *, unit: float = DAY, forget_bias: float = 1.0, rngs: nnx.Rngs):
         self.features, self.hidden, self.unit = features, hidden, unit
         self.inner = LSTM(features, hidden, forget_bias=forget_bias, rngs=rngs)
         self.ud, self.bd = orthogonal(rngs, hidden), bias(hidden)
@@ -31,8 +31,7 @@ class TLSTM(Cell):
         return self.inner.initial_state()
 
     def project(self, event: Event) -> tuple[Any, Any]:
-        assert event.gap is not None
-        return self.inner.project(event), 1 / jnp.log(jnp.e + jnp.maximum(event.gap, 0) / self.unit)
+        return self.inner.project(event), 1 / jnp.log(jnp.e + event.elapsed(self.unit))
 
     def step(self, state: LSTMState, projected: Any) -> LSTMState:
         gates, fade = projected

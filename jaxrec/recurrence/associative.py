@@ -9,7 +9,7 @@ from jax import Array, lax
 
 from jaxrec.cells import AffineCell, Cell, Event
 from jaxrec.config import Mistake
-from jaxrec.recurrence.checks import own
+from jaxrec.recurrence.checks import is_count, own
 from jaxrec.recurrence.states import batched_initial, spread
 
 
@@ -24,8 +24,7 @@ class Associative:
     chunk: int | None = None
 
     def __post_init__(self) -> None:
-        whole = isinstance(self.chunk, int) and not isinstance(self.chunk, bool)
-        if self.chunk is not None and not (whole and self.chunk >= 1):
+        if self.chunk is not None and not is_count(self.chunk):
             raise Mistake(
                 f"associative: chunk={self.chunk!r} is not a number of events; give a whole number of at least 1"
             )

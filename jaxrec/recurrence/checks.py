@@ -118,6 +118,11 @@ def kind(cell: Cell) -> str:
     return type(cell).__name__ + (f"({kind(inner)})" if isinstance(inner, Cell) else "")
 
 
+def is_count(value: Any) -> bool:
+    """Whether an option is a whole number of at least 1."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
 class _Bare(str):
     """Text that prints without quotes."""
 

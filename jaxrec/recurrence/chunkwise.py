@@ -11,7 +11,7 @@ from jax.scipy.linalg import solve_triangular
 
 from jaxrec.cells import Cell, Event, MatrixCell, MatrixState, Rule
 from jaxrec.config import Mistake
-from jaxrec.recurrence.checks import own
+from jaxrec.recurrence.checks import is_count, own
 from jaxrec.recurrence.scan import Scan
 from jaxrec.recurrence.states import spread
 
@@ -31,9 +31,7 @@ class Chunkwise:
     chunk: int | None = None
 
     def __post_init__(self) -> None:
-        if self.chunk is not None and (
-            isinstance(self.chunk, bool) or not isinstance(self.chunk, int) or self.chunk < 1
-        ):
+        if self.chunk is not None and not is_count(self.chunk):
             raise Mistake(f"chunkwise: chunk={self.chunk!r} is not a length; give a whole number of events or none")
 
     def refuses(self, cell: Cell) -> str | None:

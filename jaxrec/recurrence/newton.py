@@ -13,6 +13,7 @@ from jax import Array, lax
 from jaxrec.cells import Cell, ElementwiseCell, Event
 from jaxrec.config import Mistake
 from jaxrec.recurrence.associative import shifted
+from jaxrec.recurrence.checks import is_count
 from jaxrec.recurrence.ready import admitted, begun
 from jaxrec.recurrence.states import batched_initial, spread
 
@@ -51,8 +52,7 @@ class Newton:
             raise Mistake(f'newton: form={self.form!r} does not exist; choose "full", "quasi" or none')
         if self.tol is not None and not (isinstance(self.tol, int | float) and 0 < self.tol < 1):
             raise Mistake(f"newton: tol={self.tol!r} is not a tolerance; give a number between 0 and 1")
-        whole = isinstance(self.iterations, int) and not isinstance(self.iterations, bool)
-        if self.iterations is not None and not (whole and self.iterations >= 1):
+        if self.iterations is not None and not is_count(self.iterations):
             raise Mistake(f"newton: iterations={self.iterations!r} is no count; give a whole number of at least 1")
         if isinstance(self.damping, bool) or not isinstance(self.damping, int | float) or not 0 <= self.damping <= 1:
             raise Mistake(f"newton: damping={self.damping!r} is no share; give a number from 0 (none) to 1")

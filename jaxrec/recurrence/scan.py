@@ -10,6 +10,7 @@ from jax import Array, lax
 
 from jaxrec.cells import Cell, Event
 from jaxrec.config import Mistake
+from jaxrec.recurrence.checks import is_count
 from jaxrec.recurrence.states import batched_initial, restart, spread, time_major
 
 Loop = Callable[[Any, Any], tuple[Any, Any]]  # from a state and entries (t, ...): last state, outputs (t, ...)
@@ -36,9 +37,7 @@ class Scan:
             raise Mistake(f"scan: hoist={self.hoist!r} is not true, false or none; choose one of these")
         for name in ("unroll", "remat", "truncate"):
             number = getattr(self, name)
-            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-                if number is None and name != "unroll":
-                    continue
+            if not is_count(number) and (number is not None or name == "unroll"):
                 raise Mistake(f"scan: {name}={number!r} is not a number of steps; give a whole number of at least 1")
 
     def refuses(self, cell: Cell) -> str | None:

@@ -40,7 +40,7 @@ def follows(
     cell, events = jittered(make(nnx.Rngs(0)), np.float32, scale), sample(unit)
     wanted = outputs(step, state, named(cell), events)
     _, found = unroll(cell, as_events(cell, events, np.float32))
-    np.testing.assert_allclose(found, wanted, atol=atol, rtol=1e-5)
+    np.testing.assert_allclose(found, wanted, atol=atol, rtol=1e-7)
     with jax.enable_x64(True):
         double = jittered(make(nnx.Rngs(0)), np.float64, scale)
         wanted = outputs(step, state, named(double), events)
@@ -70,7 +70,7 @@ def gradients(cell: Cell, step: Step, state: Any, events: Event, shape: tuple[in
                 given = (p, events._replace(x=moved)) if key == "x" else (p | {key: moved}, events)
                 ends.append((outputs(step, state, *given) * slant).sum())
             slope = (ends[0] - ends[1]) / 2e-5
-            assert (found[key] * direction).sum() == pytest.approx(slope, rel=1e-5, abs=1e-7), key
+            assert (found[key] * direction).sum() == pytest.approx(slope, rel=1e-5, abs=1e-8), key
 
 
 def outputs(step: Step, state: Any, p: Weights, events: Event) -> np.ndarray:

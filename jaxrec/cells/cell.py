@@ -47,7 +47,7 @@ class Cell(nnx.Module):
         """A copy that also holds ``weights``: what `prepare` returns of a cell that has derived ones."""
         ready = jax.tree.map(lambda leaf: leaf, self)
         for name, value in weights.items():
-            setattr(ready, name, value)
+            setattr(ready, name, nnx.data(value))  # said, since flax takes a traced array for a static option
         return ready
 
     @abstractmethod

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxrec.cells import GRU, LSTM, MGU, Cell, Event, MinGRU, bias, weight
+from jaxrec.cells import GRU, LSTM, MGU, AntisymmetricRNN, Cell, Event, MinGRU, bias, weight
 from jaxrec.config import Mistake
 from jaxrec.recurrence import Scan, unroll
 from jaxrec.recurrence.adjoint import Adjoint, divisor
@@ -85,6 +85,12 @@ def test_what_depends_on_weights_only_leaves_the_loop() -> None:
     made = plan(Squashed(3, 4, rngs=nnx.Rngs(0))).step
     assert [eqn.primitive.name for eqn in made.fixed if eqn.primitive.name == "tanh"] == ["tanh"]
     assert [eqn.primitive.name for eqn in made.moving].count("tanh") == 1
+
+
+def test_derived_weights_are_weights_when_they_are_traced_again() -> None:
+    cell, x = AntisymmetricRNN(3, 4, rngs=nnx.Rngs(0)), jnp.ones((2, 5, 3))
+    first, second = (jax.jit(lambda cell: unroll(cell, Event(x), backend="adjoint")) for _ in range(2))
+    assert difference(first(cell), second(cell)) == 0
 
 
 def test_forward_mode_needs_the_scan() -> None:

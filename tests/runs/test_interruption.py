@@ -153,7 +153,7 @@ def test_the_exit_statuses_are_those_of_the_readme(tmp_path, monkeypatch, capsys
     seen.add(signalled())
     assert (tmp_path / "run" / "result.json").exists()
     seen.add(cli.main([*command, "--model.width", "4"]))
-    monkeypatch.setattr("jaxrec.recurrence.laws.check", lambda cell: [type("Law", (), LAW)])
+    monkeypatch.setattr("jaxrec.recurrence.laws.check", lambda cell, say=None: [type("Law", (), LAW)])
     seen.add(cli.main(["check", "gru", "--json"]))
     table = (ROOT / "README.md").read_text(encoding="utf-8").partition("| exit status |")[2].partition("\n\n")[0]
     assert seen == set(map(int, re.findall(r"^\| (\d+) \|", table, flags=re.MULTILINE)))

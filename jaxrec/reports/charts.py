@@ -121,15 +121,15 @@ def line_chart(
     shade: tuple[float, float, str] | None = None, marks: Sequence[tuple[float, str]] = (),
 ) -> Markup:  # fmt: skip
     """Lines over a common x. `shade` is a span of x with a label, `marks` are single places of x with theirs."""
-    legend = 18 if len(series) > 1 else 0
-    top = TOP + legend + (16 if marks or shade else 0)
+    legend = _places([one.name for one in series]) if len(series) > 1 else []
+    top = TOP + (legend[-1][1] + 18 if legend else 0) + (16 if marks or shade else 0)
     given = [v for one in series for v in one.x] + [v for v, _ in marks] + list(shade[:2] if shade else ())
     across = Scale.of(x, given, LEFT, WIDTH - RIGHT)
     up = Scale.of(y, [v for one in series for v in one.y], HEIGHT - BOTTOM, top)
     parts = [*_shaded(across, shade, top), *_frame(across, up), *_marked(across, marks, top)]
     for number, one in enumerate(series):
         parts += _line(one, number, across, up)
-    parts += _legend([one.name for one in series]) if legend else []
+    parts += _legend([one.name for one in series], legend) if legend else []
     return _figure(title, note, HEIGHT, parts)
 
 
@@ -293,16 +293,26 @@ def _marked(across: Scale, marks: Sequence[tuple[float, str]], top: float, heigh
     return parts
 
 
-def _legend(names: Sequence[str]) -> list[Markup]:
-    parts, x = [], float(LEFT)
-    for number, name in enumerate(names):
-        colour, dash = f"var(--c{number % COLOURS})", DASHES[number % len(DASHES)]
+def _places(names: Sequence[str]) -> list[tuple[float, int]]:
+    """Where each name of a legend begins and how far down, in as many lines as the width needs."""
+    places, x, down = [], float(LEFT), 0
+    for name in names:
+        wide = 27 + len(name) * LETTER
+        if x > LEFT and x + wide > WIDTH:
+            x, down = float(LEFT), down + 18
+        places.append((x, down))
+        x += wide + 16
+    return places
+
+
+def _legend(names: Sequence[str], places: Sequence[tuple[float, int]]) -> list[Markup]:
+    parts = []
+    for number, (name, (x, down)) in enumerate(zip(names, places, strict=True)):
+        colour, dash, y = f"var(--c{number % COLOURS})", DASHES[number % len(DASHES)], TOP + down
         parts.append(
-            element("line", x1=x, x2=x + 22, y1=TOP + 4, y2=TOP + 4, class_="line", stroke=colour,
-                    stroke_dasharray=dash)
-        )  # fmt: skip
-        parts.append(_text(x + 27, TOP + 8, name, "start"))
-        x += 27 + len(name) * LETTER + 16
+            element("line", x1=x, x2=x + 22, y1=y + 4, y2=y + 4, class_="line", stroke=colour, stroke_dasharray=dash)
+        )
+        parts.append(_text(x + 27, y + 8, name, "start"))
     return parts
 
 

@@ -82,7 +82,7 @@ def work(row: Row) -> tuple[float, float]:
 
 def roofline(found: list[Row]) -> list[Markup]:
     """What is reached, between what a large copy and a large product reach on the same machine."""
-    roof = next((row for row in found if row["candidate"] == "roof"), None)
+    roof = next((row for row in reversed(found) if row["candidate"] == "roof"), None)
     known = [row for row in found if row["cell"] in GATES and seconds(row)]
     if roof is None or not known:
         return []

@@ -126,8 +126,56 @@ def zoo() -> str:
     return markdown(["cell", "family", "kind", "state", "weights", "hr@10", "ndcg@10", "CPU-seconds"], lines)
 
 
-TABLES = {"demo": demo, "accuracy": accuracy, "throughput": throughput, "zoo": zoo}
-PAGES = (ROOT / "README.md", ROOT / "jaxrec" / "cells" / "README.md")
+def laws() -> str:
+    """Over all cells and variants, what was examined on each backend."""
+    newest = {row["cell"]: row["backends"] for row in rows("law_matrix")}
+    lines = []
+    for name in next(iter(newest.values()), {}):
+        found = [ways[name] for ways in newest.values()]
+        taken = [measured for measured in found if isinstance(measured, dict)]
+        if taken:
+            broken = sum(not kept(law, value) for measured in taken for law, value in measured.items())
+            kinds = len({law for measured in taken for law in measured})
+            lines.append([f"`{name}`", str(len(taken)), str(kinds), str(sum(map(len, taken))), str(broken)])
+    return markdown(["backend", "cells and variants", "laws of each", "examined", "broken"], lines)
+
+
+def kept(law: str, value: float | None) -> bool:
+    """Whether a violation is within rounding; None stands for one without bound."""
+    from jaxrec.recurrence.laws import LAWS
+
+    return value is not None and value <= next(one.tolerance for one in LAWS if one.name == law)
+
+
+# CPU time relative to torch, on one thread, that training a layer should take at most
+AIMS = {
+    "GRU": {"small": 0.33, "medium": 0.50, "wide": 0.50, "long": 0.55},
+    "LSTM": {"small": 0.9, "medium": 0.9, "wide": 1.0, "long": 1.0},
+}
+
+
+def against_torch() -> str:
+    """Training passes of the two cells that torch has, relative to torch."""
+    names = ["adjoint", "scan", "nnx.RNN", "products"]
+    found = {(r["cell"], r["shape"], r["pass"], r["candidate"]): r for r in rows("bench_recurrence")}
+    lines = []
+    for cell, aims in AIMS.items():
+        for shape, aim in aims.items():
+            group = {name: found.get((cell, shape, "forward and backward", name)) for name in names}
+            if (first := group["adjoint"]) is not None:
+                at = f"{first['batch']} x {first['time']} x {first['width']}"
+                lines.append([f"{cell} {at}", *(ratio(row) for row in group.values()), f"{aim:.2f}"])
+    return markdown(["training pass, CPU time / torch", *names[:3], "its products alone", "aim"], lines)
+
+
+def ratio(row: Row | None) -> str:
+    return "" if row is None else f"{row['ratio']:.2f} ({row['ratio_low']:.2f} to {row['ratio_high']:.2f})"
+
+
+TABLES = {
+    "demo": demo, "accuracy": accuracy, "throughput": throughput, "zoo": zoo, "laws": laws, "torch": against_torch,
+}  # fmt: skip
+PAGES = (ROOT / "README.md", *(ROOT / "jaxrec" / room / "README.md" for room in ("cells", "recurrence")))
 
 
 def written(text: str) -> str:

@@ -30,12 +30,25 @@ from jaxrec.runs.compare import compare
 
 RESULTS = Path(__file__).resolve().parents[1] / "experiments" / "results"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-SIZES = {"inspect": (1060, 2390), "report": (1060, 1330), "compare": (720, 700)}  # of the window
-SCALE = {"inspect": 0.7, "report": 1, "compare": 1}
-THEMES = {"inspect": (False,), "report": (False, True), "compare": (True,)}  # dark or not
+SIZES = {
+    "inspect": (1060, 2390),
+    "report": (1060, 1330),
+    "compare": (720, 700),
+    "recurrence": (1060, 1330),
+}  # of the window
+SCALE = {"inspect": 0.7, "report": 1, "compare": 1, "recurrence": 0.8}
+THEMES = {"inspect": (False,), "report": (False, True), "compare": (True,), "recurrence": (False,)}  # dark or not
 TERMINAL = """<!doctype html><meta charset="utf-8"><style>body { margin: 0; background: #16181d; color: #d8dbe0 }
 pre { font: 13px/1.35 "DejaVu Sans Mono", monospace; padding: 1em }</style><pre>"""
 LARGEST = 200_000  # bytes of a picture
+
+
+def browser_of(named: str | None) -> str | None:
+    """The browser that was named, or the first on the PATH; without one, says so."""
+    browser = named or next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        print(f"no browser was found ({', '.join(BROWSERS)}); install one or name it with --browser", file=sys.stderr)
+    return browser
 
 
 def picture(browser: str, page: str, name: str, dark: bool) -> Path:
@@ -79,9 +92,7 @@ def main() -> int:
     parser.add_argument("--titles", help="table with an item's id and its title")
     parser.add_argument("--browser", help="program that takes the pictures")
     options = parser.parse_args()
-    browser = options.browser or next(filter(None, map(shutil.which, BROWSERS)), None)
-    if browser is None:
-        print(f"no browser was found ({', '.join(BROWSERS)}); install one or name it with --browser", file=sys.stderr)
+    if (browser := browser_of(options.browser)) is None:
         return 1
     found = inspect(Preparation(data=options.file))
     shown = found | {"read": [told.replace(options.file, Path(options.file).name) for told in found["read"]]}

@@ -1,4 +1,5 @@
-"""The pictures of experiments/bench_recurrence.py: `python scripts/recurrence_page.py [--rows FILE] [--out PAGE.html]`.
+"""The pictures of experiments/bench_recurrence.py: `python scripts/recurrence_page.py [--rows FILE] [--out PAGE.html]`,
+and with --picture the top of the page as experiments/results/recurrence.png.
 
 One page without script or outside resource, for every place that rows come from (a device and its options): how much
 faster each backend is than scan, with the largest difference in values and gradients in the same square; time against
@@ -11,6 +12,8 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+from pictures import browser_of, picture
 
 from jaxrec.reports.charts import Axis, Series, line_chart
 from jaxrec.reports.html import Markup, charts, page, section, table, write
@@ -117,13 +120,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=Path, default=RESULTS / "bench_recurrence.jsonl")
     parser.add_argument("--out", type=Path, default=Path("recurrence.html"))
+    parser.add_argument("--picture", action="store_true", help="also the picture of jaxrec/recurrence/README.md")
+    parser.add_argument("--browser", help="program that takes it")
     options = parser.parse_args()
     found = rows(options.rows)
     places = dict.fromkeys(row["place"] for row in found)
     parts = [place_section(place, [row for row in found if row["place"] == place]) for place in places]
     lead = "Medians of rounds in which all candidates of a group took turns; CPU time on a CPU."
-    write(options.out, page("Recurrences", lead, *parts, made_by="python scripts/recurrence_page.py"))
+    made = page("Recurrences", lead, *parts, made_by="python scripts/recurrence_page.py")
+    write(options.out, made)
     print(options.out)
+    if options.picture:
+        if (browser := browser_of(options.browser)) is None:
+            return 1
+        print(picture(browser, str(made), "recurrence", dark=False))
     return 0
 
 

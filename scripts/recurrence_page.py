@@ -107,10 +107,10 @@ def place_section(place: str, found: list[Row]) -> Markup:
     ways = dict.fromkeys(row["pass"] for row in found if row["shape"])
     refused = sorted({(r["candidate"], r["cell"], r["skipped"]) for r in found if "skipped" in r})
     parts: Iterable[Markup] = [
-        *(matrix(found, way) for way in ways),
         charts(
-            *against(found, "time", ("batch", "width")), *against(found, "width", ("batch", "time")), *roofline(found)
+            *roofline(found), *against(found, "time", ("batch", "width")), *against(found, "width", ("batch", "time"))
         ),
+        *(matrix(found, way) for way in ways),
         *([table(["candidate", "cell", "why it did not run"], refused)] if refused else []),
     ]
     return section(place, *parts, wide=True)

@@ -4,7 +4,7 @@ Claim     Each cell that `jaxrec list cells` shows trains on MovieLens 100K as `
           and with the same settings, and after a few epochs it ranks better than popularity does. A cell that reads
           more than items and gaps gets it: hour and weekday as context, user vectors, sessions cut by an hour's pause.
           IRNN, whose state nothing bounds, gets a weight decay of 3: without, states overflow in histories of over 200
-          events, at any rate and scale that was tried, and training says so.
+          events, at every rate and scale tried that learned, and training says so.
 Command   python experiments/every_cell.py --data ../shared/data            some of them: --only gru lru
 Time      About half a CPU-minute a cell on one core. A cell that has a row is left out (--again trains it anew).
 Expect    One row a cell in experiments/results/every_cell.jsonl.

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax import Array
 from jax.dtypes import float0
 
@@ -19,6 +18,7 @@ from jaxrec.config import Mistake
 from jaxrec.recurrence.reverse import Plan, block, parted
 from jaxrec.recurrence.scan import Scan
 from jaxrec.recurrence.states import spread
+from jaxrec.recurrence.trees import joined, piece
 
 VALUES = 2**17  # of a piece's inputs: enough for its matrix products to be efficient, few enough for a cache
 
@@ -50,10 +50,9 @@ class Adjoint:
         done = []
         for begin, end, size in ((0, time - time % length, length), (time - time % length, time, time % length)):
             if begin < end:
-                part = inputs if end - begin == time else jax.tree.map(lambda leaf: leaf[:, begin:end], inputs)  # noqa: B023
-                state, outputs = run_pieces(cell, state, part, size)
+                state, outputs = run_pieces(cell, state, piece(inputs, begin, end), size)
                 done.append(outputs)
-        return state, jax.tree.map(lambda *leaves: jnp.concatenate(leaves, 1), *done) if done[1:] else done[0]
+        return state, joined(*done)
 
 
 def divisor(time: int, wanted: int) -> int:

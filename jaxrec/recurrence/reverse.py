@@ -35,9 +35,9 @@ class Plan:
     def __init__(self, cell: Cell, state: Any, inputs: Any, length: int):
         self.length = length
         first, structure = jax.tree.flatten(state)
-        moved = jax.eval_shape(lambda inputs: [leaf[0] for leaf in project(cell, inputs)], inputs)
+        self.moved = jax.eval_shape(lambda inputs: [leaf[0] for leaf in project(cell, inputs)], inputs)
         tree = jax.tree.structure(jax.eval_shape(projected, cell, inputs))
-        self.step, (_, shapes) = trace(one_step(structure, tree), cell, first, moved)
+        self.step, (_, shapes) = trace(one_step(structure, tree), cell, first, self.moved)
         self.outputs = jax.tree.structure(shapes)
         self.states = len(first)
         self.sites = {eqn.outvars[0]: eqn for eqn in self.step.moving if self.worth_keeping(eqn)}
@@ -98,8 +98,7 @@ class Plan:
             (state, saved), found = lax.scan(step, (state, saved), (begin + jnp.arange(self.length), moved))
             return (state, put_block(outputs, found, begin), saved), None
 
-        moved = jax.eval_shape(lambda: [leaf[0] for leaf in project(cell, block(inputs, 0, self.length))])
-        _, (outputs, saved) = jax.eval_shape(self.forward, shared, first, moved)
+        _, (outputs, saved) = jax.eval_shape(self.forward, shared, first, self.moved)
         blank = [jnp.zeros((leaf.shape[0], time, *leaf.shape[1:]), leaf.dtype) for leaf in outputs]
         room = jax.tree.map(lambda leaf: jnp.zeros((time, *leaf.shape), leaf.dtype), saved)
         carry = first, *spread((blank, room), everything)
@@ -159,7 +158,7 @@ class Plan:
         transposed = lax.optimization_barrier(self.transposed(shared))  # once, not at every step
         order = [sum(map(is_smooth, shared[:place])) for place in self.places.values()]
 
-        def step(saved: Any, carry: Any, entry: Any) -> Any:
+        def step(carry: Any, entry: Any) -> Any:
             index, moved, slopes = entry
             states, values = take(saved, index)
             return self.back(shared, transposed, carry, (states, values, moved, slopes))
@@ -169,7 +168,7 @@ class Plan:
             here = block(inputs, begin, self.length)
             pull, moved = pullback(lambda *given: (project(*given),) * 2, cell, here)
             (by_state, by_shared), stacked = lax.scan(
-                lambda carry, entry: step(saved, carry, entry),
+                step,
                 (by_state, by_shared),
                 (begin + jnp.arange(self.length), moved, block(outputs, begin, self.length)),
                 reverse=True,

@@ -98,11 +98,10 @@ def main() -> int:
         raise Mistake(
             f"profile_recurrence reads a CPU's profile and this is a {jax.default_backend()}; set JAX_PLATFORMS=cpu"
         )
-    squashed = {name.lower(): name for name in bench.ours()}
     for cell in options.cells:
         for shape in options.shapes:
             for backend in options.backends:
-                group = bench.Group(squashed.get(cell.lower(), cell), shape, True)
+                group = bench.Group(bench.spelled(cell), shape, True)
                 print(f"{cell} {shape} {backend}", flush=True)
                 parts = {name: round(value, 3) for name, value in measure(group, backend, options.passes).items()}
                 print(f"  {parts}", flush=True)

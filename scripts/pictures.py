@@ -30,12 +30,12 @@ from jaxrec.runs.compare import compare
 
 RESULTS = Path(__file__).resolve().parents[1] / "experiments" / "results"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-SIZES = {
+SIZES = {  # of the window
     "inspect": (1060, 2390),
     "report": (1060, 1330),
     "compare": (720, 700),
     "recurrence": (1060, 1330),
-}  # of the window
+}
 SCALE = {"inspect": 0.7, "report": 1, "compare": 1, "recurrence": 0.8}
 THEMES = {"inspect": (False,), "report": (False, True), "compare": (True,), "recurrence": (False,)}  # dark or not
 TERMINAL = """<!doctype html><meta charset="utf-8"><style>body { margin: 0; background: #16181d; color: #d8dbe0 }

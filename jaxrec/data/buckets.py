@@ -222,7 +222,9 @@ def at_rank(path: Path, rows: int, rank: int, low: int, high: int) -> int:
         bins = np.zeros(1 << 16, np.int64)
         for values in pieces(path, np.dtype(np.int64)):
             inside = values[(values >= low) & (values <= high)]
-            bins += np.bincount((inside - low) // width, minlength=1 << 16)
+            # a range of more than half of what 64 bits hold overflows unless the difference is read as unsigned
+            above = (inside - np.int64(low)).view(np.uint64)
+            bins += np.bincount((above // np.uint64(width)).astype(np.int64), minlength=1 << 16)
         before = np.cumsum(bins)
         chosen = int(np.searchsorted(before, rank, side="right"))
         rank -= int(before[chosen] - bins[chosen])

@@ -20,6 +20,7 @@ from jaxrec.config import Call, Mistake, Resolved, Section, did_you_mean, idle, 
 from jaxrec.data.options import Preparation, Prepare
 from jaxrec.reports.options import Check, Inspect, Listing, Report
 from jaxrec.runs.options import Compare, Config, Evaluate, Recommend, Train
+from jaxrec.runs.profiles import profile_file
 from jaxrec.training.stop import AGAIN, Stopped, StopSignal, interruption
 
 S = TypeVar("S", bound=Section)
@@ -258,18 +259,21 @@ def _say(sentence: str) -> None:
 
 def _resolve_train(argv: list[str]) -> tuple[Resolved[Config], Train]:
     """TOML is read first, so that help shows its values; then flags are laid over it by the one rule in `resolve`."""
-    toml = _config_file(argv)
-    from_file = resolve(Config, toml).section
+    toml = Path(file) if (file := _value(argv, "--config")) else None
+    profile = profile_file(name) if (name := _value(argv, "--profile")) else None
+    from_file = resolve(Config, toml, profile=profile).section
     shown = _parse(Train, argv, "train", default=Train(**_fields(Config, from_file)))
-    return resolve(Config, toml, {key: value_at(shown, key) for key in _given(argv, Config)}), shown
+    flags = {key: value_at(shown, key) for key in _given(argv, Config)}
+    return resolve(Config, toml, flags, profile), shown
 
 
-def _config_file(argv: list[str]) -> Path | None:
+def _value(argv: list[str], flag: str) -> str | None:
+    """What stands behind a flag, before anything is parsed."""
     for place, word in enumerate(argv):
-        if word.startswith("--config="):
-            return Path(word.partition("=")[2])
-        if word == "--config" and place + 1 < len(argv):
-            return Path(argv[place + 1])
+        if word.startswith(f"{flag}="):
+            return word.partition("=")[2]
+        if word == flag and place + 1 < len(argv):
+            return argv[place + 1]
     return None
 
 

@@ -27,6 +27,7 @@ __all__ = [
     "Watch",
     "Within",
     "changed",
+    "checked",
     "did_you_mean",
     "field_types",
     "fingerprint",
@@ -71,7 +72,7 @@ class Section:
 
     def __post_init__(self) -> None:
         for name, annotation in field_types(type(self)).items():
-            object.__setattr__(self, name, _checked(object.__getattribute__(self, name), annotation, name))
+            object.__setattr__(self, name, checked(object.__getattribute__(self, name), annotation, name))
 
     def __getattribute__(self, name: str) -> Any:
         if _WATCHES and sys._getframe(1).f_code.co_name not in _SILENT:
@@ -112,13 +113,13 @@ def _section(annotation: Any) -> type[Section] | None:
     return annotation if isinstance(annotation, type) and issubclass(annotation, Section) else None
 
 
-# One rule for values. `_checked` returns the value in the field's type or raises a Mistake that starts with the key.
+# One rule for values. `checked` returns the value in the field's type or raises a Mistake that starts with the key.
 
 
-def _checked(value: Any, annotation: Any, key: str) -> Any:
+def checked(value: Any, annotation: Any, key: str) -> Any:
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
-        value = _checked(value, arguments[0], key)
+        value = checked(value, arguments[0], key)
         for rule in arguments[1:]:
             if isinstance(rule, Within) and value is not None and not rule.admits(value):
                 raise Mistake(f"{key} = {value!r} is out of range; give a number {rule}")
@@ -126,7 +127,7 @@ def _checked(value: Any, annotation: Any, key: str) -> Any:
     if origin in (Union, types.UnionType):
         if value is None and type(None) in arguments:
             return None
-        return _checked(value, next(choice for choice in arguments if choice is not type(None)), key)
+        return checked(value, next(choice for choice in arguments if choice is not type(None)), key)
     if origin is Literal:
         return _choice(value, arguments, key)
     if origin is tuple:
@@ -164,7 +165,7 @@ def _tuple(value: Any, arguments: tuple[Any, ...], key: str) -> tuple[Any, ...]:
     if len(arguments) != len(value):
         raise Mistake(f"{key} = {value!r} has {len(value)} entries; give {len(arguments)}")
     return tuple(
-        _checked(entry, kind, f"{key}[{n}]") for n, (entry, kind) in enumerate(zip(value, arguments, strict=True))
+        checked(entry, kind, f"{key}[{n}]") for n, (entry, kind) in enumerate(zip(value, arguments, strict=True))
     )
 
 
@@ -219,7 +220,7 @@ def _built(cls: type[S], mapping: Mapping[str, Any], prefix: str) -> S:
             raise Mistake(f"{prefix + name!r} is given twice, once with '-' and once with '_'; keep one")
         inner = _section(known[name])
         if inner is None:
-            given[name] = _checked(value, known[name], prefix + name)
+            given[name] = checked(value, known[name], prefix + name)
         elif isinstance(value, Mapping):
             given[name] = _built(inner, value, f"{prefix}{name}.")
         else:
@@ -251,14 +252,19 @@ class Resolved(Generic[S]):
         return [key for key, origin in self.origins.items() if origin != "default"]
 
 
-def resolve(cls: type[S], toml: Path | None = None, flags: Mapping[str, Any] | None = None) -> Resolved[S]:
-    """Defaults, then the TOML file, then flags (`{"model.width": 128}`); the later wins. Strict in both."""
-    from_file = _read_toml(toml) if toml else {}
-    file_name = toml.name if toml else ""
+def resolve(
+    cls: type[S], toml: Path | None = None, flags: Mapping[str, Any] | None = None, profile: Path | None = None
+) -> Resolved[S]:
+    """Defaults, then the profile and the TOML file, then flags (`{"model.width": 1}`); the later wins. Strict."""
     origins = dict.fromkeys(keys(cls), "default")
-    section = from_dict(cls, from_file, file_name)
-    origins.update(dict.fromkeys((key for key in _flat(from_file) if key in origins), file_name))
-    nested = to_dict(section)
+    nested = to_dict(cls())
+    for path, name in ((profile, f"profile {profile.stem}" if profile else ""), (toml, toml.name if toml else "")):
+        if path is None:
+            continue
+        found = _read_toml(path)
+        from_dict(cls, found, name)  # strict about this file alone, under its own name
+        origins.update(dict.fromkeys((key for key in _flat(found) if key in origins), name))
+        nested = _laid(nested, found)
     for key, value in (flags or {}).items():
         if key not in origins:
             raise Mistake(f"unknown option {key!r}{did_you_mean(key, origins)}")
@@ -275,6 +281,15 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise Mistake(f"{path}: not a TOML file: {error}") from None
     except OSError as error:
         raise Mistake(f"{path}: cannot be read ({error.strerror}); give the path of a TOML file") from None
+
+
+def _laid(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """One nested mapping laid over another."""
+    found = dict(under)
+    for raw, value in over.items():
+        name = raw.replace("-", "_")
+        found[name] = _laid(found[name], value) if isinstance(value, Mapping) else value
+    return found
 
 
 def _flat(mapping: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

@@ -8,6 +8,8 @@ from jax.nn import log_softmax
 
 from jaxrec.config import Mistake
 from jaxrec.losses.fused import block_sizes, fused_cross_entropy
+from jaxrec.losses.loss import Loss, given, weighted
+from jaxrec.losses.negatives import NOTHING, Drawn
 
 
 def cross_entropy(scores: Array, target: Array, label_smoothing: float = 0.0, temperature: float = 1.0) -> Array:
@@ -23,29 +25,23 @@ def cross_entropy(scores: Array, target: Array, label_smoothing: float = 0.0, te
 
 
 @dataclass(frozen=True)
-class Softmax:
-    """Full softmax cross-entropy. Float fields may be traced numbers; ``chunk`` is static.
-
-    ``chunk`` bounds how many scores exist at one time (positions x items of one block); None chooses for the device.
-    """
+class Softmax(Loss):
+    """Full softmax cross-entropy. Float fields may be traced numbers; ``chunk`` is static."""
 
     label_smoothing: float = 0.0
-    temperature: float = 1.0
+    """share of the wanted distribution that is spread evenly over all items, 0 to 1"""
     chunk: int | None = None
+    """the most scores (positions x items of one block) that exist at one time; none chooses for the device"""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        self.within("label_smoothing", least=0, most=1)
         if self.chunk is not None and not (isinstance(self.chunk, int) and self.chunk >= 1):
             raise Mistake(f"chunk = {self.chunk} is not a number of scores; give 1 or more, or leave it out")
-        if isinstance(self.label_smoothing, int | float) and not 0 <= self.label_smoothing <= 1:
-            raise Mistake(f"label_smoothing = {self.label_smoothing} is not a share; give a number from 0 to 1")
-        if isinstance(self.temperature, int | float) and not self.temperature > 0:
-            raise Mistake(f"temperature = {self.temperature} is not positive; give a number above 0, 1 for none")
 
-    def touched(self, targets: Array) -> Array | None:
-        """Which rows of the output table the loss reads: None, for every row."""
-        return None
-
-    def __call__(self, hidden: Array, rows: Array, bias: Array | None, targets: Array, weight: Array) -> Array:
+    def __call__(
+        self, hidden: Array, rows: Array, bias: Array | None, targets: Array, weight: Array, drawn: Drawn = NOTHING
+    ) -> Array:
         """Sum over positions of ``weight`` times cross-entropy, a scalar in nats.
 
         ``hidden`` (n, d); ``rows`` (1 + i, d) and ``bias`` (1 + i,) or None, where row 0 is padding and never a
@@ -53,8 +49,7 @@ class Softmax:
         float argument and field; gradients are computed in the forward pass where that saves a product.
         """
         scale = 1 / jnp.asarray(self.temperature, hidden.dtype)
-        if bias is None:
-            bias = jnp.zeros(rows.shape[0], rows.dtype)
         smoothing = jnp.asarray(self.label_smoothing, hidden.dtype)
+        weight = weighted(weight, drawn)
         blocks = block_sizes(hidden.shape[0], rows.shape[0], self.chunk)
-        return fused_cross_entropy(hidden * scale, rows, bias * scale, targets, weight, smoothing, blocks)
+        return fused_cross_entropy(hidden * scale, rows, given(bias, rows) * scale, targets, weight, smoothing, blocks)

@@ -1,6 +1,6 @@
 """The dense half of a recommender: recurrent blocks over a sequence of vectors."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +9,7 @@ from jax import Array
 
 from jaxrec.cells import Cell, Event
 from jaxrec.recurrence import start, unroll
+from jaxrec.recurrence.wrappers import Dropped
 
 
 def dropout(x: Array, rate: Any, keys: Array | None) -> Array:
@@ -23,6 +24,17 @@ def dropout(x: Array, rate: Any, keys: Array | None) -> Array:
     bits = jax.vmap(lambda key: jax.random.bits(key, x.shape[1:], jnp.uint16))(keys)
     keep = bits.astype(jnp.uint32) >= threshold
     return jnp.where(keep, x / jnp.maximum(1 - threshold / 65536, 2**-16).astype(x.dtype), 0)
+
+
+class Rates(NamedTuple):
+    """Shares of features that are dropped while training; each may be traced, ``state`` None where no state is."""
+
+    layer: Any = 0.0  # of what every layer adds
+    embedding: Any = 0.0  # of the vectors that go in
+    state: Any = None  # of the recurrent state, which is carried on that way
+
+
+NONE = Rates()
 
 
 def site(keys: Array | None, number: int) -> Array | None:
@@ -47,33 +59,42 @@ class Block(nnx.Module):
     """
 
     def __init__(
-        self, cell: Cell, outputs: int, width: int, *, norm: bool, residual: bool, feedforward: int, rngs: nnx.Rngs
-    ):
+        self, cell: Cell, inputs: int, outputs: int, width: int, *, norm: bool, residual: bool, feedforward: int,
+        rngs: nnx.Rngs,
+    ):  # fmt: skip
         self.residual = residual
         self.cell = cell
-        self.norm = nnx.LayerNorm(width, rngs=rngs) if norm else None
+        self.norm = nnx.LayerNorm(inputs, rngs=rngs) if norm else None
         self.out = nnx.Linear(outputs, width, rngs=rngs) if outputs != width else None
         self.feedforward = FeedForward(width, feedforward, rngs=rngs) if feedforward else None
         self.feedforward_norm = nnx.LayerNorm(width, rngs=rngs) if norm and feedforward else None
 
     def __call__(
-        self, events: Event, state: Any, reset: Array | None, rate: Any, keys: Array | None, backend: Any
+        self, events: Event, state: Any, reset: Array | None, rates: Rates, keys: Array | None, backend: Any
     ) -> tuple[Any, Array]:
-        """``events.x (batch, time, width)`` -> ``(last state, (batch, time, width))``."""
+        """``events.x (batch, time, inputs)`` -> ``(last state, (batch, time, width))``."""
         x = events.x
-        inner = x if self.norm is None else self.norm(x)
-        state, y = unroll(
-            self.cell, declared(self.cell, events._replace(x=inner)), state=state, reset=reset, backend=backend
-        )
+        inner = declared(self.cell, events._replace(x=x if self.norm is None else self.norm(x)))
+        cell: Cell = self.cell
+        if rates.state is not None and keys is not None:
+            cell, inner = Dropped(cell, rates.state), inner._replace(key=event_keys(site(keys, 2), x.shape[1]))
+        state, y = unroll(cell, inner, state=state, reset=reset, backend=backend)
         y = y if self.out is None else self.out(y)
-        x = self.join(x, dropout(y, rate, site(keys, 0)))
+        x = self.join(x, dropout(y, rates.layer, site(keys, 0)))
         if self.feedforward is not None:
-            inner = x if self.feedforward_norm is None else self.feedforward_norm(x)
-            x = self.join(x, dropout(self.feedforward(inner), rate, site(keys, 1)))
+            normed = x if self.feedforward_norm is None else self.feedforward_norm(x)
+            x = self.join(x, dropout(self.feedforward(normed), rates.layer, site(keys, 1)))
         return state, x
 
     def join(self, x: Array, y: Array) -> Array:
         return x + y if self.residual else y
+
+
+def event_keys(keys: Array | None, time: int) -> Array | None:
+    """One key an event ``(batch, time)``."""
+    if keys is None:
+        return None
+    return jax.vmap(lambda key: jax.vmap(lambda step: jax.random.fold_in(key, step))(jnp.arange(time)))(keys)
 
 
 def declared(cell: Cell, events: Event) -> Event:
@@ -97,15 +118,20 @@ class Network(nnx.Module):
         return tuple(start(block.cell, rows) for block in self.blocks)
 
     def __call__(
-        self, events: Event, state: Any = None, reset: Array | None = None, rate: Any = 0.0, keys: Array | None = None
+        self,
+        events: Event,
+        state: Any = None,
+        reset: Array | None = None,
+        rates: Rates = NONE,
+        keys: Array | None = None,
     ) -> tuple[tuple[Any, ...], Array]:
         """Run every block; ``state`` is a tuple with one entry a block (None starts afresh); ``keys (batch,)`` turn
         dropout on.
         """
-        x = dropout(events.x, rate, site(keys, 0))
+        x = dropout(events.x, rates.embedding, site(keys, 0))
         states = [None] * len(self.blocks) if state is None else state
         last = []
         for number, (block, before) in enumerate(zip(self.blocks, states, strict=True), start=1):
-            after, x = block(events._replace(x=x), before, reset, rate, site(keys, number), self.backend)
+            after, x = block(events._replace(x=x), before, reset, rates, site(keys, number), self.backend)
             last.append(after)
         return tuple(last), x if self.norm is None else self.norm(x)

@@ -11,10 +11,11 @@ from jax import Array
 from jaxrec.cells import Cell, Event
 from jaxrec.config import Mistake
 from jaxrec.data.context import Context
-from jaxrec.models.network import Block, Network, declared
+from jaxrec.models.network import NONE, Block, Network, Rates, declared
 from jaxrec.models.tables import Rows, table, whole
 from jaxrec.recurrence import unroll
 from jaxrec.recurrence.faults import fault
+from jaxrec.recurrence.wrappers import OneHot
 
 
 class Batch(NamedTuple):
@@ -91,10 +92,10 @@ def output_rows(rows: dict[str, Rows]) -> Array:
 
 
 def encode(
-    network: Network, rows: dict[str, Rows], batch: Batch, state: Any = None, rate: Any = 0.0
+    network: Network, rows: dict[str, Rows], batch: Batch, state: Any = None, rates: Rates = NONE
 ) -> tuple[Any, Array]:
     """Look up a batch's vectors among the gathered ``rows`` and run the network over them."""
-    return network(look_up(rows, batch), state, batch.reset, rate, batch.keys)
+    return network(look_up(rows, batch), state, batch.reset, rates, batch.keys)
 
 
 def look_up(rows: dict[str, Rows], batch: Batch) -> Event:
@@ -119,6 +120,7 @@ def aside(table: Rows, context: Context) -> Array:
 def build(
     make_cell: Any, *, items: int, users: int, width: int, depth: int, feedforward: int, norm: bool, residual: bool,
     tied: bool, bias: bool, user: bool, backend: Any, wants: Event, seed: int, context: int = 0,
+    embedding: int | None = None, one_hot: bool = False, init: str = "cell",
 ) -> Recommender:  # fmt: skip
     """A fresh recommender.
 
@@ -132,20 +134,51 @@ def build(
     keys["context"] = jax.random.fold_in(keys["user"], 0)  # whoever asks for none gets the weights that he always got
     rngs = nnx.Rngs(keys["network"])
     blocks = []
-    for _ in range(depth):
-        cell = make_cell(width, rngs)
-        outputs = output_width(cell, wants, backend)
-        blocks.append(Block(cell, outputs, width, norm=norm, residual=residual, feedforward=feedforward, rngs=rngs))
-    tables = {"item": table(keys["item"], items, width, width**-0.5)}
+    inputs = embedding or width
+    for number in range(depth):
+        features = width if number else inputs
+        cell = make_cell(features, rngs)
+        if one_hot and not number:
+            cell = OneHot(make_cell(1, rngs))
+            features = inputs = cell.features
+        wants = wants._replace(x=jnp.zeros((1, 1, features)))
+        shown = output_width(cell, wants, backend)
+        blocks.append(
+            Block(cell, features, shown, width, norm=norm, residual=residual, feedforward=feedforward, rngs=rngs)
+        )
+    tables = {"item": table(keys["item"], items, inputs, inputs**-0.5)}
     if not tied:
         tables["output"] = table(keys["output"], items, width, width**-0.5)
     if bias:
         tables["bias"] = jnp.zeros(items + 1)
     if user:
-        tables["user"] = table(keys["user"], users, width, 0.1 * width**-0.5)
+        tables["user"] = table(keys["user"], users, inputs, 0.1 * inputs**-0.5)
     if context:
-        tables["context"] = table(keys["context"], context, width, width**-0.5)
-    return Recommender(tables, Network(blocks, width, norm=norm, backend=backend, rngs=rngs))
+        tables["context"] = table(keys["context"], context, inputs, inputs**-0.5)
+    made = Recommender(tables, Network(blocks, width, norm=norm, backend=backend, rngs=rngs))
+    return glorot(made, jax.random.fold_in(keys["item"], 0)) if init == "glorot" else made
+
+
+def glorot(model: Recommender, key: Array) -> Recommender:
+    """The model with every matrix uniform in ``+-sqrt(6 / (rows + columns))`` and every vector as it is.
+
+    Glorot and Bengio 2010; GRU4Rec's initialisation. A cell keeps a matrix a gate; where the item table holds what a
+    cell reads as several gates, its columns are those of one.
+    """
+
+    def fresh(number: int, leaf: Array, columns: int) -> Array:
+        bound = (6 / (leaf.shape[0] + columns)) ** 0.5
+        return jax.random.uniform(jax.random.fold_in(key, number), leaf.shape, leaf.dtype, -bound, bound)
+
+    leaves, tree = jax.tree.flatten(model.network)
+    network = [fresh(n, leaf, leaf.shape[1]) if leaf.ndim == 2 else leaf for n, leaf in enumerate(leaves)]
+    first, tables = model.network.blocks[0].cell, dict(model.tables)
+    for number, name in enumerate(("item", "output"), start=len(leaves)):
+        if name in tables:
+            inner = tables[name][1:]
+            gates = len(first.sizes) if name == "item" and isinstance(first, OneHot) else 1
+            tables[name] = tables[name].at[1:].set(fresh(number, inner, inner.shape[1] // gates))
+    return Recommender(tables, jax.tree.unflatten(tree, network))
 
 
 def output_width(cell: Cell, events: Event, backend: Any = None) -> int:

@@ -5,6 +5,8 @@ from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from flax import nnx
 from jax import Array
 
 from jaxrec.cells import AffineCell, Cell, Composite, ElementwiseCell, Event, WindowCell, Wrapper
@@ -72,6 +74,80 @@ class ExposedComposite(Exposed, Composite):
             return output
 
         return Trajectory(self.cell.wire(told, events), states)
+
+
+class Dropped(Wrapper):
+    """The same cell with a share of its new state dropped at every event, carried on and shown that way.
+
+    Inverted dropout of every real-valued leaf, as GRU4Rec has it: what an event drops is lost to all that follow.
+    ``rate`` may be traced; sixteen random bits a unit come from the event's ``key``.
+    """
+
+    adds = ("key",)
+
+    def __init__(self, cell: Cell, rate: Any):
+        self.cell, self.rate = cell, nnx.data(jnp.asarray(rate))
+
+    def project(self, event: Event) -> tuple[Any, Any]:
+        threshold = jnp.round(self.rate * 65536).astype(jnp.uint32)
+        scale = jnp.where(threshold < 65536, 65536 / jnp.maximum(65536 - threshold.astype(float), 1), 0)
+
+        key = event.key
+        assert key is not None
+
+        def mask(number: int, leaf: Any) -> Array | None:
+            if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
+                return None
+            bits = jax.random.bits(jax.random.fold_in(key, number), jnp.shape(leaf), jnp.uint16)
+            return jnp.where(bits.astype(jnp.uint32) >= threshold, scale, 0).astype(jnp.result_type(leaf))
+
+        leaves, tree = jax.tree.flatten(self.cell.initial_state())
+        masks = [mask(number, leaf) for number, leaf in enumerate(leaves)]
+        return self.cell.project(event._replace(key=None)), jax.tree.unflatten(tree, masks)
+
+    def step(self, state: Any, projected: Any) -> Any:
+        inner, masks = projected
+        after = self.cell.step(state, inner)
+        return jax.tree.map(
+            lambda mask, leaf: leaf if mask is None else leaf * mask, masks, after, is_leaf=lambda mask: mask is None
+        )
+
+    def read(self, state: Any, projected: Any) -> Any:
+        return self.cell.read(state, projected[0])
+
+
+class OneHot(Wrapper):
+    """The same cell on one-hot items: an event's vector is what the cell's input matrices would make of the item.
+
+    A one-hot vector times a matrix is a row of it, so a table of such vectors, ``OneHot(cell).features`` wide with one
+    part for every array that the cell projects, is the input weights of the layer (GRU4Rec's first form: Hidasi et al.
+    2016, https://arxiv.org/abs/1511.06939). The cell's biases stay. For cells whose projection is linear in the vector.
+    """
+
+    def __init__(self, cell: Cell):
+        self.cell = cell
+        shapes = jax.eval_shape(self.biases, cell)
+        self.sizes = tuple(leaf.size for leaf in jax.tree.leaves(shapes))
+        self.features = sum(self.sizes)
+
+    @staticmethod
+    def biases(cell: Cell) -> Any:
+        """What the cell projects of no vector at all; ``cell`` is for inputs of one feature."""
+        return cell.prepare().project(Event(x=jnp.zeros(1)))
+
+    def project(self, event: Event) -> Any:
+        none = self.cell.project(event._replace(x=jnp.zeros(1, event.x.dtype)))
+        leaves, tree = jax.tree.flatten(none)
+        parts = jnp.split(event.x, np.cumsum(self.sizes)[:-1])
+        return jax.tree.unflatten(
+            tree, [leaf + part.reshape(leaf.shape) for leaf, part in zip(leaves, parts, strict=True)]
+        )
+
+    def step(self, state: Any, projected: Any) -> Any:
+        return self.cell.step(state, projected)
+
+    def read(self, state: Any, projected: Any) -> Any:
+        return self.cell.read(state, projected)
 
 
 class Taps(NamedTuple):

@@ -9,15 +9,17 @@ import numpy as np
 
 import jaxrec.losses
 from jaxrec.cells import Cell, Event, find
-from jaxrec.config import Call, Mistake, did_you_mean, squash
+from jaxrec.config import Call, Mistake, checked, did_you_mean, squash
 from jaxrec.data import context
 from jaxrec.data.context import Column
 from jaxrec.data.prepared import Prepared
+from jaxrec.losses.loss import Loss, traced
 from jaxrec.models import recommender
 from jaxrec.models.recommender import Recommender
 from jaxrec.runs.options import Config, Model
+from jaxrec.training.lazy import LazyUpdate
 from jaxrec.training.optimisers import Hyper, Optimiser
-from jaxrec.training.step import Step, traced
+from jaxrec.training.step import DenseUpdate, Step
 
 
 class Offer(NamedTuple):
@@ -48,12 +50,14 @@ def model(options: Model, offer: Offer, *, seed: int, allow_code: bool = True) -
         raise Mistake(
             "model.user = True needs users, and sequences are sessions here; leave it out, or add --sequence user"
         )
+    apart(options)
     one, picked = (1, 1), columns(options, offer)
+    vector = jnp.zeros((*one, options.embedding or options.width))
     example = Event(
-        x=jnp.zeros((*one, options.width)),
+        x=vector,
         gap=jnp.zeros(one) if offer.gaps else None,
-        context=jnp.zeros((*one, options.width)) if picked else None,
-        user=jnp.zeros((*one, options.width)) if options.user else None,
+        context=vector if picked else None,
+        user=vector if options.user else None,
         start=jnp.zeros(one, bool) if offer.starts else None,
     )
 
@@ -67,7 +71,25 @@ def model(options: Model, offer: Offer, *, seed: int, allow_code: bool = True) -
         items=offer.items, users=offer.users, width=options.width, depth=options.depth, feedforward=options.feedforward,
         norm=options.norm, residual=options.residual, tied=options.tied, bias=options.bias, user=options.user,
         backend=options.backend, wants=example, seed=seed, context=context.rows(picked),
+        embedding=options.embedding, one_hot=options.one_hot, init=options.init,
     )  # fmt: skip
+
+
+def apart(options: Model) -> None:
+    """`Mistake` where vectors that go in cannot differ from those that score."""
+    which = "model.one_hot = True" if options.one_hot else f"model.embedding = {options.embedding}"
+    if options.one_hot and options.embedding:
+        raise Mistake(
+            f"model.one_hot = True needs no vectors, and model.embedding = {options.embedding} asks for some; keep one"
+        )
+    if not (options.one_hot or options.embedding not in (None, options.width)):
+        return
+    if options.tied:
+        raise Mistake(f"{which} gives items vectors of another width than those that score; add --no-model.tied")
+    if options.residual:
+        raise Mistake(f"{which} cannot be added to the first layer's output; add --no-model.residual")
+    if options.one_hot and (options.user or options.context):
+        raise Mistake("model.one_hot = True leaves users and context nothing to be added to; leave model.one_hot out")
 
 
 def wanted(recommender: Recommender) -> set[str]:
@@ -133,26 +155,50 @@ def loss(call: Call) -> Any:
         raise Mistake(f"there is no loss {str(call)!r} (there is {known}){did_you_mean(call.name, choices)}")
     kind = squashed[squash(call.name)]
     accepted = inspect.signature(kind).parameters
-    for name in call.options:
+    if call.arguments:
+        raise Mistake(f"{call}: name the options of {kind.__name__}, as in {call.name}({next(iter(accepted))}=...)")
+    options = {}
+    for name, value in call.options.items():
         if name not in accepted:
             raise Mistake(
                 f"{kind.__name__} has no option {name!r} (it has {', '.join(accepted)}){did_you_mean(name, accepted)}"
             )
-        if not isinstance(call.options[name], int | float):
-            raise Mistake(f"{call}: {name} = {call.options[name]!r} is not a number; write it as in {name}=0.1")
-    if call.arguments:
-        raise Mistake(f"{call}: name the options of {kind.__name__}, as in {call.name}({next(iter(accepted))}=...)")
-    return kind(**call.options)
+        word = value.name if isinstance(value, Call) and not value.arguments and not value.options else value
+        options[name] = checked(word, accepted[name].annotation, f"{call.name}: {name}")
+    return kind(**options)
 
 
 def step(config: Config, steps: int) -> tuple[Step, Hyper]:
     """The step of a run of ``steps`` steps in all, and the floats it is called with."""
     options = config.optimizer
-    adam: dict[str, Any] = {"b1": options.b1, "b2": options.b2} if options.name != "adagrad" else {}
-    rule = Optimiser(
-        name=options.name, schedule=options.schedule, warmup=options.warmup, steps=steps, eps=options.eps, **adam
+    own: dict[str, Any] = (
+        {"accumulator": options.accumulator} if options.name == "adagrad" else {"b1": options.b1, "b2": options.b2}
     )
+    rule = Optimiser(
+        name=options.name, schedule=options.schedule, warmup=options.warmup, steps=steps, eps=options.eps,
+        momentum=options.momentum > 0, **own,
+    )  # fmt: skip
     chosen = loss(config.loss)
+    made = Step(
+        chosen, rule, LazyUpdate() if lazily(config, chosen) else DenseUpdate(), microbatches=options.accumulate,
+        nominal=config.batch.size * options.accumulate * config.batch.length if config.batch.nominal else None,
+    )  # fmt: skip
+    return made, {name: jnp.asarray(value, jnp.float32) for name, value in floats(config, chosen).items()}
+
+
+def lazily(config: Config, chosen: Loss) -> bool:
+    """Whether only rows that are read are changed. `Mistake` where the loss reads them all."""
+    if config.optimizer.lazy and not chosen.samples:
+        raise Mistake(
+            f"optimizer.lazy = True changes only the rows that a step reads, and {config.loss} reads the whole output "
+            "table; leave it out, or take a loss that samples"
+        )
+    return config.optimizer.lazy
+
+
+def floats(config: Config, chosen: Loss) -> Hyper:
+    """The traced numbers of a step. What is off at zero is left out there, so that nothing is computed for it."""
+    options = config.optimizer
     hyper: Hyper = {
         "lr": options.lr,
         "clip": options.clip or float("inf"),
@@ -161,6 +207,9 @@ def step(config: Config, steps: int) -> tuple[Step, Hyper]:
     }
     if options.name == "adamw":
         hyper["weight_decay"] = options.weight_decay
-    return Step(chosen, rule, microbatches=options.accumulate), {
-        k: jnp.asarray(v, jnp.float32) for k, v in hyper.items()
-    }
+    if config.model.embedding_dropout is not None:
+        hyper["embedding_dropout"] = config.model.embedding_dropout
+    off = {"momentum": options.momentum, "state_dropout": config.model.state_dropout}
+    if not hyper["propensity"]:
+        del hyper["propensity"]
+    return hyper | {name: value for name, value in off.items() if value}

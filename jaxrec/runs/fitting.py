@@ -93,7 +93,7 @@ class Fitting:
                 f"use a multiple of {config.devices}, or other --devices"
             )
         # read here, not when first needed: what nobody has read by the first step is reported as ignored
-        self.every, self.patience = config.eval.every, config.stop.patience
+        self.every, self.patience, self.keep = config.eval.every, config.stop.patience, config.stop.keep
         self.users, self.limit, self.interval = config.eval.users, config.max_seconds, config.checkpoint_seconds
         self.tensorboard, self.mode = config.tensorboard, config.parallel
         self.skips = config.nan_limit if config.on_nan == "rollback" else 0
@@ -256,10 +256,13 @@ class Fitting:
         self.saved = time.perf_counter()
 
     def chosen(self, state: State) -> tuple[Recommender, dict[str, Any], Ranks]:
-        """The best weights, their validation numbers and ranks; the current ones where training ended before any
-        validation, or beat them.
+        """The best weights, their validation numbers and ranks; the current ones where those are asked for, where
+        training ended before any validation, or where it was cut short and they beat them.
         """
         current = state.model
+        if self.keep == "last":
+            ranks, valid = self.judged(current)
+            return current, valid | {"epoch": self.progress.clock.epoch}, ranks
         best, where, wanted = current, self.progress.clock.epoch, self.progress.best_epoch
         if self.checkpoints.best() is not None:
             best, notes = self.checkpoints.restore_best(current)

@@ -35,6 +35,16 @@ class Model(Section):
     """add the input of every layer to its output"""
     dropout: Share = 0.2
     """share of features dropped while training, 0 to 1"""
+    embedding_dropout: Share | None = None
+    """share of the features of item vectors dropped while training; none is the same as dropout"""
+    state_dropout: Share = 0.0
+    """share of the recurrent state dropped while training, and carried on that way (GRU4Rec)"""
+    embedding: Positive | None = None
+    """features of the vectors that go in, where these are not those that score (with no-tied); none takes width"""
+    one_hot: bool = False
+    """the first layer reads which item it was: its input weights are the item table (with no-tied)"""
+    init: Literal["cell", "glorot"] = "cell"
+    """cell: as each cell's paper has it; glorot: every matrix uniform in +-sqrt(6 / (rows + columns)), as GRU4Rec"""
     tied: bool = True
     """score items with the vectors that embed them; otherwise with a second table"""
     bias: bool = True
@@ -70,7 +80,13 @@ class Optimizer(Section):
     b2: Share = 0.999
     """decay of the mean of squared gradients; for adam and adamw"""
     eps: Rate = 1e-8
-    """added to the root of the squared gradients"""
+    """added to the root of the squared gradients; for adagrad inside the root"""
+    accumulator: Amount = 0.1
+    """where the sum of squared gradients begins; for adagrad"""
+    momentum: Share = 0.0
+    """share of the step before that is added to every step (heavy ball); 0 keeps none"""
+    lazy: bool = False
+    """change only the rows of tables that a step reads, and their moments (with losses that sample)"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +99,8 @@ class Batch(Section):
     """events of a row; with layout lanes, events between two cuts of the gradient"""
     layout: Literal["packed", "windows", "lanes"] = "packed"
     """packed: a row holds pieces of several sequences; windows: one piece; lanes: rows go on from batch to batch"""
+    nominal: bool = False
+    """divide the loss by rows x length of a full batch even where rows have no event, so that such steps weigh less"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +123,8 @@ class Stopping(Section):
     """validation metric that chooses the best epoch"""
     patience: Count = 5
     """validations without a better value before stopping; 0 trains to the last epoch"""
+    keep: Literal["best", "last"] = "best"
+    """weights that are judged and saved: those of the best validation, or those after the last epoch"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +142,7 @@ class Config(Preparation):
     stop: Stopping = field(default_factory=Stopping)
     """when training ends before its last epoch"""
     loss: Call = Call("softmax")
-    """training loss, as in softmax(label_smoothing=0.1); see `jaxrec list losses`"""
+    """training loss, as in "sampled_softmax(negatives=512, alpha=0.5)"; see `jaxrec list losses`"""
     run: str | None = None
     """directory of the run, created or resumed; none makes one under runs/ named after the configuration"""
     epochs: Count = 20
@@ -227,6 +247,8 @@ class Train(Config):
 
     config: str | None = None
     """TOML file with options under the names below; flags win over it"""
+    profile: Literal["gru4rec"] | None = None
+    """settings of a published model as its authors' code has them, laid under the TOML file and the flags"""
     print_config: bool = False
     """print every option with its origin and stop"""
     json: bool = False

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrec.data.prepared import Prepared
+from jaxrec.losses.loss import with_hyper
+from jaxrec.losses.negatives import Popularity
 from jaxrec.models.recommender import Batch
 from jaxrec.models.tables import whole
 from jaxrec.recurrence import unroll
@@ -20,22 +22,26 @@ from jaxrec.training.step import State, Step, row_keys
 def explain(step: Step, bad: NotFinite, source: Source, hyper: Hyper, prepared: Prepared) -> str:
     """The step, the rows and the first array that is not finite: a sentence that its reader ends."""
     batch = source.batch(jnp.asarray(bad.index), jnp.asarray(bad.reset))
-    name, rows = first_bad(step, bad.state, batch, hyper)
+    name, rows = first_bad(step, bad.state, batch, hyper, step.know(source.counts, hyper))
     people = users(prepared, bad.index[rows])
     return f"step {int(bad.state.step) + 1} is not finite: the first bad array is {name}, with rows of {people}"
 
 
-def first_bad(step: Step, state: State, batch: Batch, hyper: Hyper) -> tuple[str, np.ndarray]:
+def first_bad(
+    step: Step, state: State, batch: Batch, hyper: Hyper, known: Popularity | None = None
+) -> tuple[str, np.ndarray]:
     """Name of the first array that is not finite and the batch rows in which it is not (all rows where it has none)."""
     every = np.arange(batch.item.shape[0])
-    for name, value, by_row in stages(step, state, batch, hyper):
+    for name, value, by_row in stages(step, state, batch, hyper, known):
         fine = np.isfinite(np.asarray(value, np.float32))
         if not fine.all():
             return name, every[~fine.reshape(len(every), -1).all(axis=1)] if by_row else every
     return "the global gradient norm (every gradient is finite, their squares are not)", every
 
 
-def stages(step: Step, state: State, batch: Batch, hyper: Hyper) -> Iterator[tuple[str, Any, bool]]:
+def stages(
+    step: Step, state: State, batch: Batch, hyper: Hyper, known: Popularity | None
+) -> Iterator[tuple[str, Any, bool]]:
     """``(name, array, whether its first axis is the batch)`` of everything a step computes, in order."""
     for path, leaf in named((state.tables, state.network), ("table", "parameter")):
         yield path, leaf, False
@@ -43,13 +49,15 @@ def stages(step: Step, state: State, batch: Batch, hyper: Hyper) -> Iterator[tup
     for path, leaf in named((state.carry,), ("the state kept from the step before",)):
         yield path, leaf, True
     yield from layers(state, batch)
-    rows = whole(state.tables)
-    per_row = []
+    rows, loss, per_row = whole(state.tables), with_hyper(step.loss, hyper), []
+    drawn = step.draw(loss, state, batch, None, known)
+    positions = jax.tree.map(lambda leaf: leaf.reshape(len(batch.item), -1, *leaf.shape[1:]), drawn.apart())
     for row in range(len(batch.item)):
         part, carry = jax.tree.map(lambda leaf, row=row: leaf[row : row + 1], (batch, state.carry))
-        per_row.append(step.total(state.network, rows, part, hyper, carry)[0])
+        own = jax.tree.map(lambda leaf, row=row: leaf[row], positions).joined(drawn)
+        per_row.append(step.total(state.network, rows, part, hyper, carry, loss, own)[0])
     yield "the loss", np.asarray(per_row), True
-    _, _, _, grads, _ = step.gradients(state, batch, hyper)
+    _, _, _, grads, _ = step.gradients(state, batch, hyper, None, known)
     for path, leaf in named((grads["rows"], grads["network"]), ("the gradient of table", "the gradient of parameter")):
         yield path, leaf, False
 

@@ -43,6 +43,7 @@ def run_steps(
     ``index, reset (steps, batch, time)``; the metrics have ``(steps,)`` leaves. The bounds are traced: however a run
     is cut into dispatches it is the same program, hence the same bits.
     """
+    known = step.know(source.counts, hyper)
     blank = jnp.zeros(index.shape[0])
     metrics = Metrics(blank, blank.astype(jnp.int32), blank, blank.astype(bool), blank.astype(bool))
 
@@ -52,7 +53,7 @@ def run_steps(
 
     def one(carry: tuple) -> tuple:
         i, state, metrics, _ = carry
-        state, now = step(state, source.batch(index[i], reset[i]), hyper, axis)
+        state, now = step(state, source.batch(index[i], reset[i]), hyper, axis, known)
         metrics = jax.tree.map(lambda all_, this: all_.at[i].set(this.astype(all_.dtype)), metrics, now)
         return i + 1, state, metrics, now.finite
 

@@ -20,6 +20,8 @@ class Optimiser:
     ``clip`` is a global norm over all gradients (Pascanu et al. 2013, https://arxiv.org/abs/1211.5063), infinity for
     none. ``weight_decay`` is decoupled (AdamW: Loshchilov and Hutter 2019) and applies to matrices, not to biases and
     norms.
+    ``accumulator`` is where Adagrad's sum of squares begins. ``momentum`` adds ``hyper["momentum"]`` times the step
+    before to every step, rate included (heavy ball: Polyak 1964).
     ``warmup`` steps rise linearly to ``lr``; ``cosine`` falls to zero at ``steps``.
     """
 
@@ -30,6 +32,8 @@ class Optimiser:
     b1: float = 0.9
     b2: float = 0.999
     eps: float = 1e-8
+    accumulator: float = 0.1
+    momentum: bool = False
 
     def transform(self, hyper: Hyper, step: Array | int) -> optax.GradientTransformation:
         """The chain after clipping; its state does not depend on the values in ``hyper``."""
@@ -37,11 +41,14 @@ class Optimiser:
         if self.name == "adamw":
             parts.append(optax.add_decayed_weights(hyper["weight_decay"], mask=matrices))
         rate = hyper["lr"] * self.rate(step)
-        return optax.chain(*parts, optax.stateless_with_tree_map(lambda update, _: -rate * update))
+        parts.append(optax.stateless_with_tree_map(lambda update, _: -rate * update))
+        if self.momentum:
+            parts.append(optax.trace(hyper["momentum"]))
+        return optax.chain(*parts)
 
     def scaling(self) -> optax.GradientTransformation:
         if self.name == "adagrad":
-            return optax.scale_by_rss(initial_accumulator_value=0.1, eps=self.eps)
+            return optax.scale_by_rss(initial_accumulator_value=self.accumulator, eps=self.eps)
         return optax.scale_by_adam(b1=self.b1, b2=self.b2, eps=self.eps)
 
     def rate(self, step: Array | int) -> Array:

@@ -16,13 +16,17 @@ from jaxrec.models.recommender import Batch
 
 
 class Source(NamedTuple):
-    """Flat event arrays ``(events,)`` on the device; a leaf is None when the data has none or the model reads none."""
+    """Flat event arrays ``(events,)`` on the device; a leaf is None when the data has none or the model reads none.
+
+    ``counts (1 + items,)`` are training events of each item, for losses that draw by them.
+    """
 
     items: Array
     gaps: Array | None = None
     starts: Array | None = None
     owners: Array | None = None
     context: Context | None = None
+    counts: Array | None = None
 
     def batch(self, index: Array, reset: Array) -> Batch:
         """Inputs at event numbers ``index (batch, time)`` (-1 = padding), each with the next event as its target."""
@@ -54,6 +58,7 @@ def load(prepared: Prepared, *, user: bool) -> Source:
         starts=None if prepared.starts is None else jnp.asarray(np.asarray(prepared.starts)),
         owners=owners,
         context=jax.tree.map(jnp.asarray, prepared.context),
+        counts=jnp.asarray(np.asarray(prepared.popularity, np.float32)),
     )
 
 

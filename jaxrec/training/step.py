@@ -1,6 +1,5 @@
 """One training step as one pure function."""
 
-import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -9,10 +8,14 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from jaxrec.models.network import Network
+from jaxrec.losses.loss import Loss, Positions, with_hyper
+from jaxrec.losses.negatives import Drawn, Popularity
+from jaxrec.models.network import Network, Rates
 from jaxrec.models.recommender import Batch, Recommender, encode, output_rows
 from jaxrec.models.tables import Rows, gather, scatter
 from jaxrec.training.optimisers import Hyper, Optimiser, clip
+
+DRAWS = 2**20  # the place of a step's negatives among the places of its random numbers
 
 
 class State(NamedTuple):
@@ -46,22 +49,16 @@ class Metrics(NamedTuple):
     finite: Array
 
 
-class Loss(Protocol):
-    """See ``jaxrec.losses``: a frozen dataclass whose float fields may be traced."""
-
-    def touched(self, targets: Array) -> Array | None: ...
-
-    def __call__(self, hidden: Array, rows: Array, bias: Array | None, targets: Array, weight: Array) -> Array: ...
-
-
 class TableUpdate(Protocol):
-    """The slot for row-sparse and sharded tables: it alone decides how row gradients change a table."""
+    """The slot for row-sparse and sharded tables: it alone decides how row gradients change a table, and leaves it as
+    it was where they are not ``finite``.
+    """
 
     def init(self, tables: dict[str, Array], optimiser: Optimiser, hyper: Hyper) -> Any: ...
 
     def __call__(
         self, tables: dict[str, Array], state: Any, rows: dict[str, Rows], grads: dict[str, Array],
-        transform: optax.GradientTransformation,
+        transform: optax.GradientTransformation, finite: Array,
     ) -> tuple[dict[str, Array], Any]: ...  # fmt: skip
 
 
@@ -73,11 +70,14 @@ class DenseUpdate:
 
     def __call__(
         self, tables: dict[str, Array], state: Any, rows: dict[str, Rows], grads: dict[str, Array],
-        transform: optax.GradientTransformation,
+        transform: optax.GradientTransformation, finite: Array,
     ) -> tuple[dict[str, Array], Any]:  # fmt: skip
-        dense = {name: scatter(table, rows[name].ids, grads[name]) for name, table in tables.items()}
-        updates, state = transform.update(dense, state, tables)
-        return optax.apply_updates(tables, updates), state
+        def update() -> tuple[dict[str, Array], Any]:
+            dense = {name: scatter(table, rows[name].ids, grads[name]) for name, table in tables.items()}
+            updates, after = transform.update(dense, state, tables)
+            return optax.apply_updates(tables, updates), after
+
+        return jax.lax.cond(finite, update, lambda: (tables, state))
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Step:
     not finite leaves parameters and carry as they were and says so in ``metrics.finite``.
     """
 
-    loss: Any  # a Loss: a frozen dataclass, which a protocol cannot say
+    loss: Loss
     optimiser: Optimiser = field(default_factory=Optimiser)
     table_update: TableUpdate = field(default_factory=DenseUpdate)
     microbatches: int = 1
@@ -108,99 +108,140 @@ class Step:
         carry = model.network.start(lanes) if lanes else None
         return State(jnp.zeros((), jnp.int32), model.tables, model.network, optimiser, key, carry)
 
-    def __call__(self, state: State, batch: Batch, hyper: Hyper, axis: str | None = None) -> tuple[State, Metrics]:
+    def know(self, counts: Array | None, hyper: Hyper) -> Popularity | None:
+        """What the loss must know of the training counts ``(1 + items,)`` of each item, computed for many steps."""
+        return with_hyper(self.loss, hyper).know(counts)
+
+    def __call__(
+        self, state: State, batch: Batch, hyper: Hyper, axis: str | None = None, known: Popularity | None = None
+    ) -> tuple[State, Metrics]:
         batch = batch._replace(keys=row_keys(state, batch.item.shape[0], axis))
-        loss, events, rows, grads, carry = self.gradients(state, batch, hyper, axis)
+        loss, events, rows, grads, carry = self.gradients(state, batch, hyper, axis, known)
         if axis is not None:
             loss, events, grads = jax.lax.psum((loss, events, grads), axis)
         count = jnp.maximum(events, 1) if self.nominal is None else jnp.asarray(self.nominal)
         grads = jax.tree.map(lambda g: g / count.astype(g.dtype), grads)
         grads, norm = clip(grads, hyper["clip"])
         finite = jnp.isfinite(norm) & jnp.isfinite(loss)
-        kept = state._replace(carry=carry)
-        state = jax.lax.cond(finite, lambda: self.update(kept, rows, grads, hyper), lambda: state)
+        state = self.update(state, rows, grads, hyper, finite, carry)
         return state, Metrics(loss, events, norm, norm >= hyper["clip"], finite)
 
-    def update(self, state: State, rows: dict[str, Rows], grads: dict[str, Any], hyper: Hyper) -> State:
+    def update(
+        self, state: State, rows: dict[str, Rows], grads: dict[str, Any], hyper: Hyper, finite: Array, carry: Any
+    ) -> State:
+        """The state after the step; the one before it, where a gradient is not ``finite``."""
         transform = self.optimiser.transform(hyper, state.step)
-        tables, table_state = self.table_update(state.tables, state.optimiser["tables"], rows, grads["rows"], transform)
-        updates, network_state = transform.update(grads["network"], state.optimiser["network"], state.network)
-        network = optax.apply_updates(state.network, updates)
+        tables, table_state = self.table_update(
+            state.tables, state.optimiser["tables"], rows, grads["rows"], transform, finite
+        )
+
+        def dense() -> tuple[Network, Any, Any]:
+            updates, after = transform.update(grads["network"], state.optimiser["network"], state.network)
+            return optax.apply_updates(state.network, updates), after, carry
+
+        network, network_state, carry = jax.lax.cond(
+            finite, dense, lambda: (state.network, state.optimiser["network"], state.carry)
+        )
         return state._replace(
-            step=state.step + 1,
+            step=state.step + finite.astype(state.step.dtype),
             tables=tables,
             network=network,
             optimiser={"tables": table_state, "network": network_state},
+            carry=carry,
         )
 
     def gradients(
-        self, state: State, batch: Batch, hyper: Hyper, axis: str | None = None
+        self, state: State, batch: Batch, hyper: Hyper, axis: str | None = None, known: Popularity | None = None
     ) -> tuple[Array, Array, dict[str, Rows], dict[str, Any], Any]:
         """Summed loss, positions, the touched rows, gradients of the sum with respect to rows and network, and the
         lanes' state after the batch.
         """
-        touched = self.touched(state.tables, batch)
-        if axis is not None:  # every device gathers the rows of all, so that row gradients can be summed place by place
-            touched = jax.tree.map(lambda ids: jax.lax.all_gather(ids, axis, tiled=True), touched)
-        rows = gather(state.tables, touched)
+        loss = with_hyper(self.loss, hyper)
+        drawn = self.draw(loss, state, batch, axis, known)
+        rows = gather(state.tables, self.touched(state.tables, batch, drawn, axis))
 
-        def total(params: dict[str, Any], part: Batch, carry: Any) -> tuple[Array, Any]:
+        def total(params: dict[str, Any], part: Batch, carry: Any, drawn: Drawn) -> tuple[Array, Any]:
             seen = {name: rows[name]._replace(values=values) for name, values in params["rows"].items()}
-            return self.total(params["network"], seen, part, hyper, carry)
+            return self.total(params["network"], seen, part, hyper, carry, loss, drawn)
 
         params = {"rows": {name: table.values for name, table in rows.items()}, "network": state.network}
         slope = jax.value_and_grad(total, has_aux=True)
         if self.microbatches == 1:
-            (loss, carry), grads = slope(params, batch, state.carry)
+            (summed, carry), grads = slope(params, batch, state.carry, drawn)
         else:
+            common, apart = drawn.common(), drawn.apart()
 
-            def add(sums: Any, part: tuple[Batch, Any]) -> tuple[Any, Any]:
-                (loss, carry), grads = slope(params, *part)
-                return jax.tree.map(jnp.add, sums, (loss, grads)), carry
+            def add(sums: Any, part: tuple[Batch, Any, Drawn]) -> tuple[Any, Any]:
+                (summed, carry), grads = slope(params, *part[:2], part[2].joined(common))
+                return jax.tree.map(jnp.add, sums, (summed, grads)), carry
 
             parts = jax.tree.map(
-                lambda leaf: leaf.reshape(self.microbatches, -1, *leaf.shape[1:]), (batch, state.carry)
+                lambda leaf: leaf.reshape(self.microbatches, -1, *leaf.shape[1:]), (batch, state.carry, apart)
             )
-            (loss, grads), carry = jax.lax.scan(add, (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params)), parts)
+            zero = (jnp.zeros((), jnp.result_type(float)), jax.tree.map(jnp.zeros_like, params))
+            (summed, grads), carry = jax.lax.scan(add, zero, parts)
             carry = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), carry)
-        return loss, jnp.sum(given(batch.mask)), rows, grads, carry
+        return summed, jnp.sum(given(batch.mask)), rows, grads, carry
 
-    def touched(self, tables: dict[str, Array], batch: Batch) -> dict[str, Array | None]:
-        """Row numbers of each table that this batch reads, None for all of them."""
-        scored = self.loss.touched(given(batch.target).reshape(-1))
-        inputs = batch.item.reshape(-1)
+    def draw(self, loss: Loss, state: State, batch: Batch, axis: str | None, known: Popularity | None) -> Drawn:
+        """What the loss draws, for the positions of this device: the same, however the step is spread out."""
+        targets, mask = given(batch.target).reshape(-1), given(batch.mask).reshape(-1)
+        rows = len(batch.item)
+        if axis is not None:
+            targets, mask = jax.lax.all_gather((targets, mask), axis, tiled=True)
+            rows *= jax.lax.axis_size(axis)
+        keys = jax.vmap(lambda key: jax.random.fold_in(key, DRAWS))(row_keys(state, rows, None))
+        key = jax.random.fold_in(jax.random.fold_in(state.key, state.step), DRAWS)
+        drawn = loss.draw(known, Positions(targets, mask, keys, key))
+        return drawn if axis is None else drawn.piece(jax.lax.axis_index(axis), batch.item.size)
+
+    def touched(
+        self, tables: dict[str, Array], batch: Batch, drawn: Drawn, axis: str | None = None
+    ) -> dict[str, Array | None]:
+        """Row numbers of each table that this step reads, None for all of them. Every device gathers the rows of all,
+        so that row gradients can be summed place by place.
+        """
+
+        def everywhere(ids: Array) -> Array:
+            return ids if axis is None else jax.lax.all_gather(ids, axis, tiled=True)
+
+        inputs, scored = everywhere(batch.item.reshape(-1)), None
+        if self.loss.samples:
+            own = [] if drawn.own is None else [everywhere(drawn.own.ids.reshape(-1))]
+            shared = [] if drawn.shared is None else [drawn.shared.ids]  # among them the targets, where they are drawn
+            targets = [] if drawn.column is not None else [everywhere(given(batch.target).reshape(-1))]
+            scored = jnp.concatenate([*shared, *own, *targets])
         if "output" in tables:
             touched = {"item": inputs, "output": scored, "bias": scored}
         else:  # one gather serves both uses, so that a row's two gradients are summed before the optimiser sees them
             both = None if scored is None else jnp.concatenate([scored, inputs])
             touched = {"item": both, "bias": both}
         if "user" in tables and batch.user is not None:
-            touched["user"] = batch.user.reshape(-1)
+            touched["user"] = everywhere(batch.user.reshape(-1))
         return touched
 
     def total(
-        self, network: Network, rows: dict[str, Rows], batch: Batch, hyper: Hyper, carry: Any = None
+        self, network: Network, rows: dict[str, Rows], batch: Batch, hyper: Hyper, carry: Any, loss: Loss, drawn: Drawn
     ) -> tuple[Array, Any]:
         """The loss summed over a batch's real positions, and the state of lanes that went on from ``carry``."""
-        last, hidden = encode(network, rows, batch, carry, rate=hyper["dropout"])
-        loss = dataclasses.replace(self.loss, **{name: hyper[name] for name in traced(self.loss)})
+        last, hidden = encode(network, rows, batch, carry, rates=rates(hyper))
         scored = rows["output"] if "output" in rows else rows["item"]
         bias = rows["bias"].values if "bias" in rows else None
         weight = given(batch.mask).reshape(-1).astype(hidden.dtype)
-        flat = hidden.reshape(-1, hidden.shape[-1])
-        summed = loss(flat, output_rows(rows), bias, scored.locate(given(batch.target).reshape(-1)), weight)
+        flat, targets = hidden.reshape(-1, hidden.shape[-1]), given(batch.target).reshape(-1)
+        summed = loss(flat, output_rows(rows), bias, scored.locate(targets), weight, drawn.located(scored.locate))
         return summed, None if carry is None else last
+
+
+def rates(hyper: Hyper) -> Rates:
+    """Shares to drop. Vectors that go in lose as much as layers do, unless told; no state does, unless told."""
+    return Rates(hyper["dropout"], hyper.get("embedding_dropout", hyper["dropout"]), hyper.get("state_dropout"))
 
 
 def given(leaf: Array | None) -> Array:
     if leaf is None:
         raise ValueError("a batch without target and mask cannot be trained on; give both, each (batch, time)")
     return leaf
-
-
-def traced(loss: Any) -> list[str]:
-    """Names of the loss's float fields: they are entries of ``hyper`` of the same name."""
-    return [f.name for f in dataclasses.fields(loss) if f.type in (float, "float")]
 
 
 def row_keys(state: State, rows: int, axis: str | None) -> Array:

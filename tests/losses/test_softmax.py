@@ -39,7 +39,9 @@ def compare(arguments, smoothing, temperature, chunk, tolerance):
     """Value without gradients, value with them, and every gradient agree with the specification."""
 
     def fused(hidden, rows, bias, weight, smoothing, temperature):
-        return Softmax(smoothing, temperature, chunk)(hidden, rows, bias, arguments[3], weight)
+        return Softmax(label_smoothing=smoothing, temperature=temperature, chunk=chunk)(
+            hidden, rows, bias, arguments[3], weight
+        )
 
     def plain(hidden, rows, bias, weight, smoothing, temperature):
         return specification(hidden, rows, bias, arguments[3], weight, smoothing, temperature)
@@ -94,7 +96,11 @@ def test_numerical_derivatives(chunk):
     """Independent of the specification's own derivative rules."""
     with jax.enable_x64(True):
         hidden, rows, bias, targets, weight = inputs(dtype=np.float64)
-        loss = lambda *floats: Softmax(floats[3], floats[4], chunk)(*floats[:3], targets, weight)  # noqa: E731
+
+        def loss(*floats):
+            chosen = Softmax(label_smoothing=floats[3], temperature=floats[4], chunk=chunk)
+            return chosen(*floats[:3], targets, weight)
+
         check_grads(loss, (hidden, rows, bias, jnp.array(0.1), jnp.array(0.7)), order=1, modes=["rev"])
 
 
@@ -121,7 +127,7 @@ def test_equal_scores_cost_the_log_of_the_catalogue():
 def test_the_padding_row_takes_no_part(chunk):
     """The largest score of all belongs to row 0: it is no candidate and gets no gradient."""
     hidden, rows, bias, targets, weight = inputs()
-    loss = jax.jit(jax.value_and_grad(Softmax(0.1, chunk=chunk), (0, 1, 2)))
+    loss = jax.jit(jax.value_and_grad(Softmax(label_smoothing=0.1, chunk=chunk), (0, 1, 2)))
     loud = (hidden, rows.at[0].set(100.0), bias.at[0].set(1e4), targets, weight)
     value, (d_hidden, d_rows, d_bias) = loss(*loud)
     quiet = loss(hidden, rows.at[0].set(0.0), bias.at[0].set(0.0), targets, weight)
@@ -135,7 +141,7 @@ def test_the_padding_row_takes_no_part(chunk):
 def test_positions_without_weight_do_not_count(target):
     hidden, rows, bias, targets, weight = inputs(positions=6)
     weight = weight.at[4:].set(0.0)
-    loss = jax.value_and_grad(Softmax(0.1, chunk=24), (0, 1, 2))
+    loss = jax.value_and_grad(Softmax(label_smoothing=0.1, chunk=24), (0, 1, 2))
     loss = jax.jit(loss)
     value, gradients = loss(hidden, rows, bias, targets.at[4:].set(target), weight)
     short = loss(hidden[:4], rows, bias, targets[:4], weight[:4])
@@ -152,7 +158,7 @@ def test_one_compiled_loss_for_every_smoothing_and_temperature(chunk):
     @jax.jit
     def value(smoothing, temperature):
         traces.append(None)
-        return Softmax(smoothing, temperature, chunk)(*arguments)
+        return Softmax(label_smoothing=smoothing, temperature=temperature, chunk=chunk)(*arguments)
 
     for smoothing, temperature in ((0.0, 1.0), (0.3, 0.5)):
         np.testing.assert_allclose(
@@ -165,7 +171,7 @@ def test_one_compiled_loss_for_every_smoothing_and_temperature(chunk):
 def test_stacked_trials_equal_single_ones(chunk):
     trials = [inputs(seed) for seed in range(3)]
     smoothing = jnp.array([0.0, 0.1, 0.2])
-    loss = jax.value_and_grad(lambda *a: Softmax(a[5], chunk=chunk)(*a[:5]), (0, 1, 2))
+    loss = jax.value_and_grad(lambda *a: Softmax(label_smoothing=a[5], chunk=chunk)(*a[:5]), (0, 1, 2))
     stacked = jax.jit(jax.vmap(loss))(*(jnp.stack(parts) for parts in zip(*trials, strict=True)), smoothing)
     alone_loss = jax.jit(loss)
     for trial, arguments in enumerate(trials):
@@ -178,7 +184,7 @@ def test_shards_of_positions_sum_to_the_whole(chunk):
     """Under shard_map each device takes its positions; summed losses and gradients are those of all positions."""
     mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:4])
     arguments = inputs(positions=8)
-    loss = jax.value_and_grad(Softmax(0.1, chunk=chunk), (0, 1, 2))
+    loss = jax.value_and_grad(Softmax(label_smoothing=0.1, chunk=chunk), (0, 1, 2))
 
     def shard(*arguments):
         value, (d_hidden, d_rows, d_bias) = loss(*arguments)
@@ -271,4 +277,4 @@ def test_mistakes(options, part):
 
 
 def test_it_reads_every_row():
-    assert Softmax().touched(jnp.array([1, 2])) is None
+    assert not Softmax().samples

@@ -12,11 +12,13 @@ class Rows(NamedTuple):
 
     ``values`` is ``(rows, width)``; ``ids`` are the sorted numbers of the table's rows that were gathered, or None
     when ``values`` is the whole table in order. Differentiating with respect to ``values`` gives one gradient a row,
-    duplicates already summed.
+    duplicates already summed. ``hit (rows,)`` says which of them the step reads in this table, None for all: a bias
+    that shares its places with item vectors is not read where an item only goes in.
     """
 
     values: Array
     ids: Array | None = None
+    hit: Array | None = None
 
     def take(self, numbers: Array) -> Array:
         """Values of table rows ``numbers`` (any shape), each of which must be among the gathered ones."""

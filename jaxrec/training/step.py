@@ -158,7 +158,7 @@ class Step:
         """
         loss = with_hyper(self.loss, hyper)
         drawn = self.draw(loss, state, batch, axis, known)
-        rows = gather(state.tables, self.touched(state.tables, batch, drawn, axis))
+        rows = self.gathered(state.tables, batch, drawn, axis)
 
         def total(params: dict[str, Any], part: Batch, carry: Any, drawn: Drawn) -> tuple[Array, Any]:
             seen = {name: rows[name]._replace(values=values) for name, values in params["rows"].items()}
@@ -195,11 +195,11 @@ class Step:
         drawn = loss.draw(known, Positions(targets, mask, keys, key))
         return drawn if axis is None else drawn.piece(jax.lax.axis_index(axis), batch.item.size)
 
-    def touched(
+    def gathered(
         self, tables: dict[str, Array], batch: Batch, drawn: Drawn, axis: str | None = None
-    ) -> dict[str, Array | None]:
-        """Row numbers of each table that this step reads, None for all of them. Every device gathers the rows of all,
-        so that row gradients can be summed place by place.
+    ) -> dict[str, Rows]:
+        """The rows of each table that this step reads. Every device gathers the rows of all, so that row gradients can
+        be summed place by place.
         """
 
         def everywhere(ids: Array) -> Array:
@@ -211,14 +211,19 @@ class Step:
             shared = [] if drawn.shared is None else [drawn.shared.ids]  # among them the targets, where they are drawn
             targets = [] if drawn.column is not None else [everywhere(given(batch.target).reshape(-1))]
             scored = jnp.concatenate([*shared, *own, *targets])
-        if "output" in tables:
+        tied = "output" not in tables
+        if not tied:
             touched = {"item": inputs, "output": scored, "bias": scored}
         else:  # one gather serves both uses, so that a row's two gradients are summed before the optimiser sees them
             both = None if scored is None else jnp.concatenate([scored, inputs])
             touched = {"item": both, "bias": both}
         if "user" in tables and batch.user is not None:
             touched["user"] = everywhere(batch.user.reshape(-1))
-        return touched
+        rows = gather(tables, touched)
+        if tied and scored is not None and "bias" in rows:
+            bias = rows["bias"]
+            rows["bias"] = bias._replace(hit=jnp.zeros(len(bias.values), bool).at[bias.locate(scored)].set(True))
+        return rows
 
     def total(
         self, network: Network, rows: dict[str, Rows], batch: Batch, hyper: Hyper, carry: Any, loss: Loss, drawn: Drawn

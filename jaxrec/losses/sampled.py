@@ -53,6 +53,7 @@ class Sampled(Loss):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.within("negatives", least=0)
+        self.within("alpha", least=0)
         if not self.negatives and not self.in_batch:
             raise Mistake("negatives = 0 leaves nothing to tell a target from; draw some, or add in_batch=true")
 
@@ -192,6 +193,10 @@ class Activated(Sampled):
     elu: float | None = None
     """scores below zero become ``elu (e^score - 1)``; none leaves them"""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.within("elu", least=0)
+
     def activated(self, scores: Array) -> Array:
         return scores if self.elu is None else jax.nn.elu(scores, self.elu)
 
@@ -213,6 +218,10 @@ class BPRMax(Activated):
 
     reg: float = 1.0
     """weight of the squared scores of negatives, GRU4Rec's bpreg"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.within("reg", least=0)
 
     def of(self, positive: Array, negatives: Array, real: Array, drawn: Drawn) -> Array:
         return pairwise.bpr_max(positive, negatives, real, self.reg)

@@ -74,8 +74,11 @@ def _source(node: ast.ClassDef) -> tuple[str, str]:
 
 def _losses(root: Path) -> Iterator[Entry]:
     for name, node, file in _exports(root, "jaxrec.losses"):
-        if isinstance(node, ast.ClassDef) and _method(node, "__call__"):
-            yield _entry(name.lower(), node, file, root)
+        if isinstance(node, ast.ClassDef):
+            above = [found for _, found in _ancestors(root, node, file) if isinstance(found, ast.ClassDef)]
+            fields = {one.partition("=")[0]: one for kind in [*reversed(above), node] for one in _options(kind)}
+            written = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z0-9])(?=[A-Z][a-z])", "_", name).lower()
+            yield Entry(written, f"{written}({', '.join(fields.values())})", _sentence(node), _relative(file, root))
 
 
 def _metrics(root: Path) -> Iterator[Entry]:

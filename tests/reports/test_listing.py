@@ -1,5 +1,6 @@
 """Listings are read from the source; what they say must be what importing would find."""
 
+import dataclasses
 import inspect
 import json
 import re
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxrec.config import Call
+from jaxrec.config import Call, squash
 from jaxrec.reports.listing import CellEntry, entries
 from jaxrec.reports.tables import print_entries
 
@@ -26,8 +27,12 @@ def test_losses_and_metrics_are_those_that_can_be_imported():
     from jaxrec.metrics.ranking import METRICS
 
     exported = {name: getattr(losses, name) for name in losses.__all__}
-    classes = {name.lower() for name, kind in exported.items() if inspect.isclass(kind)}
-    assert {entry.name for entry in entries("losses")} == classes >= {"softmax"}
+    classes = {squash(name): kind for name, kind in exported.items() if inspect.isclass(kind)}
+    found = {squash(entry.name): entry for entry in entries("losses")}
+    assert found.keys() == classes.keys() >= {"softmax", "bprmax"}
+    for name, entry in found.items():  # with the options that it inherits, and its own defaults
+        options = {field.name: field.default for field in dataclasses.fields(classes[name])}
+        assert Call.parse(entry.call).options == options
     assert {entry.name for entry in entries("metrics")} == {*METRICS, *LISTS}
 
 

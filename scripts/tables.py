@@ -168,14 +168,70 @@ def against_torch() -> str:
     return markdown(["training pass, CPU time / torch", *names[:3], "its products alone", "aim"], lines)
 
 
+WHEN = {  # of the losses in experiments/losses.py
+    "softmax": "the default, while a step over all items is affordable",
+    "sampled softmax, uniform": "many items: close to softmax at a fraction of its cost",
+    "sampled softmax, popularity": "the same, where lists should be less popular",
+    "in-batch softmax": "nothing to draw: negatives are the other targets, corrected for their popularity",
+    "in-batch softmax, uncorrected": "never: it punishes what is popular",
+    "in-batch and uniform softmax": "items so many that most are never drawn from a batch",
+    "scalable cross-entropy": "hard negatives without a full softmax, where the table can be read whole",
+    "gbce, 256 negatives": "probabilities are wanted, calibrated",
+    "bce, 256 negatives": "to reproduce SASRec-like models with more negatives",
+    "bce, one negative": "to reproduce SASRec as published",
+    "bpr, one negative": "to reproduce BPR",
+    "bpr-max": "to reproduce GRU4Rec (with the profile)",
+    "top1-max": "to reproduce GRU4Rec",
+    "top1": "to reproduce the first GRU4Rec",
+}
+
+
+def losses() -> str:
+    """One model trained with every loss: what it ranks, and what the training cost."""
+    found = {(row["data"], row["name"]): row for row in rows("losses")}
+    columns = {"ml-1m": ("hr@10", "ndcg@10"), "diginetica": ("hr@20", "mrr@20")}
+    lines = []
+    for name, when in WHEN.items():
+        line = [name, next((f"`{row['loss']}`" for (_, which), row in found.items() if which == name), "")]
+        for data, metrics in columns.items():
+            row = found.get((data, name))
+            line += [f"{row['test'][metric]:.4f}" if row else "" for metric in metrics]
+            line.append(f"{row['cpu_seconds']:,.0f}" if row else "")
+        lines.append([*line, when])
+    heads = [f"{data} {what}" for data, metrics in columns.items() for what in (*metrics, "CPU-s")]
+    return markdown(["loss", "`--loss`", *heads, "use it when"], lines)
+
+
+def gru4rec() -> str:
+    """The profile's seeds beside the authors' code."""
+    lines = []
+    for theirs in rows("gru4rec_published"):
+        found = [row["standard"] for row in rows("gru4rec_reference") if row["setting"] == theirs["setting"]]
+        for metric in ("hr@20", "mrr@20") if len(found) > 1 else ():
+            values = [one[metric] for one in found]
+            mean, deviation = np.mean(values), np.std(values, ddof=1)
+            ours = f"{mean:.4f} ± {deviation:.4f} ({len(values)} seeds)"
+            away = f"{(theirs[metric] - mean) / deviation:+.1f}"
+            lines.append([theirs["setting"], metric, ours, f"{theirs[metric]:.4f}", away])
+    columns = [
+        "setting",
+        "metric",
+        "profile gru4rec, mean ± standard deviation",
+        "official code, one seed",
+        "deviations away",
+    ]
+    return markdown(columns, lines)
+
+
 def ratio(row: Row | None) -> str:
     return "" if row is None else f"{row['ratio']:.2f} ({row['ratio_low']:.2f} to {row['ratio_high']:.2f})"
 
 
 TABLES = {
     "demo": demo, "accuracy": accuracy, "throughput": throughput, "zoo": zoo, "laws": laws, "torch": against_torch,
+    "losses": losses, "gru4rec": gru4rec,
 }  # fmt: skip
-PAGES = (ROOT / "README.md", *(ROOT / "jaxrec" / room / "README.md" for room in ("cells", "recurrence")))
+PAGES = (ROOT / "README.md", *(ROOT / "jaxrec" / room / "README.md" for room in ("cells", "losses", "recurrence")))
 
 
 def written(text: str) -> str:

@@ -125,20 +125,25 @@ class Sampled(Loss):
         self, hidden: Array, rows: Array, bias: Array, targets: Array, drawn: Drawn
     ) -> tuple[Array, Array, Array]:
         """Scores of targets ``(n,)`` and of negatives ``(n, k)``, and which of these count."""
-        positive = (jnp.sum(hidden * rows[targets], axis=1) + bias[targets]) / self.temperature
+        found, counts, positive = [], [], None
+        if (shared := drawn.shared) is not None:
+            scores = (hidden @ rows[shared.ids].T + bias[shared.ids][None]) / self.temperature
+            if drawn.column is not None:  # the target is there already: no row is looked up, and summed up, twice
+                own_column = jnp.arange(len(shared.ids))[None] == drawn.column[:, None]
+                positive = jnp.sum(jnp.where(own_column, scores, 0), axis=1)
+            found.append(scores - shared.log_q[None].astype(scores.dtype))
+            counts.append(self.counting(shared.ids[None], shared.real[None], targets, drawn.column))
+        if positive is None:
+            positive = (jnp.sum(hidden * rows[targets], axis=1) + bias[targets]) / self.temperature
         if drawn.log_q is not None:
             positive = positive - drawn.log_q.astype(positive.dtype)
-        found, counts = [], []
-        if (shared := drawn.shared) is not None:
-            found.append((hidden @ rows[shared.ids].T + bias[shared.ids][None]) / self.temperature - shared.log_q[None])
-            counts.append(self.counting(shared.ids[None], shared.real[None], targets, drawn.column))
         if (own := drawn.own) is not None:
-            scores = jnp.einsum("nd,nkd->nk", hidden, rows[own.ids]) + bias[own.ids]
-            found.append(scores / self.temperature - own.log_q)
+            scores = (jnp.einsum("nd,nkd->nk", hidden, rows[own.ids]) + bias[own.ids]) / self.temperature
+            found.append(scores - own.log_q.astype(scores.dtype))
             counts.append(self.counting(own.ids, own.real, targets, None))
         negatives = jnp.concatenate(found, axis=1) if len(found) > 1 else found[0]
         real = jnp.concatenate(counts, axis=1) if len(counts) > 1 else counts[0]
-        return self.activated(positive), self.activated(negatives.astype(positive.dtype)), real
+        return self.activated(positive), self.activated(negatives), real
 
     def counting(self, ids: Array, real: Array, targets: Array, column: Array | None) -> Array:
         """Which candidates ``(n, k)`` count: not a position's own target, whatever `hits` says of others like it."""

@@ -13,12 +13,12 @@ from jaxrec.recurrence.wrappers import Dropped
 
 
 def dropout(x: Array, rate: Any, keys: Array | None) -> Array:
-    """Inverted dropout (Srivastava et al. 2014) of ``x (batch, time, d)`` with one key a row; ``keys=None`` is
-    identity.
+    """Inverted dropout (Srivastava et al. 2014) of ``x (batch, time, d)`` with one key a row; without keys or a rate
+    the identity.
 
     ``rate`` may be traced. Sixteen random bits an entry: half the generator's work, and the rate is met to 1e-5.
     """
-    if keys is None:
+    if keys is None or rate is None:
         return x
     threshold = jnp.round(rate * 65536).astype(jnp.uint32)
     bits = jax.vmap(lambda key: jax.random.bits(key, x.shape[1:], jnp.uint16))(keys)
@@ -27,10 +27,10 @@ def dropout(x: Array, rate: Any, keys: Array | None) -> Array:
 
 
 class Rates(NamedTuple):
-    """Shares of features that are dropped while training; each may be traced, ``state`` None where no state is."""
+    """Shares of features that are dropped while training; each may be traced, None where nothing is."""
 
-    layer: Any = 0.0  # of what every layer adds
-    embedding: Any = 0.0  # of the vectors that go in
+    layer: Any = None  # of what every layer adds
+    embedding: Any = None  # of the vectors that go in
     state: Any = None  # of the recurrent state, which is carried on that way
 
 

@@ -11,9 +11,10 @@ class Rows(NamedTuple):
     """Rows of one table, as the model sees them.
 
     ``values`` is ``(rows, width)``; ``ids`` are the sorted numbers of the table's rows that were gathered, or None
-    when ``values`` is the whole table in order. Differentiating with respect to ``values`` gives one gradient a row,
-    duplicates already summed. ``hit (rows,)`` says which of them the step reads in this table, None for all: a bias
-    that shares its places with item vectors is not read where an item only goes in.
+    when ``values`` is the whole table in order. A number that was asked for several times stands there as often, and
+    only its first place is ever looked up: differentiating with respect to ``values`` gives that place the whole
+    gradient of the row, duplicates summed, and the others zero. ``hit (rows,)`` says which places are a row's first
+    and are read in this table (a bias that shares its places with item vectors is not, where an item only goes in).
     """
 
     values: Array
@@ -26,7 +27,7 @@ class Rows(NamedTuple):
 
     def locate(self, numbers: Array) -> Array:
         """Where table rows ``numbers`` lie in ``values``."""
-        return numbers if self.ids is None else jnp.searchsorted(self.ids, numbers)
+        return numbers if self.ids is None else jnp.searchsorted(self.ids, numbers, method="scan_unrolled")
 
 
 def whole(tables: dict[str, Array]) -> dict[str, Rows]:
@@ -35,10 +36,9 @@ def whole(tables: dict[str, Array]) -> dict[str, Rows]:
 
 
 def gather(tables: dict[str, Array], touched: dict[str, Array | None]) -> dict[str, Rows]:
-    """Each table's touched rows, once each; a table with ``None`` (or not named) comes whole.
+    """Each table's touched rows; a table with ``None`` (or not named) comes whole.
 
-    ``touched[name]`` is ``(n,)`` row numbers in any order, repeated or not; the result has ``n`` sorted places of which
-    the last ones repeat row 0 (the padding row) when numbers were repeated.
+    ``touched[name]`` is ``(n,)`` row numbers in any order, repeated or not; the result has ``n`` sorted places.
     """
     rows = {}
     for name, table in tables.items():
@@ -46,10 +46,9 @@ def gather(tables: dict[str, Array], touched: dict[str, Array | None]) -> dict[s
         if numbers is None:
             rows[name] = Rows(table)
         else:
-            # padding the unique list with "one past the end" keeps it sorted; those places read zeros and are dropped
-            # on the way back
-            ids = jnp.unique(numbers, size=numbers.size, fill_value=table.shape[0])
-            rows[name] = Rows(table.at[ids].get(mode="fill", fill_value=0), ids)
+            ids = jnp.sort(numbers)
+            first = jnp.concatenate([jnp.ones(1, bool), ids[1:] != ids[:-1]])
+            rows[name] = Rows(table[ids], ids, first)
     return rows
 
 

@@ -202,14 +202,14 @@ def floats(config: Config, chosen: Loss) -> Hyper:
     hyper: Hyper = {
         "lr": options.lr,
         "clip": options.clip or float("inf"),
-        "dropout": config.model.dropout,
         **{name: getattr(chosen, name) for name in traced(chosen)},
     }
     if options.name == "adamw":
         hyper["weight_decay"] = options.weight_decay
     if config.model.embedding_dropout is not None:
         hyper["embedding_dropout"] = config.model.embedding_dropout
-    off = {"momentum": options.momentum, "state_dropout": config.model.state_dropout}
-    if not hyper["propensity"]:
-        del hyper["propensity"]
+    off = {
+        "dropout": config.model.dropout, "state_dropout": config.model.state_dropout, "momentum": options.momentum,
+        "propensity": hyper.pop("propensity"),
+    }  # fmt: skip
     return hyper | {name: value for name, value in off.items() if value}

@@ -38,17 +38,15 @@ def update(
 ) -> tuple[Array, Any]:
     """One table and its optimiser state; no branch, so that both stay where they are in memory."""
     ids = jnp.arange(table.shape[0]) if rows.ids is None else rows.ids
-    hit = jnp.broadcast_to(finite, ids.shape) if rows.hit is None else rows.hit & finite
+    where = jnp.where(finite if rows.hit is None else rows.hit & finite, ids, table.shape[0])  # the others go nowhere
 
     def part(leaf: Array) -> Array:
-        return leaf.at[ids].get(mode="fill", fill_value=0) if leaf.shape == table.shape else leaf
+        return leaf[ids] if leaf.shape == table.shape else leaf
 
     def back(leaf: Array, new: Array) -> Array:
         if leaf.shape != table.shape:
             return jnp.where(finite, new, leaf)
-        kept = jnp.where(hit.reshape(-1, *[1] * (leaf.ndim - 1)), new, part(leaf))
-        return leaf.at[ids].set(kept, mode="drop", indices_are_sorted=True)
+        return leaf.at[where].set(new, mode="drop")
 
-    mine, moments = part(table), jax.tree.map(part, state)
-    updates, after = transform.update(grads, moments, mine)
-    return back(table, optax.apply_updates(mine, updates)), jax.tree.map(back, state, after)
+    updates, after = transform.update(grads, jax.tree.map(part, state), rows.values)
+    return back(table, optax.apply_updates(rows.values, updates)), jax.tree.map(back, state, after)

@@ -240,7 +240,8 @@ class Step:
 
 def rates(hyper: Hyper) -> Rates:
     """Shares to drop. Vectors that go in lose as much as layers do, unless told; no state does, unless told."""
-    return Rates(hyper["dropout"], hyper.get("embedding_dropout", hyper["dropout"]), hyper.get("state_dropout"))
+    layer = hyper.get("dropout")
+    return Rates(layer, hyper.get("embedding_dropout", layer), hyper.get("state_dropout"))
 
 
 def given(leaf: Array | None) -> Array:

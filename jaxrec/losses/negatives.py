@@ -45,8 +45,17 @@ def popularity(counts: Array, alpha: Array | float) -> Popularity:
     alpha = jnp.asarray(alpha, counts.dtype)
     chances = (counts**alpha).at[0].set(0)  # 0^0 is 1: a uniform draw knows items that training never saw
     size = 1 << max(1, (len(counts) - 1).bit_length() // 2)
-    inside = jnp.cumsum(jnp.pad(chances, (0, -len(counts) % size)).reshape(-1, size), axis=1)
-    return Popularity(counts, alpha, inside, jnp.cumsum(inside[:, -1]))
+    inside = running(jnp.pad(chances, (0, -len(counts) % size)).reshape(-1, size))
+    return Popularity(counts, alpha, inside, running(inside[:, -1]))
+
+
+def running(chances: Array) -> Array:
+    """Sums of ``chances`` up to and with each along the last axis, which never fall and never rise where a chance is 0.
+
+    A parallel sum rounds its entries one by one, so that it may do both: what has no chance would be drawn.
+    """
+    axis = chances.ndim - 1
+    return jax.lax.cummax(jnp.where(chances > 0, jnp.cumsum(chances, axis=axis), 0), axis=axis)
 
 
 def log_counts(counts: Array) -> Array:

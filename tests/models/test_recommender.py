@@ -11,6 +11,7 @@ from flax import nnx
 from jaxrec.cells import GRU, Cell, Event, weight
 from jaxrec.config import Mistake
 from jaxrec.losses import Softmax
+from jaxrec.losses.loss import Loss
 from jaxrec.models import recommender
 from jaxrec.models.network import dropout
 from jaxrec.models.recommender import Batch
@@ -87,15 +88,16 @@ def test_dropout_keeps_the_mean_meets_the_rate_and_follows_the_row():
 
 
 @dataclass(frozen=True)
-class Sampled:
+class Nearest(Loss):
     """A loss that reads the rows of its targets only."""
 
-    touch: bool
+    touch: bool = True
 
-    def touched(self, targets):
-        return targets if self.touch else None
+    @property
+    def samples(self):
+        return self.touch
 
-    def __call__(self, hidden, rows, bias, targets, weight):
+    def __call__(self, hidden, rows, bias, targets, weight, drawn=None):
         return jnp.sum(weight * jnp.sum((hidden - rows[targets]) ** 2, axis=-1)) + jnp.sum(weight * bias[targets])
 
 
@@ -104,7 +106,7 @@ def test_gathering_touched_rows_changes_nothing_but_the_work(tied):
     model, batch = make(tied=tied, user=True), some_batch()._replace(user=jnp.full((3, 5), 2, jnp.int32))
     found = []
     for touch in (True, False):
-        step = Step(Sampled(touch), Optimiser("adagrad"))
+        step = Step(Nearest(touch=touch), Optimiser("adagrad"))
         state = step.init(model, HYPER, jax.random.key(0))
         go = jax.jit(step)
         for _ in range(3):

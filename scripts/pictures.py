@@ -35,9 +35,11 @@ SIZES = {  # of the window
     "report": (1060, 1330),
     "compare": (720, 700),
     "recurrence": (1060, 1330),
+    "catalogue": (1060, 520),
 }
-SCALE = {"inspect": 0.7, "report": 1, "compare": 1, "recurrence": 0.8}
-THEMES = {"inspect": (False,), "report": (False, True), "compare": (True,), "recurrence": (False,)}  # dark or not
+SCALE = {"inspect": 0.7, "report": 1, "compare": 1, "recurrence": 0.8, "catalogue": 0.9}
+# which are taken, dark or not
+THEMES = {"report": (False, True), "compare": (True,)} | dict.fromkeys(("inspect", "recurrence", "catalogue"), (False,))
 TERMINAL = """<!doctype html><meta charset="utf-8"><style>body { margin: 0; background: #16181d; color: #d8dbe0 }
 pre { font: 13px/1.35 "DejaVu Sans Mono", monospace; padding: 1em }</style><pre>"""
 LARGEST = 200_000  # bytes of a picture

@@ -176,7 +176,7 @@ WHEN = {  # of the losses in experiments/losses.py
     "in-batch softmax, uncorrected": "never: it punishes what is popular",
     "in-batch and uniform softmax": "items so many that most are never drawn from a batch",
     "scalable cross-entropy": "hard negatives without a full softmax, where the table can be read whole",
-    "gbce, 256 negatives": "probabilities are wanted, calibrated",
+    "gbce, 256 negatives": "calibrated probabilities are wanted, and there is time",
     "bce, 256 negatives": "to reproduce SASRec-like models with more negatives",
     "bce, one negative": "to reproduce SASRec as published",
     "bpr, one negative": "to reproduce BPR",
@@ -197,7 +197,7 @@ def losses() -> str:
             row = found.get((data, name))
             line += [f"{row['test'][metric]:.4f}" if row else "" for metric in metrics]
             line.append(f"{row['cpu_seconds']:,.0f}" if row else "")
-        lines.append([*line, when])
+        lines += [[*line, when]] if any(line[1:]) else []  # a loss is in the table once it has a row
     heads = [f"{data} {what}" for data, metrics in columns.items() for what in (*metrics, "CPU-s")]
     return markdown(["loss", "`--loss`", *heads, "use it when"], lines)
 
@@ -223,13 +223,26 @@ def gru4rec() -> str:
     return markdown(columns, lines)
 
 
+def gru4rec_speed() -> str:
+    """The newest row of each shape: a training step of the profile beside torch's."""
+    newest = {(row["hidden"], row["batch"]): row for row in rows("bench_gru4rec")}
+    lines = []
+    for (hidden, batch), row in sorted(newest.items(), key=lambda pair: pair[0][::-1]):
+        speed = {name: f"{found['median']:,.0f}" for name, found in row["events_per_cpu_second"].items()}
+        over = row["over"]["torch, nothing drawn"]
+        span = f"{over['ratio']:.2f} ({over['ratio_low']:.2f} to {over['ratio_high']:.2f})"
+        lines.append([f"{hidden} x {batch}", *(speed[n] for n in ("jaxrec", "products", "torch, nothing drawn")), span])
+    columns = ["units x batch, events per CPU-second", "jaxrec", "products alone", "PyTorch, nothing drawn"]
+    return markdown([*columns, "jaxrec / PyTorch"], lines)
+
+
 def ratio(row: Row | None) -> str:
     return "" if row is None else f"{row['ratio']:.2f} ({row['ratio_low']:.2f} to {row['ratio_high']:.2f})"
 
 
 TABLES = {
     "demo": demo, "accuracy": accuracy, "throughput": throughput, "zoo": zoo, "laws": laws, "torch": against_torch,
-    "losses": losses, "gru4rec": gru4rec,
+    "losses": losses, "gru4rec": gru4rec, "gru4rec_speed": gru4rec_speed,
 }  # fmt: skip
 PAGES = (ROOT / "README.md", *(ROOT / "jaxrec" / room / "README.md" for room in ("cells", "losses", "recurrence")))
 

@@ -261,8 +261,13 @@ class BCE(Sampled):
 
 @dataclass(frozen=True)
 class GBCE(Sampled):
-    """Generalised binary cross-entropy (gSASRec: Petrov and Macdonald 2023), calibrated for uniform negatives."""
+    """Generalised binary cross-entropy (gSASRec: Petrov and Macdonald 2023), calibrated for uniform negatives.
 
+    Each position has its own, as in the paper. With ``shared=true`` a step is many times cheaper and moves far fewer
+    items: the scores of the others, which must all fall, take as many more steps to do so.
+    """
+
+    shared: bool = False
     t: float = 0.75
     """how much of sampling's overconfidence is undone, 0 to 1"""
 

@@ -112,7 +112,7 @@ CASES = {
     "TOP1": TOP1(negatives=4, elu=1.5, temperature=0.7),
     "TOP1-max": TOP1Max(negatives=4, in_batch=True, propensity=1.0),
     "BCE": BCE(negatives=6, shared=True, hits="kept", alpha=0.5, temperature=2.0),
-    "gBCE": GBCE(negatives=6, t=0.4),
+    "gBCE": GBCE(negatives=6, t=0.4, shared=True),
     "gBCE, own": GBCE(negatives=3, t=1.0, shared=False, propensity=0.5),
 }
 
@@ -139,13 +139,13 @@ def test_who_counts_and_how_much(loss):
     assert all(np.isfinite(leaf).all() for leaf in slopes)
 
 
-@pytest.mark.parametrize("name", ["softmax, in batch and own", "GRU4Rec's BPR-max", "BPR"])
-def test_blocks_of_any_size_are_the_whole(name, monkeypatch):
+@pytest.mark.parametrize(("name", "scores"), [("softmax, in batch and own", 40), ("GRU4Rec's BPR-max", 5)])
+def test_blocks_of_any_size_are_the_whole(name, scores, monkeypatch):
+    """Several positions a block, the last block not full; and one position each."""
     floats, positions = inputs(1)
     whole = evaluate(CASES[name], floats, positions)
-    for scores in (60, 5):  # of 24 to 192: several positions a block, the last one not full; one each
-        monkeypatch.setattr(sampled, "SCORES", scores)
-        close(evaluate(CASES[name], floats, positions)[1:], whole[1:])
+    monkeypatch.setattr(sampled, "SCORES", scores)
+    close(evaluate(CASES[name], floats, positions)[1:], whole[1:])
 
 
 @pytest.mark.parametrize("name", ["raw", "GRU4Rec's BPR-max", "gBCE, own"])
@@ -221,11 +221,12 @@ def test_with_many_real_draws_and_real_targets_it_becomes_the_full_softmax(log_q
     assert [abs(found / wanted - 1) < 0.02, apart < 0.08] == [log_q == 1] * 2
 
 
-def test_buckets_of_everything_are_the_full_softmax():
-    """Whatever stands in the padding row: it is no candidate."""
+@pytest.mark.parametrize(("buckets", "places"), [(3, 99), (1, 9)])
+def test_buckets_of_everything_are_the_full_softmax(buckets, places):
+    """Whatever stands in the padding row; and padding takes no place from the nine real positions."""
     floats, positions = inputs(6)
     loud = [floats[0], floats[1].at[0].set(1e3), *floats[2:]]
-    _, *found = evaluate(SCE(buckets=3, positions=99, items=99, temperature=0.6), loud, positions)
+    _, *found = evaluate(SCE(buckets=buckets, positions=places, items=99, temperature=0.6), loud, positions)
     close(tuple(found), full(floats, positions, 0.6))
     directions = jnp.asarray(np.random.default_rng(0).normal(size=(50, WIDTH)))
     scores, what = hardest(directions, loud[1], 4)
@@ -263,7 +264,7 @@ def test_a_position_counts_in_its_hardest_bucket_and_not_at_all_outside_of_them(
     assert not jax.jit(jax.grad(value))(*floats)[outside].any()
 
 
-def test_padding_fills_no_bucket_and_leans_on_no_direction():
+def test_no_direction_leans_on_padding():
     (hidden, rows, bias, weight), positions = inputs(6)
     small = SCE(buckets=4, positions=3, items=3)
     _, *quiet = evaluate(small, [hidden, rows, bias, weight], positions)

@@ -110,7 +110,8 @@ class Sampled(Loss):
         self, hidden: Array, rows: Array, bias: Array | None, targets: Array, weight: Array, drawn: Drawn = NOTHING
     ) -> Array:
         bias = given(bias, rows)
-        columns = sum(part.ids.shape[-1] for part in (drawn.shared, drawn.own) if part is not None)
+        columns = 0 if drawn.shared is None else drawn.shared.ids.shape[-1]
+        columns += 0 if drawn.own is None else drawn.own.ids.shape[-1] * hidden.shape[-1]  # vectors, not scores alone
         weight = weighted(weight, drawn)
 
         def block(hidden: Array, targets: Array, weight: Array, apart: Drawn) -> Array:

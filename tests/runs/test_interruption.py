@@ -341,8 +341,8 @@ def poison(monkeypatch):
     """The loss of every batch that begins with an item of the form 4 n + 3 is no number."""
     total = Step.total
 
-    def poisoned(self, network, rows, batch, hyper, carry):
-        loss, carry = total(self, network, rows, batch, hyper, carry)
+    def poisoned(self, network, rows, batch, *rest):
+        loss, carry = total(self, network, rows, batch, *rest)
         return loss + jnp.where(batch.item[0, 0] % 4 == 3, jnp.nan, 0.0), carry
 
     monkeypatch.setattr(Step, "total", poisoned)

@@ -10,6 +10,7 @@ import numpy as np
 from jaxrec.data.prepared import Prepared
 from jaxrec.losses.loss import with_hyper
 from jaxrec.losses.negatives import Popularity
+from jaxrec.models.network import NONE
 from jaxrec.models.recommender import Batch
 from jaxrec.models.tables import whole
 from jaxrec.recurrence import unroll
@@ -71,7 +72,7 @@ def layers(state: State, batch: Batch) -> Iterator[tuple[str, Any, bool]]:
         inner = events.x if block.norm is None else block.norm(events.x)
         _, y = unroll(block.cell, events._replace(x=inner), state=before, reset=batch.reset)
         yield f"the output of cell {number} ({type(block.cell).__name__})", y, True
-        _, x = block(events, before, batch.reset, 0.0, None, state.network.backend)
+        _, x = block(events, before, batch.reset, NONE, None, state.network.backend)
         yield f"the output of block {number}", x, True
         events = events._replace(x=x)
 

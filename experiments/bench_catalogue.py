@@ -1,10 +1,11 @@
 """What does a training step cost as the catalogue grows from ten thousand items to ten million?
 
-Claim     With sampled negatives and row-sparse updates a step costs the same whatever the catalogue's size, in time
-          and, but for the table and its optimiser's state themselves, in memory. With the exact softmax, or with a
-          dense update, it costs in proportion. Drawing needs a pass over the counts, once a dispatch: that is apart.
+Claim     With sampled negatives and row-sparse updates a step costs about the same whatever the catalogue's size, in
+          time (rows of a large table come from memory, not from a cache: a tenth to a quarter more) and, but for the
+          table and its optimiser's state themselves, in memory. With the exact softmax, or with a dense update, it
+          costs in proportion. Drawing needs a few passes over the counts, once a dispatch: that is apart.
 Command   taskset -c 0 python experiments/bench_catalogue.py && python scripts/catalogue_page.py --picture
-Time      About twelve minutes on one core, most of it for the exact softmax; 9 GB of memory.
+Time      About sixteen minutes on one core, half of it for the exact softmax; 11 GB of memory.
 Expect    One row a way and size in experiments/results/bench_catalogue.jsonl, each from a process of its own: CPU
           milliseconds of a step and of a dispatch without a step, median of alternations with the same way at 10,000
           items and the ratio to that with its range; memory as XLA counts it and as the system does. A step that would

@@ -65,7 +65,7 @@ def fused_cross_entropy(
     def one(_: None, block: tuple[Array, ...]) -> tuple[None, tuple[Array, Array]]:
         return None, _normaliser(block[0], rows, candidates, block[1], blocks.items)
 
-    _, found = lax.scan(one, None, _cut((hidden, targets), blocks.positions))
+    _, found = lax.scan(one, None, cut((hidden, targets), blocks.positions))
     log_z, hit = (_joined(part, len(targets)) for part in found)
     return jnp.sum(weight * (log_z - hit + smoothing * (hit - _mean_score(hidden, rows, bias))))
 
@@ -119,7 +119,7 @@ def _accumulate(
         d_rows, d_bias, *rest = gradients(*block, rows, bias)
         return (sums[0] + d_rows, sums[1] + d_bias), tuple(rest)
 
-    (d_rows, d_bias), found = lax.scan(one, zero, _cut((hidden, targets, weight), positions))
+    (d_rows, d_bias), found = lax.scan(one, zero, cut((hidden, targets, weight), positions))
     return d_rows, d_bias, *(_joined(part, len(targets)) for part in found)
 
 
@@ -206,12 +206,14 @@ def _even_share(rows: Array) -> Array:
     return (jnp.arange(len(rows)) > 0) / jnp.asarray(len(rows) - 1, rows.dtype)
 
 
-def _cut(arrays: tuple[Array, ...], positions: int) -> tuple[Array, ...]:
-    """Cut the first axis in blocks, the last one filled with zeros."""
-    count = -(-len(arrays[0]) // positions)
-    missing = count * positions - len(arrays[0])
-    full = (jnp.pad(a, ((0, missing),) + ((0, 0),) * (a.ndim - 1)) for a in arrays)
-    return tuple(a.reshape(count, positions, *a.shape[1:]) for a in full)
+def cut(arrays: Any, positions: int) -> Any:
+    """Cut the first axis of every array of a tree in blocks, the last one filled with zeros."""
+
+    def one(leaf: Array) -> Array:
+        full = jnp.pad(leaf, ((0, -len(leaf) % positions), *((0, 0),) * (leaf.ndim - 1)))
+        return full.reshape(-1, positions, *leaf.shape[1:])
+
+    return jax.tree.map(one, arrays)
 
 
 def _joined(part: Array, length: int) -> Array:

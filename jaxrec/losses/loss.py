@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from jaxrec.config import Mistake
+from jaxrec.config import Mistake, Within
 from jaxrec.losses.negatives import NOTHING, Drawn, Popularity, popularity, propensity_weights
 
 
@@ -36,22 +36,14 @@ class Loss:
     """power of an item's count that a position's weight is divided by; 0 weighs all alike"""
 
     def __post_init__(self) -> None:
-        self.within("temperature", above=0)
-        self.within("propensity", least=0)
+        self.within("temperature", Within(0, above=True))
+        self.within("propensity", Within(0))
 
-    def within(
-        self, name: str, *, above: float | None = None, least: float | None = None, most: float | None = None
-    ) -> None:
+    def within(self, name: str, rule: Within) -> None:
         """`Mistake` where a number that is known already is out of range; a traced one cannot be looked at."""
         value = getattr(self, name)
-        if not isinstance(value, int | float):
-            return
-        low = value > above if above is not None else least is None or value >= least
-        if low and (most is None or value <= most):
-            return
-        rule = f"above {above:g}" if above is not None else f"at least {least:g}"
-        rule += f" and at most {most:g}" if most is not None else ""
-        raise Mistake(f"{name} = {value} is out of range; give a number {rule}")
+        if isinstance(value, int | float) and not rule.admits(value):
+            raise Mistake(f"{name} = {value} is out of range; give a number {rule}")
 
     @property
     def samples(self) -> bool:
@@ -67,12 +59,10 @@ class Loss:
         return Drawn(weight=self.weights(known, positions))
 
     def weights(self, known: Popularity | None, positions: Positions) -> Array | None:
-        if known is None:
-            if not (isinstance(self.propensity, int | float) and self.propensity == 0):
-                raise ValueError("inverse-propensity weights need the training counts; pass the step's popularity")
-            return None
         if isinstance(self.propensity, int | float) and self.propensity == 0:
             return None
+        if known is None:
+            raise ValueError("inverse-propensity weights need the training counts; pass the step's popularity")
         return propensity_weights(known, positions.targets, self.propensity)
 
     @abstractmethod

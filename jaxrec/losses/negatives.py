@@ -18,11 +18,13 @@ from jax import Array
 class Popularity(NamedTuple):
     """What drawing needs to know of the catalogue, computed once for many steps.
 
-    ``counts (1 + i,)`` training events of each item (row 0, padding, has none); ``alpha ()``; ``inside (blocks, size)``
-    sums of ``count^alpha`` up to and with each item within its block; ``blocks (blocks,)`` the same of whole blocks.
+    ``counts (1 + i,)`` training events of each item (row 0, padding, has none), ``events ()`` all of them together;
+    ``alpha ()``; ``inside (blocks, size)`` sums of ``count^alpha`` up to and with each item within its block; ``blocks
+    (blocks,)`` the same of whole blocks.
     """
 
     counts: Array
+    events: Array
     alpha: Array
     inside: Array
     blocks: Array
@@ -37,7 +39,7 @@ class Popularity(NamedTuple):
 
     def log_seen(self, ids: Array) -> Array:
         """Log of the share of the training events that each of ``ids`` has."""
-        return log_counts(self.counts[ids]) - jnp.log(jnp.sum(self.counts))
+        return log_counts(self.counts[ids]) - jnp.log(self.events)
 
 
 def popularity(counts: Array, alpha: Array | float) -> Popularity:
@@ -47,7 +49,7 @@ def popularity(counts: Array, alpha: Array | float) -> Popularity:
     chances = (counts**alpha).at[0].set(0)  # 0^0 is 1: a uniform draw knows items that training never saw
     size = 1 << max(1, (len(counts) - 1).bit_length() // 2)
     inside = running(jnp.pad(chances, (0, -len(counts) % size)).reshape(-1, size))
-    return Popularity(counts, alpha, inside, running(inside[:, -1]))
+    return Popularity(counts, jnp.sum(counts), alpha, inside, running(inside[:, -1]))
 
 
 def running(chances: Array) -> Array:
@@ -147,5 +149,5 @@ def propensity_weights(known: Popularity, targets: Array, power: Array | float) 
     Yang et al. 2018, https://doi.org/10.1145/3240323.3240355; Schnabel et al. 2016, https://arxiv.org/abs/1602.05352.
     """
     logs = log_counts(known.counts)
-    mean = jnp.sum(known.counts * jnp.exp(-power * logs)) / jnp.sum(known.counts)
+    mean = jnp.sum(known.counts * jnp.exp(-power * logs)) / known.events
     return jnp.exp(-power * logs[targets]) / mean

@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxrec.config import Mistake
+from jaxrec.config import Mistake, Within
 from jaxrec.losses import pairwise
+from jaxrec.losses.fused import cut
 from jaxrec.losses.loss import Loss, Positions, given, weighted
 from jaxrec.losses.negatives import NOTHING, Candidates, Drawn, Popularity, draw, log_counts, popularity
 
@@ -22,14 +23,7 @@ def summed(block: Callable[..., Array], arrays: Any, blocks: int) -> Array:
     """The sum of ``block(*arrays)`` over equal blocks of their first axis, padded with zeros; memory of one block."""
     if blocks <= 1:
         return block(*arrays)
-    count = len(jax.tree.leaves(arrays)[0])
-    size = -(-count // blocks)
-
-    def cut(leaf: Array) -> Array:
-        full = jnp.pad(leaf, ((0, blocks * size - count), *[(0, 0)] * (leaf.ndim - 1)))
-        return full.reshape(blocks, size, *leaf.shape[1:])
-
-    parts = jax.tree.map(cut, arrays)
+    parts = cut(arrays, -(-len(jax.tree.leaves(arrays)[0]) // blocks))
     zero = jax.eval_shape(block, *jax.tree.map(lambda leaf: leaf[0], parts))
     add = jax.checkpoint(lambda total, part: (total + block(*part), None))
     return jax.lax.scan(add, jnp.zeros((), zero.dtype), parts)[0]
@@ -52,8 +46,8 @@ class Sampled(Loss):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.within("negatives", least=0)
-        self.within("alpha", least=0)
+        self.within("negatives", Within(0))
+        self.within("alpha", Within(0))
         if not self.negatives and not self.in_batch:
             raise Mistake("negatives = 0 leaves nothing to tell a target from; draw some, or add in_batch=true")
 
@@ -129,11 +123,12 @@ class Sampled(Loss):
         found, counts, positive = [], [], None
         if (shared := drawn.shared) is not None:
             scores = (hidden @ rows[shared.ids].T + bias[shared.ids][None]) / self.temperature
+            real = self.counting(shared.ids[None], shared.real[None], targets)
             if drawn.column is not None:  # the target is there already: no row is looked up, and summed up, twice
-                own_column = jnp.arange(len(shared.ids))[None] == drawn.column[:, None]
-                positive = jnp.sum(jnp.where(own_column, scores, 0), axis=1)
+                itself = jnp.arange(len(shared.ids))[None] == drawn.column[:, None]
+                positive, real = jnp.sum(jnp.where(itself, scores, 0), axis=1), real & ~itself
             found.append(scores - shared.log_q[None].astype(scores.dtype))
-            counts.append(self.counting(shared.ids[None], shared.real[None], targets, drawn.column))
+            counts.append(real)
         if positive is None:
             positive = (jnp.sum(hidden * rows[targets], axis=1) + bias[targets]) / self.temperature
         if drawn.log_q is not None:
@@ -141,18 +136,16 @@ class Sampled(Loss):
         if (own := drawn.own) is not None:
             scores = (jnp.einsum("nd,nkd->nk", hidden, rows[own.ids]) + bias[own.ids]) / self.temperature
             found.append(scores - own.log_q.astype(scores.dtype))
-            counts.append(self.counting(own.ids, own.real, targets, None))
+            counts.append(self.counting(own.ids, own.real, targets))
         negatives = jnp.concatenate(found, axis=1) if len(found) > 1 else found[0]
         real = jnp.concatenate(counts, axis=1) if len(counts) > 1 else counts[0]
         return self.activated(positive), self.activated(negatives), real
 
-    def counting(self, ids: Array, real: Array, targets: Array, column: Array | None) -> Array:
-        """Which candidates ``(n, k)`` count: not a position's own target, whatever `hits` says of others like it."""
+    def counting(self, ids: Array, real: Array, targets: Array) -> Array:
+        """Which candidates ``(n, k)`` count, by what `hits` says of those that are the position's own target."""
         if self.hits == "masked":
             return real & (ids != targets[:, None])
-        if column is None:
-            return jnp.broadcast_to(real, (len(targets), real.shape[1]))
-        return real & (jnp.arange(ids.shape[1])[None] != column[:, None])
+        return jnp.broadcast_to(real, (len(targets), real.shape[1]))
 
 
 @dataclass(frozen=True)
@@ -201,7 +194,7 @@ class Activated(Sampled):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.within("elu", least=0)
+        self.within("elu", Within(0))
 
     def activated(self, scores: Array) -> Array:
         return scores if self.elu is None else jax.nn.elu(scores, self.elu)
@@ -227,7 +220,7 @@ class BPRMax(Activated):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.within("reg", least=0)
+        self.within("reg", Within(0))
 
     def of(self, positive: Array, negatives: Array, real: Array, drawn: Drawn) -> Array:
         return pairwise.bpr_max(positive, negatives, real, self.reg)
@@ -274,7 +267,7 @@ class GBCE(Sampled):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.within("t", least=0, most=1)
+        self.within("t", Within(0, 1))
         if self.in_batch or (isinstance(self.alpha, int | float) and self.alpha):
             raise Mistake("gbce is calibrated for uniform negatives; leave out in_batch and alpha, or use bce")
 

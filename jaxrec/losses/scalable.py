@@ -2,12 +2,12 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from jaxrec.config import Within
 from jaxrec.losses.loss import Loss, Positions, given, weighted
 from jaxrec.losses.negatives import NOTHING, Drawn, Popularity
 
@@ -33,8 +33,7 @@ class SCE(Loss):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("buckets", "positions", "items"):
-            if getattr(self, name) is not None:
-                self.within(name, least=1)
+            self.within(name, Within(1))
 
     def draw(self, known: Popularity | None, positions: Positions) -> Drawn:
         return super().draw(known, positions)._replace(key=positions.key)
@@ -45,13 +44,13 @@ class SCE(Loss):
         assert drawn.key is not None, "buckets are drawn; pass what `draw` returned"
         bias = given(bias, rows)
         count = len(hidden)
-        found = round(2 * math.sqrt(count))
+        usual = max(1, round(2 * math.sqrt(count)))
         real = weight > 0
         weight = weighted(weight, drawn)
         along = lax.stop_gradient(hidden * real[:, None].astype(hidden.dtype))
-        mix = jax.random.normal(drawn.key, (self.buckets or max(1, found), count), hidden.dtype)
+        mix = jax.random.normal(drawn.key, (self.buckets or usual, count), hidden.dtype)
         directions = mix @ along
-        some = min(count, self.positions or max(1, found))
+        some = min(count, self.positions or usual)
         _, who = lax.top_k(jnp.where(real[None], directions @ along.T, -jnp.inf), some)
         _, what = hardest(directions, lax.stop_gradient(rows), min(len(rows) - 1, self.items))
         return self.of_buckets(hidden, rows, bias, targets, weight, real, who, what)
@@ -85,7 +84,7 @@ def hardest(directions: Array, rows: Array, count: int) -> tuple[Array, Array]:
     return tuple(lax.top_k(along.at[:, 0].set(-jnp.inf), count))  # type: ignore[return-value]
 
 
-def greatest(losses: Array, who: Array, positions: int) -> Any:
+def greatest(losses: Array, who: Array, positions: int) -> Array:
     """Where in ``losses (buckets, p)`` a position's greatest stands; several places where they are equal."""
     most = jnp.full(positions, -jnp.inf, losses.dtype).at[who].max(losses)
     return losses >= most[who]

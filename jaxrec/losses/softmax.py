@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.nn import log_softmax
 
-from jaxrec.config import Mistake
+from jaxrec.config import Mistake, Within
 from jaxrec.losses.fused import block_sizes, fused_cross_entropy
 from jaxrec.losses.loss import Loss, given, weighted
 from jaxrec.losses.negatives import NOTHING, Drawn
@@ -35,7 +35,7 @@ class Softmax(Loss):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.within("label_smoothing", least=0, most=1)
+        self.within("label_smoothing", Within(0, 1))
         if self.chunk is not None and not (isinstance(self.chunk, int) and self.chunk >= 1):
             raise Mistake(f"chunk = {self.chunk} is not a number of scores; give 1 or more, or leave it out")
 

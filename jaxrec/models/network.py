@@ -9,21 +9,19 @@ from jax import Array
 
 from jaxrec.cells import Cell, Event
 from jaxrec.recurrence import start, unroll
-from jaxrec.recurrence.wrappers import Dropped
+from jaxrec.recurrence.wrappers import Dropped, kept
 
 
 def dropout(x: Array, rate: Any, keys: Array | None) -> Array:
     """Inverted dropout (Srivastava et al. 2014) of ``x (batch, time, d)`` with one key a row; without keys or a rate
     the identity.
 
-    ``rate`` may be traced. Sixteen random bits an entry: half the generator's work, and the rate is met to 1e-5.
+    ``rate`` may be traced; see `kept`.
     """
     if keys is None or rate is None:
         return x
-    threshold = jnp.round(rate * 65536).astype(jnp.uint32)
-    bits = jax.vmap(lambda key: jax.random.bits(key, x.shape[1:], jnp.uint16))(keys)
-    keep = bits.astype(jnp.uint32) >= threshold
-    return jnp.where(keep, x / jnp.maximum(1 - threshold / 65536, 2**-16).astype(x.dtype), 0)
+    stays, share = jax.vmap(lambda key: kept(key, rate, x.shape[1:]), out_axes=(0, None))(keys)
+    return jnp.where(stays, x / share.astype(x.dtype), 0)
 
 
 class Rates(NamedTuple):
@@ -76,8 +74,8 @@ class Block(nnx.Module):
         x = events.x
         inner = declared(self.cell, events._replace(x=x if self.norm is None else self.norm(x)))
         cell: Cell = self.cell
-        if rates.state is not None and keys is not None:
-            cell, inner = Dropped(cell, rates.state), inner._replace(key=event_keys(site(keys, 2), x.shape[1]))
+        if rates.state is not None and (own := site(keys, 2)) is not None:
+            cell, inner = Dropped(cell, rates.state), inner._replace(key=event_keys(own, x.shape[1]))
         state, y = unroll(cell, inner, state=state, reset=reset, backend=backend)
         y = y if self.out is None else self.out(y)
         x = self.join(x, dropout(y, rates.layer, site(keys, 0)))
@@ -90,10 +88,8 @@ class Block(nnx.Module):
         return x + y if self.residual else y
 
 
-def event_keys(keys: Array | None, time: int) -> Array | None:
+def event_keys(keys: Array, time: int) -> Array:
     """One key an event ``(batch, time)``."""
-    if keys is None:
-        return None
     return jax.vmap(lambda key: jax.vmap(lambda step: jax.random.fold_in(key, step))(jnp.arange(time)))(keys)
 
 

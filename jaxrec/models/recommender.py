@@ -136,11 +136,12 @@ def build(
     blocks = []
     inputs = embedding or width
     for number in range(depth):
-        features = width if number else inputs
-        cell = make_cell(features, rngs)
         if one_hot and not number:
             cell = OneHot(make_cell(1, rngs))
             features = inputs = cell.features
+        else:
+            features = width if number else inputs
+            cell = make_cell(features, rngs)
         wants = wants._replace(x=jnp.zeros((1, 1, features)))
         shown = output_width(cell, wants, backend)
         blocks.append(

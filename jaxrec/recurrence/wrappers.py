@@ -76,11 +76,21 @@ class ExposedComposite(Exposed, Composite):
         return Trajectory(self.cell.wire(told, events), states)
 
 
+def kept(key: Array, rate: Any, shape: tuple[int, ...]) -> tuple[Array, Array]:
+    """Which entries of ``shape`` stay where a share ``rate`` (perhaps traced) is dropped, and the share that stays.
+
+    Sixteen random bits an entry: half the generator's work, and the rate is met to 1e-5. The share is never zero.
+    """
+    threshold = jnp.round(rate * 65536).astype(jnp.uint32)
+    stays = jax.random.bits(key, shape, jnp.uint16).astype(jnp.uint32) >= threshold
+    return stays, jnp.maximum(1 - threshold / 65536, 2**-16)
+
+
 class Dropped(Wrapper):
     """The same cell with a share of its new state dropped at every event, carried on and shown that way.
 
     Inverted dropout of every real-valued leaf, as GRU4Rec has it: what an event drops is lost to all that follow.
-    ``rate`` may be traced; sixteen random bits a unit come from the event's ``key``.
+    ``rate`` may be traced; see `kept`, whose bits come from the event's ``key``.
     """
 
     adds = ("key",)
@@ -89,17 +99,14 @@ class Dropped(Wrapper):
         self.cell, self.rate = cell, nnx.data(jnp.asarray(rate))
 
     def project(self, event: Event) -> tuple[Any, Any]:
-        threshold = jnp.round(self.rate * 65536).astype(jnp.uint32)
-        scale = jnp.where(threshold < 65536, 65536 / jnp.maximum(65536 - threshold.astype(float), 1), 0)
-
         key = event.key
         assert key is not None
 
         def mask(number: int, leaf: Any) -> Array | None:
             if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
                 return None
-            bits = jax.random.bits(jax.random.fold_in(key, number), jnp.shape(leaf), jnp.uint16)
-            return jnp.where(bits.astype(jnp.uint32) >= threshold, scale, 0).astype(jnp.result_type(leaf))
+            stays, share = kept(jax.random.fold_in(key, number), self.rate, jnp.shape(leaf))
+            return jnp.where(stays, 1 / share, 0).astype(jnp.result_type(leaf))
 
         leaves, tree = jax.tree.flatten(self.cell.initial_state())
         masks = [mask(number, leaf) for number, leaf in enumerate(leaves)]

@@ -81,6 +81,11 @@ class Call:
         reader.end()
         return cls(call.name, call.arguments, call.options, call.file)
 
+    @property
+    def bare(self) -> bool:
+        """Whether it is a word and nothing else, so that it may stand for a text."""
+        return not (self.arguments or self.options or self.file)
+
     def __str__(self) -> str:
         parts = [_text(value) for value in self.arguments]
         parts += [f"{key}={_text(value)}" for key, value in self.options.items()]

@@ -173,7 +173,7 @@ def checked(kind: type[Cell], name: str, value: Any, parameter: inspect.Paramete
     """``value`` if it fits the parameter's annotation; a bare word where text is expected is that text."""
     annotation = inspect.Parameter.empty if parameter is None else parameter.annotation
     textual = annotation is str or typing.get_origin(annotation) is typing.Literal
-    if textual and isinstance(value, Call) and not (value.arguments or value.options or value.file):
+    if textual and isinstance(value, Call) and value.bare:
         value = value.name
     if typing.get_origin(annotation) is typing.Literal:
         choices = typing.get_args(annotation)

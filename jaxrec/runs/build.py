@@ -163,7 +163,7 @@ def loss(call: Call) -> Any:
             raise Mistake(
                 f"{kind.__name__} has no option {name!r} (it has {', '.join(accepted)}){did_you_mean(name, accepted)}"
             )
-        word = value.name if isinstance(value, Call) and not value.arguments and not value.options else value
+        word = value.name if isinstance(value, Call) and value.bare else value
         options[name] = checked(word, accepted[name].annotation, f"{call.name}: {name}")
     return kind(**options)
 

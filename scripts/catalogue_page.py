@@ -5,18 +5,16 @@ Time and memory of a step against the size of the catalogue, from the rows; of r
 counts. Nothing is drawn by hand.
 """
 
-import argparse
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
-from pictures import browser_of, picture
+from pictures import page_of_rows
 
 from jaxrec.reports.charts import Axis, Series, line_chart
-from jaxrec.reports.html import Markup, charts, page, section, table, write
+from jaxrec.reports.html import Markup, charts, page, section, table
 
-RESULTS = Path(__file__).resolve().parents[1] / "experiments" / "results"
 Row = dict[str, Any]
 
 
@@ -69,28 +67,14 @@ def lines(found: dict[str, list[Row]]) -> list[list[str]]:
     return made
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=Path, default=RESULTS / "bench_catalogue.jsonl")
-    parser.add_argument("--out", type=Path, default=Path("catalogue.html"))
-    parser.add_argument("--picture", action="store_true", help="also experiments/results/catalogue.png")
-    parser.add_argument("--browser", help="program that takes it")
-    options = parser.parse_args()
-    found = rows(options.rows)
+def made(path: Path) -> str:
+    """The page of a file of rows."""
+    found = rows(path)
     columns = ["way", "items", "ms a step", "times 10,000 items", "ms a dispatch", "MB by XLA", "MB resident"]
     lead = "One training step of a GRU of 64 on 512 positions, one CPU thread, as the catalogue grows."
-    made = page(
-        "Catalogues", lead, section("A step", charts(*drawn(found)), table(columns, lines(found)), wide=True),
-        made_by="python scripts/catalogue_page.py",
-    )  # fmt: skip
-    write(options.out, made)
-    print(options.out)
-    if options.picture:
-        if (browser := browser_of(options.browser)) is None:
-            return 1
-        print(picture(browser, str(made), "catalogue", dark=False))
-    return 0
+    step = section("A step", charts(*drawn(found)), table(columns, lines(found)), wide=True)
+    return str(page("Catalogues", lead, step, made_by="python scripts/catalogue_page.py"))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(page_of_rows(__doc__, "catalogue", made))

@@ -17,11 +17,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from jaxrec.data.inspection import inspect
 from jaxrec.data.options import Preparation
 from jaxrec.reports.comparison import print_comparison
+from jaxrec.reports.html import write
 from jaxrec.reports.inspection_page import inspection_page
 from jaxrec.reports.options import Report
 from jaxrec.reports.run_card import card
@@ -74,6 +76,26 @@ def picture(browser: str, page: str, name: str, dark: bool) -> Path:
             raise SystemExit(f"{name} has {shot.stat().st_size:,} bytes, more than {LARGEST:,}; make SIZES smaller")
         shutil.copyfile(shot, target)
     return target
+
+
+def page_of_rows(told: str | None, name: str, made: Callable[[Path], str]) -> int:
+    """The command line of a page about an experiment's rows: writes what ``made`` makes of their file, and takes its
+    picture where that is asked for. ``told`` is the docstring of the script; returns the exit status.
+    """
+    parser = argparse.ArgumentParser(description=told, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=Path, default=RESULTS / f"bench_{name}.jsonl", help="file of rows")
+    parser.add_argument("--out", type=Path, default=Path(f"{name}.html"), help="page to write")
+    parser.add_argument("--picture", action="store_true", help=f"also experiments/results/{name}.png")
+    parser.add_argument("--browser", help="program that takes it")
+    options = parser.parse_args()
+    page = made(options.rows)
+    write(options.out, page)
+    print(options.out)
+    if options.picture:
+        if (browser := browser_of(options.browser)) is None:
+            return 1
+        print(picture(browser, page, name, dark=False))
+    return 0
 
 
 def terminal(runs: list[str]) -> str:

@@ -6,19 +6,17 @@ faster each backend is than scan, with the largest difference in values and grad
 length and against width; and the roofline. Of rows about the same thing the last counts. Nothing is drawn by hand.
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pictures import browser_of, picture
+from pictures import page_of_rows
 
 from jaxrec.reports.charts import Axis, Series, line_chart
-from jaxrec.reports.html import Markup, charts, page, section, table, write
+from jaxrec.reports.html import Markup, charts, page, section, table
 
-RESULTS = Path(__file__).resolve().parents[1] / "experiments" / "results"
 GATES = {"GRU": 3, "LSTM": 4}  # of which the roofline knows the work
 Row = dict[str, Any]
 
@@ -116,26 +114,14 @@ def place_section(place: str, found: list[Row]) -> Markup:
     return section(place, *parts, wide=True)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=Path, default=RESULTS / "bench_recurrence.jsonl")
-    parser.add_argument("--out", type=Path, default=Path("recurrence.html"))
-    parser.add_argument("--picture", action="store_true", help="also the picture of jaxrec/recurrence/README.md")
-    parser.add_argument("--browser", help="program that takes it")
-    options = parser.parse_args()
-    found = rows(options.rows)
+def made(path: Path) -> str:
+    """The page of a file of rows."""
+    found = rows(path)
     places = dict.fromkeys(row["place"] for row in found)
     parts = [place_section(place, [row for row in found if row["place"] == place]) for place in places]
     lead = "Medians of rounds in which all candidates of a group took turns; CPU time on a CPU."
-    made = page("Recurrences", lead, *parts, made_by="python scripts/recurrence_page.py")
-    write(options.out, made)
-    print(options.out)
-    if options.picture:
-        if (browser := browser_of(options.browser)) is None:
-            return 1
-        print(picture(browser, str(made), "recurrence", dark=False))
-    return 0
+    return str(page("Recurrences", lead, *parts, made_by="python scripts/recurrence_page.py"))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(page_of_rows(__doc__, "recurrence", made))

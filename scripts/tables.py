@@ -106,8 +106,7 @@ def throughput() -> str:
     lines = []
     for name, row in newest.items():
         speed = row["events_per_cpu_second"]
-        span = f"{row['ratio']:.2f} ({row['ratio_low']:.2f} to {row['ratio_high']:.2f})"
-        lines.append([name, *(f"{speed[which]:,.0f}" for which in ("jaxrec", "products", "torch")), span])
+        lines.append([name, *(f"{speed[which]:,.0f}" for which in ("jaxrec", "products", "torch")), ratio(row)])
     columns = ["model", "jaxrec, events per CPU-second", "products alone", "PyTorch, same run", "jaxrec / PyTorch"]
     return markdown(columns, lines)
 
@@ -170,8 +169,8 @@ def against_torch() -> str:
 
 WHEN = {  # of the losses in experiments/losses.py
     "softmax": "the default, while a step over all items is affordable",
-    "sampled softmax, uniform": "many items: close to softmax at a fraction of its cost",
-    "sampled softmax, popularity": "the same, where lists should be less popular",
+    "sampled softmax, uniform": "many items: most of what softmax ranks, at a fraction of its cost",
+    "sampled softmax, popularity": "the same, with negatives that people meet more often",
     "in-batch softmax": "nothing to draw: negatives are the other targets, corrected for their popularity",
     "in-batch softmax, uncorrected": "never: it punishes what is popular",
     "in-batch and uniform softmax": "items so many that most are never drawn from a batch",
@@ -213,14 +212,8 @@ def gru4rec() -> str:
             ours = f"{mean:.4f} ± {deviation:.4f} ({len(values)} seeds)"
             away = f"{(theirs[metric] - mean) / deviation:+.1f}"
             lines.append([theirs["setting"], metric, ours, f"{theirs[metric]:.4f}", away])
-    columns = [
-        "setting",
-        "metric",
-        "profile gru4rec, mean ± standard deviation",
-        "official code, one seed",
-        "deviations away",
-    ]
-    return markdown(columns, lines)
+    ours = "profile gru4rec, mean ± standard deviation"
+    return markdown(["setting", "metric", ours, "official code, one seed", "deviations away"], lines)
 
 
 def gru4rec_speed() -> str:
@@ -229,9 +222,8 @@ def gru4rec_speed() -> str:
     lines = []
     for (hidden, batch), row in sorted(newest.items(), key=lambda pair: pair[0][::-1]):
         speed = {name: f"{found['median']:,.0f}" for name, found in row["events_per_cpu_second"].items()}
-        over = row["over"]["torch, nothing drawn"]
-        span = f"{over['ratio']:.2f} ({over['ratio_low']:.2f} to {over['ratio_high']:.2f})"
-        lines.append([f"{hidden} x {batch}", *(speed[n] for n in ("jaxrec", "products", "torch, nothing drawn")), span])
+        names = ("jaxrec", "products", "torch, nothing drawn")
+        lines.append([f"{hidden} x {batch}", *(speed[name] for name in names), ratio(row["over"][names[-1]])])
     columns = ["units x batch, events per CPU-second", "jaxrec", "products alone", "PyTorch, nothing drawn"]
     return markdown([*columns, "jaxrec / PyTorch"], lines)
 

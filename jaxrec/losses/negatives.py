@@ -101,8 +101,8 @@ class Drawn(NamedTuple):
 
     ``shared`` candidates serve all positions; ``own (n, k)`` belong to each. ``column (n,)`` is where a position's
     target stands among the shared ones, ``log_q (n,)`` what correction takes off the target's score, ``weight (n,)``
-    of a position. ``rate ()`` is the share of the catalogue's other items that are drawn; ``key`` is for a loss that
-    draws by itself.
+    of a position. ``rate ()`` is how often each item is drawn on average; ``key`` is for a loss that draws by
+    itself.
     """
 
     shared: Candidates | None = None

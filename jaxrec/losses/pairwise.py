@@ -70,8 +70,8 @@ def gbce(positive: Array, negatives: Array, real: Array, beta: Array | float) ->
 
 
 def gbce_beta(t: Array | float, rate: Array | float) -> Array | float:
-    """``rate (t (1 - 1/rate) + 1/rate)``, where ``rate`` is the share of negatives that are drawn; ``t`` 0 is plain
-    cross-entropy, 1 undoes all of what sampling does to the probabilities.
+    """``rate (t (1 - 1/rate) + 1/rate)``, where ``rate`` is how often an item is drawn, on average (the paper's
+    share of negatives); ``t`` 0 is plain cross-entropy, 1 undoes all of what sampling does to the probabilities.
     """
     return rate * (t * (1 - 1 / rate) + 1 / rate)
 

@@ -80,7 +80,7 @@ class Sampled(Loss):
         joined = Candidates(*(jnp.concatenate(leaves) for leaves in zip(*parts, strict=True))) if parts else None
         return Drawn(
             joined, own, column, self.correction_of_targets(known, positions), self.weights(known, positions),
-            jnp.asarray(self.negatives / max(1, known.items - 1), known.counts.dtype),
+            jnp.asarray(self.negatives / known.items, known.counts.dtype),
         )  # fmt: skip
 
     def corrected(

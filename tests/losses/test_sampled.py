@@ -61,7 +61,7 @@ def row_of(loss, p, n):
     """The papers' losses of one positive and its negatives."""
     share = softmax(n)
     ranks = sigmoid(n - p) + sigmoid(n**2)
-    beta = 1 + loss.t * (loss.negatives / (ITEMS - 1) - 1) if isinstance(loss, GBCE) else 1.0
+    beta = 1 + loss.t * (loss.negatives / ITEMS - 1) if isinstance(loss, GBCE) else 1.0
     return {
         "SampledSoftmax": lambda: logsumexp([p, *n]) - p,
         "BPR": lambda: -log_sigmoid(p - n).mean(),

@@ -153,7 +153,7 @@ class _Reader:
         kind, text, after = self.peek()
         start, self.place = self.place, after
         if kind == "number":
-            return _number(text)
+            return self.number(text)
         if kind == "file" or (kind == "text" and self.take(":")):
             if kind == "file" and not self.take(":"):
                 if self.peek()[:2] == ("mark", "("):
@@ -199,6 +199,14 @@ class _Reader:
             return name
         self.place = start
         return None
+
+    def number(self, text: str) -> int | float:
+        try:
+            return _number(text)
+        except ValueError:  # 6_, 1__0, thousands of digits
+            raise Mistake(
+                f"{self.text!r:.200} is not a call: {text!r:.40} is not a number; write it as in 1_000 or 1e-3"
+            ) from None
 
     def string(self, text: str) -> str:
         try:

@@ -96,6 +96,8 @@ def test_calls_mean_what_they_say():
         ("gru(hidden=8 layers=2)", "expected ',' or ')'"),
         ("gru(hidden=1, 2)", "after the first option"),
         ("gru(a=1, a=2)", "'a' twice"),
+        ("gru(a=6_)", "'6_' is not a number"),
+        ("gru(a=" + "9" * 5000 + ")", "is not a number"),
         ("my_cell.py:", "expected a name"),
         ("128", "a name such as"),
         ("'gru'", "a name such as"),

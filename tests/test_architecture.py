@@ -24,6 +24,16 @@ WITHOUT_JAX = (
     "jaxrec/reports/",
     "jaxrec/runs/compare.py",
     "jaxrec/runs/options.py",
+    "jaxrec/sweeps/domains.py",
+    "jaxrec/sweeps/draft.py",
+    "jaxrec/sweeps/fields.py",
+    "jaxrec/sweeps/grammar.py",
+    "jaxrec/sweeps/importance.py",
+    "jaxrec/sweeps/pruning.py",
+    "jaxrec/sweeps/search.py",
+    "jaxrec/sweeps/selection.py",
+    "jaxrec/sweeps/space.py",
+    "jaxrec/sweeps/study.py",
 )
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax"}
 OUTSIDE = {"experiments", "tests", "scripts"}
@@ -43,6 +53,8 @@ HEAVY: dict[str, set[str]] = {
     "torch": set(),
     "grain": set(),
     "ray": set(),
+    "optuna": set(),
+    "cmaes": set(),
     "diffrax": set(),
     "pyspark": set(),
 }

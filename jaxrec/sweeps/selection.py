@@ -182,7 +182,7 @@ def optimism(groups: Sequence[Sequence[float]], sign: float = 1.0, *, seed: int 
     for _ in range(DRAWS):
         luck = np.sqrt(noise) * draw.standard_normal(len(groups))
         total += float(luck[np.argmax(means + luck)])
-    return total / DRAWS * math.sqrt(min(2.0, 1 + float(noise.mean()) / seen))
+    return max(total, 0.0) / DRAWS * math.sqrt(min(2.0, 1 + float(noise.mean()) / seen))
 
 
 def _said(
@@ -190,7 +190,8 @@ def _said(
 ) -> str:
     """The whole of it in words."""
     count = len(best.numbers)
-    said = f"the best of {among} configurations by validation {metric}, {_pm(best.valid)} over {_many(count, 'seed')}"
+    of = f"the best of {among:,} configurations by" if among > 1 else "the only configuration, of"
+    said = f"{of} validation {metric} {_pm(best.valid)} over {_many(count, 'seed')}"
     if best.lost:
         said += f" ({_many(best.lost, 'repeat')} of it ended without a result)"
     test = "the paired t-test over common seeds" if paired else "Welch's t-test"
@@ -202,7 +203,8 @@ def _said(
     elif among > 1:
         said += f"; no other can be the best {how}"
     if bias is not None and among > 1:
-        said += f"; having been selected, its validation number is about {abs(bias):.2g} too good"
+        much = f"about {bias:.2g}" if bias > (best.valid.error or 0.0) / 100 else "hardly"
+        said += f"; having been selected, its validation number is {much} too good"
     if best.test is not None:
         said += f"; the number to report is its test {metric}, {_pm(best.test)}"
     return said

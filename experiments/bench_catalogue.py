@@ -3,7 +3,7 @@
 Claim     With sampled negatives and row-sparse updates a step costs about the same whatever the catalogue's size, in
           time (rows of a large table come from memory, not from a cache: a tenth to a quarter more) and, but for the
           table and its optimiser's state themselves, in memory. With the exact softmax, or with a dense update, it
-          costs in proportion. Drawing needs a few passes over the counts, once a dispatch: that is apart.
+          costs in proportion. Drawing needs a few passes over the counts, once a run: that is apart.
 Command   taskset -c 0 python experiments/bench_catalogue.py && python scripts/catalogue_page.py --picture
 Time      About sixteen minutes on one core, half of it for the exact softmax; 11 GB of memory.
 Expect    One row a way and size in experiments/results/bench_catalogue.jsonl, each from a process of its own: CPU
@@ -42,7 +42,7 @@ from jaxrec.runs import build
 from jaxrec.runs.machine import card
 from jaxrec.runs.options import Config
 from jaxrec.training.lazy import LazyUpdate
-from jaxrec.training.loop import RECORD, compile_run
+from jaxrec.training.loop import RECORD, compile_run, informed
 from jaxrec.training.optimisers import Optimiser
 from jaxrec.training.source import Source
 from jaxrec.training.step import State
@@ -87,8 +87,8 @@ def training(way: str, items: int) -> tuple[Run, dict[str, int]]:
     reset = np.zeros(index.shape, bool)
     reset[:, :, 0] = True
     events = some(np.random.default_rng(0), counts, (index.size + 1,))
-    known = jnp.asarray(np.concatenate([[0], counts]), jnp.float32)
-    rest = Source(jnp.asarray(events, jnp.int32), counts=known), index, reset
+    source = Source(jnp.asarray(events, jnp.int32), counts=jnp.asarray(np.concatenate([[0], counts]), jnp.float32))
+    rest = informed(step, source, hyper), index, reset
 
     def fresh() -> State:
         return step.init(build.model(config.model, offer, seed=0), hyper, jax.random.key(0))

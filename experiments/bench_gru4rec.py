@@ -41,7 +41,7 @@ from jaxrec.runs import build
 from jaxrec.runs.machine import card
 from jaxrec.runs.options import Config
 from jaxrec.runs.profiles import profile_file
-from jaxrec.training.loop import RECORD, compile_run
+from jaxrec.training.loop import RECORD, compile_run, informed
 from jaxrec.training.source import Source
 
 ROWS = Path(__file__).parent / "results" / "bench_gru4rec.jsonl"
@@ -78,6 +78,7 @@ def ours(hidden: int, batch: int) -> tuple[Callable[[], None], list[float]]:
     index, reset = where.T[..., None], starts[..., None]
     counts = np.concatenate([[0], zipf(ITEMS)])
     data = Source(jnp.asarray(events.ravel(), jnp.int32), counts=jnp.asarray(counts, jnp.float32))
+    data = informed(step, data, hyper)
     run, losses = compile_run(step), []
     held = [step.init(build.model(config.model, offer, seed=0), hyper, jax.random.key(0), lanes=batch)]
     bounds = np.array([0, STEPS], np.int32)

@@ -2,13 +2,15 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass, fields, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax.numpy as jnp
 from jax import Array
 
 from jaxrec.config import Mistake, Within
 from jaxrec.losses.negatives import NOTHING, Drawn, Popularity, popularity, propensity_weights
+
+Counted = TypeVar("Counted", Array, Popularity)
 
 
 class Positions(NamedTuple):
@@ -26,8 +28,8 @@ class Positions(NamedTuple):
 class Loss:
     """A frozen dataclass whose float fields may be traced numbers; what is not a float is static.
 
-    A step calls `know` once for many steps, `draw` once a step for all its positions, and then the loss itself with
-    rows that were gathered for the targets and for what was drawn.
+    A run calls `know` once; a step calls `draw` once for all its positions, and then the loss itself with rows that
+    were gathered for the targets and for what was drawn.
     """
 
     temperature: float = 1.0
@@ -51,19 +53,30 @@ class Loss:
         return False
 
     def know(self, counts: Array | None) -> Popularity | None:
-        """What `draw` needs of the training counts ``(1 + i,)``, computed once for many steps."""
-        return None if counts is None else popularity(counts, 0.0)
+        """What `draw` needs of the training counts ``(1 + i,)``, once for a run; None where it needs nothing."""
+        return popularity(self.counted(counts), 0.0) if self.weighs else None
 
     def draw(self, known: Popularity | None, positions: Positions) -> Drawn:
         """What the loss draws for a step; here only the weights of positions."""
         return Drawn(weight=self.weights(known, positions))
 
     def weights(self, known: Popularity | None, positions: Positions) -> Array | None:
-        if isinstance(self.propensity, int | float) and self.propensity == 0:
-            return None
-        if known is None:
-            raise ValueError("inverse-propensity weights need the training counts; pass the step's popularity")
-        return propensity_weights(known, positions.targets, self.propensity)
+        """Of the positions' targets, None where all weigh alike."""
+        return propensity_weights(self.counted(known), positions.targets, self.propensity) if self.weighs else None
+
+    @property
+    def weighs(self) -> bool:
+        """Whether positions may weigh differently: a traced power cannot be looked at."""
+        return not isinstance(self.propensity, int | float) or self.propensity != 0
+
+    def counted(self, found: Counted | None) -> Counted:
+        """The training counts, or what is known of them; where there are none a sentence that says how to get them."""
+        if found is None:
+            raise ValueError(
+                f"{type(self).__name__} needs the training counts, and has none: give `draw` what `know` makes of "
+                "them, and a run a source with counts that `informed` returned"
+            )
+        return found
 
     @abstractmethod
     def __call__(

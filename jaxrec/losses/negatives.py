@@ -16,7 +16,7 @@ from jax import Array
 
 
 class Popularity(NamedTuple):
-    """What drawing needs to know of the catalogue, computed once for many steps.
+    """What drawing needs to know of the catalogue, computed once for a run.
 
     ``counts (1 + i,)`` training events of each item (row 0, padding, has none), ``events ()`` all of them together;
     ``alpha ()``; ``inside (blocks, size)`` sums of ``count^alpha`` up to and with each item within its block; ``blocks

@@ -56,14 +56,11 @@ class Sampled(Loss):
         return True
 
     def know(self, counts: Array | None) -> Popularity:
-        if counts is None:
-            raise ValueError("negatives are drawn by how often items occur; pass the training counts")
-        return popularity(counts, self.alpha)
+        return popularity(self.counted(counts), self.alpha)
 
     def draw(self, known: Popularity | None, positions: Positions) -> Drawn:
         """Negatives of a step, drawn for all its positions so that devices and micro-batches see the same."""
-        assert known is not None
-        parts, column = [], None
+        known, parts, column = self.counted(known), [], None
         if self.in_batch:
             parts.append(self.corrected(known, positions, positions.targets, positions.mask, among_targets=True))
             column = jnp.arange(len(positions.targets))

@@ -20,7 +20,7 @@ from jaxrec.runs import judge
 from jaxrec.runs.options import Config
 from jaxrec.training.autopsy import explain
 from jaxrec.training.checkpoints import Checkpoints
-from jaxrec.training.loop import Clock, Loop, NotFinite
+from jaxrec.training.loop import Clock, Loop, NotFinite, informed
 from jaxrec.training.optimisers import Hyper
 from jaxrec.training.progress import JsonLines, TensorBoard, console
 from jaxrec.training.source import Source
@@ -115,7 +115,7 @@ class Fitting:
         self.progress.done = False
         run = Spread(self.step, self.mode, self.devices)
         clock = self.progress.clock
-        self.batches, self.data = clock.batch, data
+        self.batches, self.data = clock.batch, informed(self.step, data, self.hyper)
         loop = Loop(
             run=run, plans=self.plan, size=rows_a_step(config), record=self.record,
             pause=self.pause, epoch_end=self.epoch_end, skip=self.skip,
@@ -123,7 +123,7 @@ class Fitting:
         self.callbacks = self.listeners(clock.step)
         with self.signal:
             try:
-                state = loop.fit(*run.place(state, data, self.hyper), epochs=config.epochs, clock=clock)
+                state = loop.fit(*run.place(state, self.data, self.hyper), epochs=config.epochs, clock=clock)
             except NotFinite as bad:
                 self.save(bad.state)
                 raise Mistake(f"{self.explained(bad)}; {self.remedy()}") from None

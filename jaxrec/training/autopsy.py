@@ -23,7 +23,7 @@ from jaxrec.training.step import State, Step, row_keys
 def explain(step: Step, bad: NotFinite, source: Source, hyper: Hyper, prepared: Prepared) -> str:
     """The step, the rows and the first array that is not finite: a sentence that its reader ends."""
     batch = source.batch(jnp.asarray(bad.index), jnp.asarray(bad.reset))
-    name, rows = first_bad(step, bad.state, batch, hyper, step.know(source.counts, hyper))
+    name, rows = first_bad(step, bad.state, batch, hyper, source.known)
     people = users(prepared, bad.index[rows])
     return f"step {int(bad.state.step) + 1} is not finite: the first bad array is {name}, with rows of {people}"
 

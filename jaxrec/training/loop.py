@@ -28,6 +28,11 @@ class NotFinite(ArithmeticError):
         self.state, self.index, self.reset = state, index, reset
 
 
+def informed(step: Step, source: Source, hyper: Hyper) -> Source:
+    """The source with what the step's loss must know of its counts: many passes over them, so once a run."""
+    return source._replace(known=jax.jit(step.know)(source.counts, hyper))
+
+
 def run_steps(
     step: Step,
     state: State,
@@ -40,10 +45,9 @@ def run_steps(
 ) -> tuple[State, Metrics]:
     """Steps ``bounds[0]`` to ``bounds[1]`` of a slab in one compiled loop, up to one that is not finite.
 
-    ``index, reset (steps, batch, time)``; the metrics have ``(steps,)`` leaves. The bounds are traced: however a run
-    is cut into dispatches it is the same program, hence the same bits.
+    ``index, reset (steps, batch, time)``; the metrics have ``(steps,)`` leaves; the source is `informed`. The bounds
+    are traced: however a run is cut into dispatches it is the same program, hence the same bits.
     """
-    known = step.know(source.counts, hyper)
     blank = jnp.zeros(index.shape[0])
     metrics = Metrics(blank, blank.astype(jnp.int32), blank, blank.astype(bool), blank.astype(bool))
 
@@ -53,7 +57,7 @@ def run_steps(
 
     def one(carry: tuple) -> tuple:
         i, state, metrics, _ = carry
-        state, now = step(state, source.batch(index[i], reset[i]), hyper, axis, known)
+        state, now = step(state, source.batch(index[i], reset[i]), hyper, axis, source.known)
         metrics = jax.tree.map(lambda all_, this: all_.at[i].set(this.astype(all_.dtype)), metrics, now)
         return i + 1, state, metrics, now.finite
 

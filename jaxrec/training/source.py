@@ -12,13 +12,15 @@ from jax import Array
 from jaxrec.data.batches import Rows
 from jaxrec.data.context import Context
 from jaxrec.data.prepared import Prepared
+from jaxrec.losses.negatives import Popularity
 from jaxrec.models.recommender import Batch
 
 
 class Source(NamedTuple):
     """Flat event arrays ``(events,)`` on the device; a leaf is None when the data has none or the model reads none.
 
-    ``counts (1 + items,)`` are training events of each item, for losses that draw by them.
+    ``counts (1 + items,)`` are training events of each item, for losses that draw by them; ``known`` is what a loss
+    made of them, once for all steps: see `informed`.
     """
 
     items: Array
@@ -27,6 +29,7 @@ class Source(NamedTuple):
     owners: Array | None = None
     context: Context | None = None
     counts: Array | None = None
+    known: Popularity | None = None
 
     def batch(self, index: Array, reset: Array) -> Batch:
         """Inputs at event numbers ``index (batch, time)`` (-1 = padding), each with the next event as its target."""

@@ -109,7 +109,7 @@ class Step:
         return State(jnp.zeros((), jnp.int32), model.tables, model.network, optimiser, key, carry)
 
     def know(self, counts: Array | None, hyper: Hyper) -> Popularity | None:
-        """What the loss must know of the training counts ``(1 + items,)`` of each item, computed for many steps."""
+        """What the loss must know of the training counts ``(1 + items,)`` of each item; None where it needs nothing."""
         return with_hyper(self.loss, hyper).know(counts)
 
     def __call__(

@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 
 from jaxrec.cells import GRU, Event
-from jaxrec.losses import BPRMax, SampledSoftmax
+from jaxrec.losses import SCE, BPRMax, SampledSoftmax, Softmax
 from jaxrec.models import recommender
 from jaxrec.models.recommender import Batch
 from jaxrec.models.tables import gather, scatter
 from jaxrec.parallel.strategy import distribute
 from jaxrec.training.checkpoints import Checkpoints
 from jaxrec.training.lazy import LazyUpdate
+from jaxrec.training.loop import informed, run_steps
 from jaxrec.training.optimisers import Optimiser
+from jaxrec.training.source import Source
 from jaxrec.training.step import DenseUpdate, Step, row_keys
 
 WIDTH, ITEMS, ROWS, TIME = 3, 30, 8, 2
@@ -123,6 +125,48 @@ def test_vmap_over_seeds_and_floats_of_the_loss_equals_one_by_one(lazy):
         alone, _ = run(go, state, given, known)
         near(jax.tree.map(lambda leaf, n=place: leaf[n], (together.tables, together.optimiser)),
              (alone.tables, alone.optimiser), 2e-5)  # fmt: skip
+
+
+EVENTS = Source(jnp.asarray(np.random.default_rng(3).integers(1, ITEMS + 1, 60), jnp.int32), counts=jnp.asarray(COUNTS))
+INDEX = jnp.asarray(np.random.default_rng(4).integers(0, 59, (3, ROWS, TIME)), jnp.int32)
+RESET = jnp.zeros(INDEX.shape, bool)
+
+
+@jax.jit(static_argnums=0)
+def of_slab(step, state, source, given):
+    return run_steps(step, state, source, INDEX, RESET, jnp.array([0, len(INDEX)]), given)
+
+
+def test_a_run_whose_source_was_informed_once_is_its_steps_one_by_one(lazy):
+    """And a stack of runs, each with its own ``alpha``, is each alone."""
+    step, go = lazy
+    trials, alone = [hyper(alpha=alpha) for alpha in (0.0, 1.0)], []
+    for given in trials:
+        state, known = begin(step, given)
+        found = of_slab(step, state, informed(step, EVENTS, given), given)
+        for index, reset in zip(INDEX, RESET, strict=True):
+            state, _ = go(state, EVENTS.batch(index, reset), given, known)
+        near(found[0], state, 2e-5)
+        alone.append(found)
+    assert (alone[0][1].loss != alone[1][1].loss).all()
+    hypers = jax.tree.map(lambda *leaves: jnp.stack(leaves), *trials)
+    start, _ = begin(step, trials[0])
+    together = jax.jit(jax.vmap(lambda given: of_slab(step, start, informed(step, EVENTS, given), given)))(hypers)
+    for place, found in enumerate(alone):
+        near(jax.tree.map(lambda leaf, n=place: leaf[n], together), found, 2e-5)
+
+
+def test_a_source_that_was_not_informed_is_one_sentence_where_the_loss_must_know():
+    few = {name: value for name, value in hyper().items() if name != "propensity"}
+    for loss, given in ((SHARED, few), (OWN, few), (Softmax(), hyper()), (SCE(propensity=0.5), few)):
+        step = Step(loss, RULE)
+        state, _ = begin(step, given)
+        with pytest.raises(ValueError, match=f"{type(loss).__name__} needs the training counts.* `informed`"):
+            of_slab(step, state, EVENTS, given)
+        with pytest.raises(ValueError, match=f"{type(loss).__name__} needs the training counts"):
+            informed(step, EVENTS._replace(counts=None), given)
+    for loss in (Softmax(), SCE()):
+        assert informed(Step(loss, RULE), EVENTS, few).known is None, "nothing is drawn, and all weigh alike"
 
 
 LOOKED_UP = {"item": np.array([5, 2, 5, 0, 2, 5, 7]), "bias": np.array([3, 3, 1])}  # of nine rows

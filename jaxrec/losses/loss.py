@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxrec.config import Mistake, Within
-from jaxrec.losses.negatives import NOTHING, Drawn, Popularity, popularity, propensity_weights
+from jaxrec.losses.negatives import NOTHING, Drawn, Popularity, popularity
 
 Counted = TypeVar("Counted", Array, Popularity)
 
@@ -54,7 +54,7 @@ class Loss:
 
     def know(self, counts: Array | None) -> Popularity | None:
         """What `draw` needs of the training counts ``(1 + i,)``, once for a run; None where it needs nothing."""
-        return popularity(self.counted(counts), 0.0) if self.weighs else None
+        return popularity(self.counted(counts), 0.0, self.propensity) if self.weighs else None
 
     def draw(self, known: Popularity | None, positions: Positions) -> Drawn:
         """What the loss draws for a step; here only the weights of positions."""
@@ -62,7 +62,7 @@ class Loss:
 
     def weights(self, known: Popularity | None, positions: Positions) -> Array | None:
         """Of the positions' targets, None where all weigh alike."""
-        return propensity_weights(self.counted(known), positions.targets, self.propensity) if self.weighs else None
+        return self.counted(known).weights(positions.targets) if self.weighs else None
 
     @property
     def weighs(self) -> bool:

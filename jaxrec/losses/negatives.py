@@ -20,7 +20,8 @@ class Popularity(NamedTuple):
 
     ``counts (1 + i,)`` training events of each item (row 0, padding, has none), ``events ()`` all of them together;
     ``alpha ()``; ``inside (blocks, size)`` sums of ``count^alpha`` up to and with each item within its block; ``blocks
-    (blocks,)`` the same of whole blocks.
+    (blocks,)`` the same of whole blocks. ``propensity ()`` is the power of a count that weights divide by, and ``mean
+    ()`` of ``count^-propensity`` over the events.
     """
 
     counts: Array
@@ -28,6 +29,8 @@ class Popularity(NamedTuple):
     alpha: Array
     inside: Array
     blocks: Array
+    propensity: Array
+    mean: Array
 
     @property
     def items(self) -> int:
@@ -41,15 +44,26 @@ class Popularity(NamedTuple):
         """Log of the share of the training events that each of ``ids`` has."""
         return log_counts(self.counts[ids]) - jnp.log(self.events)
 
+    def weights(self, ids: Array) -> Array:
+        """Inverse-propensity weights: ``count^-propensity``, scaled so that their mean over the training events is 1
+        (self-normalised), with the power of the popularity as the propensity of being seen.
 
-def popularity(counts: Array, alpha: Array | float) -> Popularity:
+        Yang et al. 2018, https://doi.org/10.1145/3240323.3240355; Schnabel et al. 2016,
+        https://arxiv.org/abs/1602.05352.
+        """
+        return jnp.exp(-self.propensity * log_counts(self.counts[ids])) / self.mean
+
+
+def popularity(counts: Array, alpha: Array | float, propensity: Array | float = 0.0) -> Popularity:
     """``counts (1 + i,)``; entry 0 is padding and never drawn. ``alpha`` 0 draws uniformly, 1 by popularity."""
     counts = counts.astype(jnp.result_type(float)).at[0].set(0)
-    alpha = jnp.asarray(alpha, counts.dtype)
+    alpha, propensity = jnp.asarray(alpha, counts.dtype), jnp.asarray(propensity, counts.dtype)
     chances = (counts**alpha).at[0].set(0)  # 0^0 is 1: a uniform draw knows items that training never saw
     size = 1 << max(1, (len(counts) - 1).bit_length() // 2)
     inside = running(jnp.pad(chances, (0, -len(counts) % size)).reshape(-1, size))
-    return Popularity(counts, jnp.sum(counts), alpha, inside, running(inside[:, -1]))
+    events = jnp.sum(counts)
+    mean = jnp.sum(counts * jnp.exp(-propensity * log_counts(counts))) / events
+    return Popularity(counts, events, alpha, inside, running(inside[:, -1]), propensity, mean)
 
 
 def running(chances: Array) -> Array:
@@ -140,14 +154,3 @@ class Drawn(NamedTuple):
 
 
 NOTHING = Drawn()
-
-
-def propensity_weights(known: Popularity, targets: Array, power: Array | float) -> Array:
-    """Inverse-propensity weights ``(n,)`` of ``targets``: ``count^-power``, scaled so that their mean over the training
-    events is 1 (self-normalised), with the power of the popularity as the propensity of being seen.
-
-    Yang et al. 2018, https://doi.org/10.1145/3240323.3240355; Schnabel et al. 2016, https://arxiv.org/abs/1602.05352.
-    """
-    logs = log_counts(known.counts)
-    mean = jnp.sum(known.counts * jnp.exp(-power * logs)) / known.events
-    return jnp.exp(-power * logs[targets]) / mean

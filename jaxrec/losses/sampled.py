@@ -56,7 +56,7 @@ class Sampled(Loss):
         return True
 
     def know(self, counts: Array | None) -> Popularity:
-        return popularity(self.counted(counts), self.alpha)
+        return popularity(self.counted(counts), self.alpha, self.propensity)
 
     def draw(self, known: Popularity | None, positions: Positions) -> Drawn:
         """Negatives of a step, drawn for all its positions so that devices and micro-batches see the same."""

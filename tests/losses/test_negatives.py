@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from scipy.stats import chisquare
 
-from jaxrec.losses.negatives import NOTHING, Candidates, Drawn, draw, popularity, propensity_weights
+from jaxrec.losses.negatives import NOTHING, Candidates, Drawn, draw, popularity
 
 SIZES = (1, 2, 3, 5, 63, 64, 65, 1000)  # catalogues: one block, several, a last one that is full or nearly empty
 ALPHAS = (0.0, 0.5, 1.0)
@@ -186,8 +186,8 @@ def test_a_million_items_without_the_third_that_was_never_seen(large):
 @pytest.mark.parametrize("power", [0.0, 0.3, 1.0])
 def test_propensity_weights_are_counts_to_minus_the_power_and_one_in_the_mean_over_events(power):
     counts = counts_of(30)
-    known = learn(jnp.asarray(counts), 0.5)
-    weights = np.asarray(jax.jit(propensity_weights)(known, jnp.arange(31), power))
+    known = learn(jnp.asarray(counts), 0.5, power)
+    weights = np.asarray(known.weights(jnp.arange(31)))
     counts[0] = 0
     np.testing.assert_allclose((counts * weights).sum() / counts.sum(), 1, rtol=1e-6)
     seen = counts > 0

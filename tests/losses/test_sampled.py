@@ -159,7 +159,7 @@ def test_numerical_derivatives(name):
     def value(floats, fields):
         *most, weight = floats
         chosen = with_hyper(loss, fields)
-        return chosen(*most, positions.targets, weight, chosen.draw(loss.know(jnp.asarray(COUNTS)), positions))
+        return chosen(*most, positions.targets, weight, chosen.draw(chosen.know(jnp.asarray(COUNTS)), positions))
 
     check_grads(value, (floats, fields), 1, modes=["rev"])
 

@@ -112,7 +112,7 @@ def _accumulate(
     positions: int,
 ) -> tuple[Array, ...]:
     """Gradients of the weighted sum of log normalisers: of rows and bias summed over blocks, the rest per position."""
-    wide = _wide(hidden)
+    wide = wide_type(hidden)
     zero = (jnp.zeros(rows.shape, wide), jnp.zeros(bias.shape, wide))
 
     def one(sums: tuple[Array, Array], block: tuple[Array, ...]) -> tuple[tuple[Array, Array], tuple[Array, ...]]:
@@ -124,15 +124,15 @@ def _accumulate(
 
 
 def _gradients_of_whole_rows(h: Array, target: Array, weight: Array, rows: Array, bias: Array) -> tuple[Array, ...]:
-    scores = _product(h, rows.T) + bias[None, :]
+    scores = product(h, rows.T) + bias[None, :]
     top = jnp.max(scores, axis=1)
     powers = jnp.exp(scores - top[:, None])
     total = jnp.sum(powers, axis=1)
     hit = jnp.take_along_axis(scores, target[:, None], axis=1)[:, 0]
     scale = weight / total
     low = powers.astype(rows.dtype)
-    d_hidden = _product(low, rows) * scale[:, None]
-    d_rows = _product(low.T, (h * scale[:, None]).astype(h.dtype))
+    d_hidden = product(low, rows) * scale[:, None]
+    d_rows = product(low.T, (h * scale[:, None]).astype(h.dtype))
     return d_rows, scale @ powers, top + jnp.log(total), hit, d_hidden
 
 
@@ -142,14 +142,14 @@ def _normaliser(h: Array, rows: Array, bias: Array, target: Array, items: int) -
     def one(carry: Any, block: Array) -> tuple[Any, None]:
         top, total, hit = carry
         start, part, part_bias = _items(rows, bias, block, items)
-        scores = _product(h, part.T) + part_bias[None, :]
+        scores = product(h, part.T) + part_bias[None, :]
         new = jnp.maximum(top, jnp.max(scores, axis=1))
         total = total * jnp.exp(top - new) + jnp.sum(jnp.exp(scores - new[:, None]), axis=1)
         place = jnp.clip(target - start, 0, items - 1)
         own = jnp.take_along_axis(scores, place[:, None], axis=1)[:, 0]
         return (new, total, jnp.where(target // items == block, own, hit)), None
 
-    wide, positions = _wide(h), len(h)
+    wide, positions = wide_type(h), len(h)
     start = (jnp.full(positions, jnp.finfo(wide).min, wide), jnp.zeros(positions, wide), jnp.zeros(positions, wide))
     (top, total, hit), _ = lax.scan(one, start, jnp.arange(-(-len(rows) // items)))
     return top + jnp.log(total), hit
@@ -163,14 +163,14 @@ def _gradients_by_items(
     def one(sums: Any, block: Array) -> tuple[Any, None]:
         d_hidden, d_rows, d_bias = sums
         start, part, part_bias = _items(rows, bias, block, items)
-        scores = _product(h, part.T) + part_bias[None, :]
+        scores = product(h, part.T) + part_bias[None, :]
         shares = jnp.exp(scores - log_z[:, None]) * weight[:, None]
         low = shares.astype(rows.dtype)
-        d_rows = _add_at(d_rows, start, _product(low.T, h))
+        d_rows = _add_at(d_rows, start, product(low.T, h))
         d_bias = _add_at(d_bias, start, jnp.sum(shares, axis=0))
-        return (d_hidden + _product(low, part), d_rows, d_bias), None
+        return (d_hidden + product(low, part), d_rows, d_bias), None
 
-    zero = tuple(jnp.zeros(like.shape, _wide(h)) for like in (h, rows, bias))
+    zero = tuple(jnp.zeros(like.shape, wide_type(h)) for like in (h, rows, bias))
     (d_hidden, d_rows, d_bias), _ = lax.scan(one, zero, jnp.arange(-(-len(rows) // items)))
     return d_rows, d_bias, log_z, hit, d_hidden
 
@@ -188,12 +188,14 @@ def _add_at(total: Array, start: Array, part: Array) -> Array:
     return lax.dynamic_update_slice_in_dim(total, old + part, start, 0)
 
 
-def _wide(like: Array) -> Any:
+def wide_type(like: Array) -> Any:
+    """What sums of ``like`` are made in: float32, or its own type where that is wider."""
     return jnp.promote_types(like.dtype, jnp.float32)
 
 
-def _product(left: Array, right: Array) -> Array:
-    return jnp.matmul(left, right, preferred_element_type=_wide(left))
+def product(left: Array, right: Array) -> Array:
+    """The matrix product, summed and handed out in `wide_type`."""
+    return jnp.matmul(left, right, preferred_element_type=wide_type(left))
 
 
 def _mean_score(hidden: Array, rows: Array, bias: Array) -> Array:

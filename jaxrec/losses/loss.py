@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxrec.config import Mistake, Within
+from jaxrec.losses.fused import wide_type
 from jaxrec.losses.negatives import NOTHING, Drawn, Popularity, popularity
 
 Counted = TypeVar("Counted", Array, Popularity)
@@ -105,5 +106,6 @@ def given(bias: Array | None, rows: Array) -> Array:
 
 
 def weighted(weight: Array, drawn: Drawn) -> Array:
-    """Weights of positions, with what was drawn for them."""
+    """Weights of positions, with what was drawn for them, in `wide_type`."""
+    weight = weight.astype(wide_type(weight))
     return weight if drawn.weight is None else weight * drawn.weight.astype(weight.dtype)

@@ -12,7 +12,7 @@ from jax import Array
 
 from jaxrec.config import Mistake, Within
 from jaxrec.losses import pairwise
-from jaxrec.losses.fused import cut
+from jaxrec.losses.fused import cut, product, wide_type
 from jaxrec.losses.loss import Loss, Positions, given, weighted
 from jaxrec.losses.negatives import NOTHING, Candidates, Drawn, Popularity, draw, log_counts, popularity
 
@@ -116,10 +116,10 @@ class Sampled(Loss):
     def scores(
         self, hidden: Array, rows: Array, bias: Array, targets: Array, drawn: Drawn
     ) -> tuple[Array, Array, Array]:
-        """Scores of targets ``(n,)`` and of negatives ``(n, k)``, and which of these count."""
-        found, counts, positive = [], [], None
+        """Scores of targets ``(n,)`` and of negatives ``(n, k)``, in `wide_type`, and which of these count."""
+        found, counts, positive, wide = [], [], None, wide_type(hidden)
         if (shared := drawn.shared) is not None:
-            scores = (hidden @ rows[shared.ids].T + bias[shared.ids][None]) / self.temperature
+            scores = (product(hidden, rows[shared.ids].T) + bias[shared.ids][None]) / self.temperature
             real = self.counting(shared.ids[None], shared.real[None], targets)
             if drawn.column is not None:  # the target is there already: no row is looked up, and summed up, twice
                 itself = jnp.arange(len(shared.ids))[None] == drawn.column[:, None]
@@ -127,11 +127,12 @@ class Sampled(Loss):
             found.append(scores - shared.log_q[None].astype(scores.dtype))
             counts.append(real)
         if positive is None:
-            positive = (jnp.sum(hidden * rows[targets], axis=1) + bias[targets]) / self.temperature
+            positive = (jnp.sum(hidden.astype(wide) * rows[targets], axis=1) + bias[targets]) / self.temperature
         if drawn.log_q is not None:
             positive = positive - drawn.log_q.astype(positive.dtype)
         if (own := drawn.own) is not None:
-            scores = (jnp.einsum("nd,nkd->nk", hidden, rows[own.ids]) + bias[own.ids]) / self.temperature
+            scores = jnp.einsum("nd,nkd->nk", hidden, rows[own.ids], preferred_element_type=wide)
+            scores = (scores + bias[own.ids]) / self.temperature
             found.append(scores - own.log_q.astype(scores.dtype))
             counts.append(self.counting(own.ids, own.real, targets))
         negatives = jnp.concatenate(found, axis=1) if len(found) > 1 else found[0]

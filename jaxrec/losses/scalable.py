@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxrec.config import Within
+from jaxrec.losses.fused import product, wide_type
 from jaxrec.losses.loss import Loss, Positions, given, weighted
 from jaxrec.losses.negatives import NOTHING, Drawn, Popularity
 
@@ -51,7 +52,7 @@ class SCE(Loss):
         mix = jax.random.normal(drawn.key, (self.buckets or usual, count), hidden.dtype)
         directions = mix @ along
         some = min(count, self.positions or usual)
-        _, who = lax.top_k(jnp.where(real[None], directions @ along.T, -jnp.inf), some)
+        _, who = lax.top_k(jnp.where(real[None], product(directions, along.T), -jnp.inf), some)
         _, what = hardest(directions, lax.stop_gradient(rows), min(len(rows) - 1, self.items))
         return self.of_buckets(hidden, rows, bias, targets, weight, real, who, what)
 
@@ -60,11 +61,12 @@ class SCE(Loss):
         what: Array,
     ) -> Array:  # fmt: skip
         """The loss given the positions ``who (buckets, p)`` and the items ``what (buckets, m)`` of each bucket."""
-        own = (jnp.sum(hidden * rows[targets], axis=1) + bias[targets]) / self.temperature
+        own = jnp.sum(hidden.astype(wide_type(hidden)) * rows[targets], axis=1)
+        own = (own + bias[targets]) / self.temperature
 
         def one(_: None, bucket: tuple[Array, Array]) -> tuple[None, Array]:
             positions, items = bucket
-            scores = (hidden[positions] @ rows[items].T + bias[items][None]) / self.temperature
+            scores = (product(hidden[positions], rows[items].T) + bias[items][None]) / self.temperature
             scores = jnp.where(items[None] == targets[positions][:, None], -jnp.inf, scores)
             everything = jnp.concatenate([scores, own[positions][:, None]], axis=1)
             return None, jax.nn.logsumexp(everything, axis=1) - own[positions]
@@ -80,7 +82,7 @@ class SCE(Loss):
 
 def hardest(directions: Array, rows: Array, count: int) -> tuple[Array, Array]:
     """Scores and places of the ``count`` rows furthest along each direction, padding (row 0) never."""
-    along = directions @ rows.T
+    along = product(directions, rows.T)
     return tuple(lax.top_k(along.at[:, 0].set(-jnp.inf), count))  # type: ignore[return-value]
 
 

@@ -164,6 +164,21 @@ def test_numerical_derivatives(name):
     check_grads(value, (floats, fields), 1, modes=["rev"])
 
 
+HALF = CASES | {"SCE": SCE(buckets=3, positions=99, items=99, temperature=0.6, propensity=0.5)}
+
+
+@pytest.mark.parametrize("loss", HALF.values(), ids=HALF)
+def test_half_precision_is_what_goes_in_and_nothing_is_rounded_to_it_after(loss):
+    """The value of the same inputs as float64 has it; gradients are handed out in half precision."""
+    floats, positions = inputs(2, jnp.bfloat16)
+    _, found, slopes = evaluate(loss, floats, positions)
+    _, wanted, wanted_slopes = evaluate(loss, [leaf.astype(float) for leaf in floats], positions)
+    np.testing.assert_allclose(found, wanted, rtol=2e-6)
+    for slope, exact in zip(slopes, wanted_slopes, strict=True):
+        assert slope.dtype == jnp.bfloat16
+        np.testing.assert_allclose(slope.astype(float), exact, rtol=0.02, atol=0.02 * np.abs(exact).max())
+
+
 def full(floats, positions, temperature=1.0, among=1.0):
     """The full softmax, value and gradients; what other items weigh is multiplied by ``among``."""
     own = jax.nn.one_hot(positions.targets - 1, ITEMS, dtype=bool)

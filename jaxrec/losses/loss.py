@@ -2,12 +2,13 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass, fields, replace
-from typing import Any, NamedTuple, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
-from jaxrec.config import Mistake, Within
+from jaxrec.config import Within, checked
 from jaxrec.losses.fused import wide_type
 from jaxrec.losses.negatives import NOTHING, Drawn, Popularity, popularity
 
@@ -39,14 +40,16 @@ class Loss:
     """power of an item's count that a position's weight is divided by; 0 weighs all alike"""
 
     def __post_init__(self) -> None:
-        self.within("temperature", Within(0, above=True))
-        self.within("propensity", Within(0))
+        self.check("temperature", Annotated[float, Within(0, above=True)])
+        self.check("propensity", Annotated[float, Within(0)])
 
-    def within(self, name: str, rule: Within) -> None:
-        """`Mistake` where a number that is known already is out of range; a traced one cannot be looked at."""
+    def check(self, name: str, kind: Any) -> None:
+        """`Mistake` where a field is not of ``kind``, an annotation as `config` reads it; an array, which may be
+        traced, cannot be looked at.
+        """
         value = getattr(self, name)
-        if isinstance(value, int | float) and not rule.admits(value):
-            raise Mistake(f"{name} = {value} is out of range; give a number {rule}")
+        if not isinstance(value, Array | np.ndarray):
+            checked(value.item() if isinstance(value, np.generic) else value, kind, name)
 
     @property
     def samples(self) -> bool:

@@ -4,7 +4,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,9 @@ from jaxrec.losses import pairwise
 from jaxrec.losses.fused import cut, product, wide_type
 from jaxrec.losses.loss import Loss, Positions, given, weighted
 from jaxrec.losses.negatives import NOTHING, Candidates, Drawn, Popularity, draw, log_counts, popularity
+
+Hits = Literal["masked", "kept"]
+Correction = Literal["expected", "raw"]
 
 SCORES = 2**22  # the most that are held at one time
 
@@ -41,15 +44,29 @@ class Sampled(Loss):
     """also the targets of the step's other positions, as they stand (several for an item that occurs several times)"""
     shared: bool = True
     """one draw for all positions of a step, a single matrix product; otherwise each position has its own"""
-    hits: Literal["masked", "kept"] = "masked"
+    hits: Hits = "masked"
     """negatives that are the position's own target: left out, or counted as GRU4Rec does"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.within("negatives", Within(0))
-        self.within("alpha", Within(0))
-        if not self.negatives and not self.in_batch:
+        self.check("negatives", Annotated[int, Within(0)])
+        self.check("alpha", Annotated[float, Within(0)])
+        self.check("hits", Hits)
+        for name in ("in_batch", "shared"):
+            self.check(name, bool)
+        if not self.negatives:
+            self.check_nothing_drawn()
+
+    def check_nothing_drawn(self) -> None:
+        """`Mistake` where there is nothing to tell a target from, or where something says how to draw it."""
+        if not self.in_batch:
             raise Mistake("negatives = 0 leaves nothing to tell a target from; draw some, or add in_batch=true")
+        idle = {"alpha": isinstance(self.alpha, int | float) and self.alpha, "shared": self.shared != type(self).shared}
+        for name in filter(idle.get, idle):
+            raise Mistake(
+                f"{name} = {getattr(self, name)} says how negatives are drawn, and negatives = 0 draws none; leave "
+                f"{name} out, or draw some"
+            )
 
     @property
     def samples(self) -> bool:
@@ -159,8 +176,13 @@ class SampledSoftmax(Sampled):
 
     log_q: float = 1.0
     """how much of the correction is made; 0 none"""
-    correction: Literal["expected", "raw"] = "expected"
+    correction: Correction = "expected"
     """what is corrected for"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.check("log_q", Annotated[float, Within(0)])
+        self.check("correction", Correction)
 
     def corrected(
         self, known: Popularity, positions: Positions, ids: Array, real: Array, among_targets: bool = False
@@ -192,7 +214,7 @@ class Activated(Sampled):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.within("elu", Within(0))
+        self.check("elu", Annotated[float | None, Within(0)])
 
     def activated(self, scores: Array) -> Array:
         return scores if self.elu is None else jax.nn.elu(scores, self.elu)
@@ -218,7 +240,7 @@ class BPRMax(Activated):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.within("reg", Within(0))
+        self.check("reg", Annotated[float, Within(0)])
 
     def of(self, positive: Array, negatives: Array, real: Array, drawn: Drawn) -> Array:
         return pairwise.bpr_max(positive, negatives, real, self.reg)
@@ -265,7 +287,7 @@ class GBCE(Sampled):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.within("t", Within(0, 1))
+        self.check("t", Annotated[float, Within(0, 1)])
         if self.in_batch or (isinstance(self.alpha, int | float) and self.alpha):
             raise Mistake("gbce is calibrated for uniform negatives; leave out in_batch and alpha, or use bce")
 

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -33,8 +34,8 @@ class SCE(Loss):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("buckets", "positions", "items"):
-            self.within(name, Within(1))
+        for name, kind in (("buckets", int | None), ("positions", int | None), ("items", int)):
+            self.check(name, Annotated[kind, Within(1)])
 
     def draw(self, known: Popularity | None, positions: Positions) -> Drawn:
         return super().draw(known, positions)._replace(key=positions.key)

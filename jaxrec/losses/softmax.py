@@ -1,12 +1,13 @@
 """Softmax cross-entropy over the whole catalogue: the specification, and the form that never holds all scores."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import jax.numpy as jnp
 from jax import Array
 from jax.nn import log_softmax
 
-from jaxrec.config import Mistake, Within
+from jaxrec.config import Within
 from jaxrec.losses.fused import block_sizes, fused_cross_entropy
 from jaxrec.losses.loss import Loss, given, weighted
 from jaxrec.losses.negatives import NOTHING, Drawn
@@ -35,9 +36,8 @@ class Softmax(Loss):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.within("label_smoothing", Within(0, 1))
-        if self.chunk is not None and not (isinstance(self.chunk, int) and self.chunk >= 1):
-            raise Mistake(f"chunk = {self.chunk} is not a number of scores; give 1 or more, or leave it out")
+        self.check("label_smoothing", Annotated[float, Within(0, 1)])
+        self.check("chunk", Annotated[int | None, Within(1)])
 
     def __call__(
         self, hidden: Array, rows: Array, bias: Array | None, targets: Array, weight: Array, drawn: Drawn = NOTHING

@@ -296,15 +296,42 @@ MISTAKES = [
     (partial(TOP1, temperature=0.0), "temperature = 0.0 is out of range; give a number above 0"),
     (partial(BCE, propensity=float("nan")), "propensity = nan is out of range"),
     (partial(GBCE, t=1.5), "t = 1.5 is out of range; give a number at least 0 and at most 1"),
-    *[(partial(GBCE, **{name: True}), "leave out in_batch and alpha, or use bce") for name in ("in_batch", "alpha")],
+    (partial(GBCE, in_batch=True), "leave out in_batch and alpha, or use bce"),
+    (partial(GBCE, alpha=0.5), "leave out in_batch and alpha, or use bce"),
     (partial(SCE, items=0), "items = 0 is out of range"),
-]
+    (partial(SCE, items=None), "items = None is not a whole number"),
+    (partial(SCE, buckets=2.5), "buckets = 2.5 is not a whole number"),
+    (partial(SampledSoftmax, log_q=float("nan")), "log_q = nan is out of range; give a number at least 0"),
+    (partial(SampledSoftmax, log_q=np.float32("nan")), "log_q = nan is out of range"),
+    (partial(SampledSoftmax, correction="Raw"), "'Raw' is not one of 'expected', 'raw'; did you mean 'raw'"),
+    (partial(BPRMax, hits="keep"), "hits = 'keep' is not one of 'masked', 'kept'; did you mean 'kept'"),
+    (partial(GBCE, negatives=2.5), "negatives = 2.5 is not a whole number"),
+    (partial(TOP1Max, elu="1"), "elu = '1' is not a number"),
+    (partial(BPR, shared=1), "shared = 1 is not a truth value"),
+    (partial(BPR, negatives=0, in_batch=True, alpha=0.5),
+     "alpha = 0.5 says how negatives are drawn, and negatives = 0 draws none; leave alpha out, or draw some"),
+    (partial(BPR, negatives=0, in_batch=True, shared=True), "shared = True says how negatives are drawn"),
+    (partial(TOP1, negatives=0, in_batch=True, shared=False), "shared = False says how negatives are drawn"),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("make", "part"), MISTAKES)
 def test_mistakes(make, part):
     with pytest.raises(Mistake, match=re.escape(part)):
         make()
+
+
+def test_numbers_that_are_traced_or_numpys_are_no_mistakes():
+    """Whatever they are: nobody can look at a traced one, and ``alpha`` of a population may move nothing."""
+    both = SampledSoftmax(negatives=np.int64(3), in_batch=True, shared=np.bool_(False), alpha=np.float32(0.5))
+    alone = SampledSoftmax(negatives=0, in_batch=True)
+
+    @jax.jit
+    def made(hyper):
+        return [getattr(with_hyper(loss, hyper), name) for loss in (both, alone) for name in hyper]
+
+    hyper = {"alpha": 0.5, "log_q": jnp.nan, "propensity": jnp.nan, "temperature": -1.0}
+    np.testing.assert_array_equal(made(hyper), 2 * list(hyper.values()))
 
 
 def test_what_needs_the_counts_says_so():

@@ -141,7 +141,7 @@ def _normaliser(h: Array, rows: Array, bias: Array, target: Array, items: int) -
 
     def one(carry: Any, block: Array) -> tuple[Any, None]:
         top, total, hit = carry
-        start, part, part_bias = _items(rows, bias, block, items)
+        start, part, part_bias = items_of(rows, bias, block, items)
         scores = product(h, part.T) + part_bias[None, :]
         new = jnp.maximum(top, jnp.max(scores, axis=1))
         total = total * jnp.exp(top - new) + jnp.sum(jnp.exp(scores - new[:, None]), axis=1)
@@ -162,7 +162,7 @@ def _gradients_by_items(
 
     def one(sums: Any, block: Array) -> tuple[Any, None]:
         d_hidden, d_rows, d_bias = sums
-        start, part, part_bias = _items(rows, bias, block, items)
+        start, part, part_bias = items_of(rows, bias, block, items)
         scores = product(h, part.T) + part_bias[None, :]
         shares = jnp.exp(scores - log_z[:, None]) * weight[:, None]
         low = shares.astype(rows.dtype)
@@ -175,7 +175,7 @@ def _gradients_by_items(
     return d_rows, d_bias, log_z, hit, d_hidden
 
 
-def _items(rows: Array, bias: Array, block: Array, items: int) -> tuple[Array, Array, Array]:
+def items_of(rows: Array, bias: Array, block: Array, items: int) -> tuple[Array, Array, Array]:
     """First row, rows and bias of a block. The last block starts early to be full; what it repeats gets ``-inf``."""
     start = jnp.minimum(block * items, len(rows) - items)
     part = lax.dynamic_slice_in_dim(rows, start, items)

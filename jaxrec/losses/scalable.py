@@ -9,9 +9,11 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from jaxrec.config import Within
-from jaxrec.losses.fused import product, wide_type
+from jaxrec.losses.fused import items_of, product, wide_type
 from jaxrec.losses.loss import Loss, Positions, given, weighted
 from jaxrec.losses.negatives import NOTHING, Drawn, Popularity
+
+SCORES = 2**22  # of directions and items, the most that are held at one time
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class SCE(Loss):
         directions = mix @ along
         some = min(count, self.positions or usual)
         _, who = lax.top_k(jnp.where(real[None], product(directions, along.T), -jnp.inf), some)
-        _, what = hardest(directions, lax.stop_gradient(rows), min(len(rows) - 1, self.items))
+        _, what = hardest(directions, lax.stop_gradient(rows), self.items)
         return self.of_buckets(hidden, rows, bias, targets, weight, real, who, what)
 
     def of_buckets(
@@ -81,10 +83,25 @@ class SCE(Loss):
         return total * jnp.sum(weight) / jnp.where(covered > 0, covered, 1)
 
 
-def hardest(directions: Array, rows: Array, count: int) -> tuple[Array, Array]:
-    """Scores and places of the ``count`` rows furthest along each direction, padding (row 0) never."""
-    along = product(directions, rows.T)
-    return tuple(lax.top_k(along.at[:, 0].set(-jnp.inf), count))  # type: ignore[return-value]
+def hardest(directions: Array, rows: Array, count: int, most: int = SCORES) -> tuple[Array, Array]:
+    """Scores and places of the ``count`` rows furthest along each direction, or of all, padding (row 0) never; of equal
+    ones the first. The table is read once, by blocks of so many rows that ``most`` numbers hold scores or rows.
+    """
+    count, size = min(count, len(rows) - 1), max(1, most // max(directions.shape))
+    apart = jnp.zeros(len(rows), wide_type(rows)).at[0].set(-jnp.inf)
+    if size >= len(rows):
+        return tuple(lax.top_k(product(directions, rows.T) + apart[None], count))  # type: ignore[return-value]
+
+    def one(best: tuple[Array, Array], block: Array) -> tuple[tuple[Array, Array], None]:
+        start, part, apart_here = items_of(rows, apart, block, size)
+        scores, places = lax.top_k(product(directions, part.T) + apart_here[None], min(count, size))
+        scores, places = (jnp.concatenate(both, axis=1) for both in zip(best, (scores, start + places), strict=True))
+        scores, kept = lax.top_k(scores, count)
+        return (scores, jnp.take_along_axis(places, kept, axis=1)), None
+
+    shape = len(directions), count
+    nothing = jnp.full(shape, -jnp.inf, wide_type(directions)), jnp.zeros(shape, jnp.int32)
+    return lax.scan(one, nothing, jnp.arange(-(-len(rows) // size), dtype=jnp.int32))[0]
 
 
 def greatest(losses: Array, who: Array, positions: int) -> Array:

@@ -249,6 +249,20 @@ def test_buckets_of_everything_are_the_full_softmax(buckets, places):
     np.testing.assert_allclose(scores, np.sort(directions @ floats[1][1:].T)[:, :-5:-1], rtol=1e-12)
 
 
+@pytest.mark.parametrize("most", [1, 12, 28, 44, 72])
+def test_the_hardest_by_blocks_of_any_size_are_those_of_the_whole_and_of_equal_ones_the_first(most):
+    """Blocks of 1, 3, 7 and 11 of the 18 rows and of all; the last one overlaps, some are smaller than the list."""
+    rng = np.random.default_rng(0)
+    directions, rows = (rng.integers(-2, 3, shape).astype(float) for shape in ((4, WIDTH), (18, WIDTH)))
+    rows[0], rows[3:15:4] = 99, 2  # padding lies furthest, and three rows are equal
+    along = (directions @ rows.T)[:, 1:]
+    wanted = 1 + np.argsort(-along, axis=1, kind="stable")
+    for count in (1, 5, 17, 40):
+        scores, what = jax.jit(partial(hardest, count=count, most=most))(jnp.asarray(directions), jnp.asarray(rows))
+        np.testing.assert_array_equal(what, wanted[:, :count])
+        np.testing.assert_array_equal(scores, np.take_along_axis(along, wanted[:, :count] - 1, axis=1))
+
+
 def of_buckets(floats, positions, who, what, temperature):
     """SCE by its description, one position after another."""
     hidden, rows, bias, weight = (np.asarray(leaf) for leaf in floats)

@@ -1,7 +1,8 @@
 """Training inside a run: resume, checkpoints, early stopping, records; everything that the loop leaves to callbacks."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,24 @@ from jaxrec.runs import judge
 from jaxrec.runs.options import Config
 from jaxrec.training.autopsy import explain
 from jaxrec.training.checkpoints import Checkpoints
-from jaxrec.training.loop import Clock, Loop, NotFinite, informed
+from jaxrec.training.loop import Clock, Held, Loop, NotFinite, informed
 from jaxrec.training.optimisers import Hyper
 from jaxrec.training.progress import JsonLines, TensorBoard, console
 from jaxrec.training.source import Source
 from jaxrec.training.spread import Spread
 from jaxrec.training.step import State, Step
 from jaxrec.training.stop import Interrupted, StopSignal
+
+GIVEN_UP = "given up"
+Ask = Callable[[int, float, dict[str, float]], bool]  # epoch, seconds, validation numbers -> give this training up?
+
+
+class Diverged(Mistake):
+    """A training whose gradient stopped being a number, more often than it may."""
+
+
+class GivenUp(Exception):
+    """A training that whoever asked for it gave up after a validation; its checkpoint stands."""
 
 
 def rows_a_step(config: Config) -> int:
@@ -75,10 +87,12 @@ class Fitting:
         steps: int,
         say: Callable[[str], None],
         first: Rows | None = None,
+        ask: Ask | None = None,
     ):
         self.config, self.prepared, self.directory, self.say = config, prepared, directory, say
         self.step, self.hyper, self.steps = step, hyper, steps
         self.first = first  # the plan of epoch 0, where somebody has made it already
+        self.ask = ask
         measured = {parse(name): name for name in ranked(config.eval.metrics)}
         if parse(config.stop.metric) not in measured:
             raise Mistake(
@@ -107,49 +121,65 @@ class Fitting:
 
     def fit(self, state: State, data: Source) -> State:
         """Go on from the newest checkpoint, or from ``state``, to the end, a limit or a signal."""
-        config, state = self.config, self.resumed(state)
-        self.began = self.ticked = self.saved = time.perf_counter()
-        if self.progress.done and (self.progress.stopped or self.progress.clock.epoch >= config.epochs):
-            self.stopped = self.progress.stopped
+        state = self.resumed(state)
+        if self.over:
             return state
-        self.progress.done = False
-        run = Spread(self.step, self.mode, self.devices)
-        clock = self.progress.clock
-        self.batches, self.data = clock.batch, informed(self.step, data, self.hyper)
-        loop = Loop(
-            run=run, plans=self.plan, size=rows_a_step(config), record=self.record,
+        run, data = Spread(self.step, self.mode, self.devices), informed(self.step, data, self.hyper)
+        with self.signal, self.training(data):
+            state = self.loop(run).fit(
+                *run.place(state, data, self.hyper), epochs=self.config.epochs, clock=self.progress.clock
+            )
+            self.signal.heard()
+            self.ended(state)  # inside: a signal must not cut it
+        return state
+
+    def loop(self, run: Callable[..., Any]) -> Loop:
+        """The loop over this training's epochs, its records and decisions made here."""
+        return Loop(
+            run=run, plans=self.plan, size=rows_a_step(self.config), record=self.record,
             pause=self.pause, epoch_end=self.epoch_end, skip=self.skip,
         )  # fmt: skip
-        self.callbacks = self.listeners(clock.step)
-        with self.signal:
-            try:
-                state = loop.fit(*run.place(state, self.data, self.hyper), epochs=config.epochs, clock=clock)
-            except NotFinite as bad:
-                self.save(bad.state)
-                raise Mistake(f"{self.explained(bad)}; {self.remedy()}") from None
-            finally:
-                for callback in self.callbacks:
-                    callback.close()
-            self.progress.done = self.stopped in (None, "patience")
-            self.signal.heard()
-            self.save(state)  # inside: a signal must not cut it
+
+    @contextmanager
+    def training(self, data: Source) -> Iterator[None]:
+        """Open what hears of the training; a gradient that is not finite ends it with a sentence."""
+        self.batches, self.data = self.progress.clock.batch, data
+        self.callbacks = self.listeners(self.progress.clock.step)
+        try:
+            yield
+        except NotFinite as bad:
+            self.save(bad.state)
+            raise Diverged(f"{self.explained(bad)}; {self.remedy()}") from None
+        finally:
+            for callback in self.callbacks:
+                callback.close()
+
+    def ended(self, state: State) -> None:
+        """Save the state after which nothing more is trained for now."""
+        self.progress.done = self.stopped in (None, "patience")
+        self.save(state)
         self.progress.seconds, self.began = self.seconds(), time.perf_counter()
-        return state
 
     def plan(self, epoch: int) -> Rows:
         first, self.first = self.first, None
         return first if first is not None and epoch == 0 else plan(self.config, self.prepared, epoch)
 
     def resumed(self, fresh: State) -> State:
-        """The newest checkpoint's state, or ``fresh`` where there is none."""
+        """The newest checkpoint's state, or ``fresh`` where there is none; training is ``over`` where that was the
+        last.
+        """
         step = self.checkpoints.latest()
         self.checkpoints.forget_best_after(-1 if step is None else step)
-        if step is None:
-            return fresh
-        state, notes = self.checkpoints.restore(step, fresh)
-        self.progress = Progress.from_notes(notes)
-        self.say(f"resuming {self.directory} after step {step}")
-        return state
+        if step is not None:
+            fresh, notes = self.checkpoints.restore(step, fresh)
+            self.progress = Progress.from_notes(notes)
+            self.say(f"resuming {self.directory} after step {step}")
+        self.began = self.ticked = self.saved = time.perf_counter()
+        progress = self.progress
+        self.over = progress.done and bool(progress.stopped or progress.clock.epoch >= self.config.epochs)
+        self.stopped = progress.stopped if self.over else None
+        progress.done = self.over
+        return fresh
 
     def listeners(self, step: int) -> list[Any]:
         """Who hears of every record; what earlier attempts wrote after ``step`` is taken back."""
@@ -205,7 +235,7 @@ class Fitting:
             return f"{saved}; {self.skips} batches were left out before (nan_limit): look at the model and the data"
         return f"{saved}; lower optimizer.lr or optimizer.clip, look at these rows, or go on with --on-nan rollback"
 
-    def pause(self, state: State, clock: Clock) -> bool:
+    def pause(self, held: Held, clock: Clock) -> bool:
         """Between dispatches: stop for a signal or the time limit, and save now and then."""
         now, self.batches = time.perf_counter(), clock.batch
         if self.signal.requested:
@@ -214,17 +244,18 @@ class Fitting:
         elif self.limit is not None and self.seconds() > self.limit:
             self.stopped = "max_seconds"
         elif now - self.saved > self.interval:
-            self.save(state)
+            self.save(held())
         return self.stopped is not None
 
     def seconds(self) -> float:
         """Training time so far, earlier attempts included."""
         return self.progress.seconds + time.perf_counter() - self.began
 
-    def epoch_end(self, state: State, clock: Clock) -> bool:
+    def epoch_end(self, held: Held, clock: Clock) -> bool:
         """Validate, keep the best, decide whether to go on."""
-        if clock.epoch % self.every and clock.epoch < self.config.epochs:
+        if not self.due(clock.epoch):
             return False
+        state = held()
         try:
             with self.signal.raising():
                 values = self.judged(state.model)[1][headline(self.prepared)]
@@ -239,12 +270,18 @@ class Fitting:
             self.checkpoints.save_best(clock.step, state.model, {"epoch": clock.epoch, self.metric: value})
         else:
             progress.waited += 1
-        if self.patience and progress.waited >= self.patience:
+        if self.ask is not None and self.ask(clock.epoch, self.seconds(), values):
+            self.stopped = GIVEN_UP
+        elif self.patience and progress.waited >= self.patience:
             self.stopped = progress.stopped = "patience"
             progress.done = True
         self.save(state)
         self.stopped = self.stopped or self.signal.requested
         return self.stopped is not None
+
+    def due(self, epoch: int) -> bool:
+        """Whether the model is validated after so many epochs."""
+        return not epoch % self.every or epoch >= self.config.epochs
 
     def judged(self, model: Recommender) -> tuple[Ranks, dict[str, Any]]:
         return judge.model(model, self.prepared, self.config.eval.metrics, "valid", users=self.users)
@@ -259,10 +296,23 @@ class Fitting:
         """The best weights, their validation numbers and ranks; the current ones where those are asked for, where
         training ended before any validation, or where it was cut short and they beat them.
         """
+        best, where = self.best(state)
+        ranks, valid = self.judged(best)
+        if self.stopped == "max_seconds" and self.progress.clock.batch and self.keep == "best":
+            now_ranks, now = self.judged(state.model)
+            reading = headline(self.prepared)
+            if now[reading][self.metric] >= valid[reading][self.metric]:
+                clock = self.progress.clock
+                return state.model, now | {"epoch": clock.epoch, "step": clock.step}, now_ranks
+        return best, valid | {"epoch": where}, ranks
+
+    def best(self, state: State) -> tuple[Recommender, int]:
+        """The weights of the best validation and its epoch; the current ones where those are asked for, or where there
+        was none.
+        """
         current = state.model
         if self.keep == "last":
-            ranks, valid = self.judged(current)
-            return current, valid | {"epoch": self.progress.clock.epoch}, ranks
+            return current, self.progress.clock.epoch
         best, where, wanted = current, self.progress.clock.epoch, self.progress.best_epoch
         if self.checkpoints.best() is not None:
             best, notes = self.checkpoints.restore_best(current)
@@ -272,10 +322,4 @@ class Fitting:
                 f"the best weights, of epoch {wanted}, are damaged; those of epoch {where} are judged instead"
             )
             self.say(self.warnings[-1] + "; --fresh trains the run again")
-        ranks, valid = self.judged(best)
-        if self.stopped == "max_seconds" and self.progress.clock.batch:
-            now_ranks, now = self.judged(current)
-            reading = headline(self.prepared)
-            if now[reading][self.metric] >= valid[reading][self.metric]:
-                return current, now | {"epoch": self.progress.clock.epoch, "step": self.progress.clock.step}, now_ranks
-        return best, valid | {"epoch": where}, ranks
+        return best, where

@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -17,7 +17,7 @@ from jaxrec.data.context import attached
 from jaxrec.data.prepare import prepare_cached
 from jaxrec.data.prepared import Prepared
 from jaxrec.data.replacing import replacing
-from jaxrec.evaluation.ranks_file import to_parquet
+from jaxrec.evaluation.ranks_file import Ranks, to_parquet
 from jaxrec.evaluation.slices import slices
 from jaxrec.evaluation.summary import headline
 from jaxrec.metrics import parse
@@ -26,7 +26,7 @@ from jaxrec.models.recommender import Recommender
 from jaxrec.runs import build, judge
 from jaxrec.runs.bundle import load, read_code, save as save_bundle
 from jaxrec.runs.change import described
-from jaxrec.runs.fitting import Fitting, plan, rows_a_step
+from jaxrec.runs.fitting import GIVEN_UP, Ask, Fitting, GivenUp, plan, rows_a_step
 from jaxrec.runs.folder import Folder, cache, mendable, read_json, write_json
 from jaxrec.runs.machine import card as machine
 from jaxrec.runs.options import Config
@@ -54,26 +54,56 @@ def identity(config: Config, prepared: Prepared, code: dict[str, bytes]) -> tupl
     return f"{fingerprint(deciding)}-s{config.seed}", deciding | {"seed": config.seed}
 
 
+class Begun(NamedTuple):
+    """A run whose folder is claimed, before it trains; ``done`` is its result where it is complete already."""
+
+    folder: Folder
+    fitting: Fitting
+    recommender: Recommender
+    code: dict[str, bytes]
+    known: dict[str, Any]
+    done: dict[str, Any] | None
+
+    def fresh(self) -> State:
+        """The state before the first step."""
+        fitting = self.fitting
+        lanes = rows_a_step(fitting.config) if fitting.config.batch.layout == "lanes" else 0
+        return fitting.step.init(self.recommender, fitting.hyper, jax.random.key(fitting.config.seed), lanes)
+
+
 def train(
-    config: Config, *, explicit: Sequence[str] = (), command: Sequence[str] = (), say: Say = print
-) -> dict[str, Any]:
+    config: Config, *, explicit: Sequence[str] = (), command: Sequence[str] = (), say: Say = print,
+    ask: Ask | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Prepare, train, judge and save; returns the content of ``result.json``.
 
     ``explicit`` are the dotted options that somebody set: those that nothing reads are reported. A directory that
-    holds this run already is gone on with, or answered from when it is complete. Raises `Stopped` after a signal and
-    `Mistake` for anything the user can mend, a full disk included.
+    holds this run already is gone on with, or answered from when it is complete. ``ask`` hears of every validation and
+    may give the run up. Raises `Stopped` after a signal, `GivenUp` where it was, and `Mistake` for anything the user
+    can mend, a full disk included.
     """
     early = StopSignal(signal.SIGTERM)  # before and after training nothing is lost by leaving at once
     try:
         with early, early.raising(), mendable(cache()):
-            return resumable(config, explicit, command, say)
+            return resumable(config, explicit, command, say, ask)
     except Interrupted as sent:
         raise Stopped(f"{sent}: what was saved stands; the same command, without --fresh, goes on from there") from None
 
 
-def resumable(config: Config, explicit: Sequence[str], command: Sequence[str], say: Say) -> dict[str, Any]:
+def resumable(
+    config: Config, explicit: Sequence[str], command: Sequence[str], say: Say, ask: Ask | None
+) -> dict[str, Any]:
     """`train` itself."""
     remember_compilations()
+    begun = begin(config, explicit, command, say, ask)
+    with begun.folder, mendable(begun.folder.path):
+        return run(begun) if begun.done is None else begun.done
+
+
+def begin(
+    config: Config, explicit: Sequence[str] = (), command: Sequence[str] = (), say: Say = print, ask: Ask | None = None
+) -> Begun:
+    """Prepare the data, build everything, claim the folder and write down what it will hold; the caller releases it."""
     with watch(config) as seen:
         prepared = prepare_cached(config, cache(), say=say)
         # everything that can be refused is built before the folder is touched
@@ -88,64 +118,72 @@ def resumable(config: Config, explicit: Sequence[str], command: Sequence[str], s
         code = read_code(config.model.cell)
         run_id, deciding = identity(config, prepared, code)
         folder = Folder(config.run or f"runs/{prepared.card['name']}-{config.model.cell.name}-{run_id}")
-        fitting = Fitting(config, prepared, folder.path, step, hyper, steps, say, first)
-        del first  # training drops it after that epoch
+        fitting = Fitting(config, prepared, folder.path, step, hyper, steps, say, first, ask)
         fresh = config.fresh
         ignored = seen.unread(explicit)
     folder.claim(run_id, deciding, fresh=fresh, data=described(prepared))
-    with folder, mendable(folder.path):
-        if (done := finished(folder, run_id)) is not None:
-            say(f"{folder.path} holds this run already, complete; --fresh trains it again")
-            return done
-        # without `fresh`: whoever repeats what stands here means to go on, not to start over
-        write_json(folder.config, to_dict(config) | {"fresh": False})
-        again = shlex.join(word for word in command if word != "--fresh")
-        with replacing(folder.command) as file:
-            file.write((again + "\n").encode())
-        write_json(folder.machine, machine())
-        parameters = size(recommender)
-        say(f"{folder.path}: {sum(parameters.values()):,} parameters, {parameters['tables']:,} of them in tables")
-        if padding > 0.5:
-            remedy = "use a smaller batch.size" if config.batch.layout == "lanes" else "use --batch.layout packed"
-            say(f"note: {padding:.0%} of the slots of an epoch are padding; {remedy}")
-        for name in ignored:
-            say(f"note: {idle(name)}")
-        return run(folder, fitting, recommender, code, {"run_id": run_id, "ignored": ignored})
+    begun = Begun(folder, fitting, recommender, code, {"run_id": run_id, "ignored": ignored}, finished(folder, run_id))
+    try:
+        with mendable(folder.path):
+            announce(begun, command, padding, say)
+    except BaseException:
+        folder.release()
+        raise
+    return begun
 
 
-def run(
-    folder: Folder, fitting: Fitting, recommender: Recommender, code: dict[str, bytes], known: dict[str, Any]
-) -> dict[str, Any]:
+def announce(begun: Begun, command: Sequence[str], padding: float, say: Say) -> None:
+    """Write down what makes the run and say what there is to say of it."""
+    folder, config = begun.folder, begun.fitting.config
+    if begun.done is not None:
+        say(f"{folder.path} holds this run already, complete; --fresh trains it again")
+        return
+    # without `fresh`: whoever repeats what stands here means to go on, not to start over
+    write_json(folder.config, to_dict(config) | {"fresh": False})
+    again = shlex.join(word for word in command if word != "--fresh")
+    with replacing(folder.command) as file:
+        file.write((again + "\n").encode())
+    write_json(folder.machine, machine())
+    parameters = size(begun.recommender)
+    say(f"{folder.path}: {sum(parameters.values()):,} parameters, {parameters['tables']:,} of them in tables")
+    if padding > 0.5:
+        remedy = "use a smaller batch.size" if config.batch.layout == "lanes" else "use --batch.layout packed"
+        say(f"note: {padding:.0%} of the slots of an epoch are padding; {remedy}")
+    for name in begun.known["ignored"]:
+        say(f"note: {idle(name)}")
+
+
+def run(begun: Begun) -> dict[str, Any]:
     """Train, then judge the best weights once on the test targets, and write everything down."""
-    config, prepared = fitting.config, fitting.prepared
-    lanes = rows_a_step(config) if config.batch.layout == "lanes" else 0
-    state = fitting.step.init(recommender, fitting.hyper, jax.random.key(config.seed), lanes)
-    state = fitting.fit(state, source.load(prepared, user=config.model.user))
+    fitting = begun.fitting
+    state = fitting.fit(begun.fresh(), source.load(fitting.prepared, user=fitting.config.model.user))
     if fitting.signal.requested:
         raise Stopped(
             f"{fitting.signal.requested}: saved after step {fitting.progress.clock.step}; "
             "the same command, without --fresh, goes on from there"
         )
+    if fitting.stopped == GIVEN_UP:
+        raise GivenUp(f"given up after epoch {fitting.progress.clock.epoch}; its checkpoint stands")
     late = StopSignal()
     with late, late.raising():
-        return conclude(folder, fitting, state, code, known)
+        best, valid, valid_ranks = fitting.chosen(state)
+        began = time.perf_counter()
+        judged = judge.on_test(best, fitting.prepared, fitting.config.eval.metrics)
+        return conclude(begun, best, valid, valid_ranks, judged, time.perf_counter() - began)
 
 
 def conclude(
-    folder: Folder, fitting: Fitting, state: State, code: dict[str, bytes], known: dict[str, Any]
+    begun: Begun, best: Recommender, valid: dict[str, Any], valid_ranks: Ranks, judged: judge.Judged, seconds: float
 ) -> dict[str, Any]:
-    """Judge a trained state and write ranks, bundle and result, each whole or not at all."""
+    """Write ranks, bundle and result of a judged model, each whole or not at all."""
+    folder, fitting, code = begun.folder, begun.fitting, begun.code
     config, prepared = fitting.config, fitting.prepared
-    best, valid, valid_ranks = fitting.chosen(state)
-    began = time.perf_counter()
-    judged = judge.on_test(best, prepared, config.eval.metrics)
-    seconds = time.perf_counter() - began
     judged.save(folder)
     judge.write_ranks(folder.ranks_valid, valid_ranks, slices(prepared, valid_ranks))
     save_bundle(folder.bundle, best, prepared, config, code)
     needs = build.needs(best, build.columns(config.model, build.offered(prepared)))
     result = {
-        "schema": SCHEMA, **known, "run": str(folder.path),
+        "schema": SCHEMA, **begun.known, "run": str(folder.path),
         "complete": fitting.progress.done, "stopped": fitting.stopped,
         "headline": headline(prepared), "test": judged.found, "valid": valid,
         "baselines": judge.baselines(prepared, config.eval.metrics),

@@ -1,7 +1,7 @@
 """The training loop: compiled runs of steps, and callbacks for everything else."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,10 @@ from jaxrec.training.source import Slab, Source, slabs
 from jaxrec.training.step import Metrics, State, Step
 
 RECORD = 32  # steps a record covers, and the most that one dispatch runs
+
+
+Held = Callable[[], State]  # where a state is one of many, it is taken out only when somebody looks at it
+Course = Generator[tuple[Slab, int], Metrics, None]
 
 
 class NotFinite(ArithmeticError):
@@ -87,8 +91,8 @@ class Loop:
     cut.
 
     ``run(state, source, index, reset, bounds, hyper)`` is ``run_steps`` compiled; ``plans(epoch)`` gives an
-    epoch's index plan; ``pause(state, clock)`` is asked between dispatches whether to stop now (signals, time limits,
-    checkpoints); ``epoch_end(state, clock)`` whether to stop for good; ``skip(bad, clock)`` whether a batch whose
+    epoch's index plan; ``pause(held, clock)`` is asked between dispatches whether to stop now (signals, time limits,
+    checkpoints); ``epoch_end(held, clock)`` whether to stop for good; ``skip(bad, clock)`` whether a batch whose
     gradient is not finite may be left out: training then goes on from the state before it at half the rate.
     """
 
@@ -96,52 +100,56 @@ class Loop:
     plans: Callable[[int], Rows]
     size: int
     record: Callable[[dict[str, Any]], None]
-    pause: Callable[[State, Clock], bool]
-    epoch_end: Callable[[State, Clock], bool]
+    pause: Callable[[Held, Clock], bool]
+    epoch_end: Callable[[Held, Clock], bool]
     skip: Callable[[NotFinite, Clock], bool] = lambda bad, clock: False
     seconds: float = 1.0  # aim for one dispatch, so that signals are heard
 
     def fit(self, state: State, source: Source, hyper: Hyper, *, epochs: int, clock: Clock) -> State:
         """Train until ``epochs`` are done or a callback says stop."""
-        while clock.epoch < epochs:
-            for slab in slabs(self.plans(clock.epoch), size=self.size, steps=RECORD, begin=clock.batch):
-                for after, metrics in self.dispatches(state, source, slab, hyper, clock):
-                    state = after
-                    self.collect(metrics, clock)
-                    if clock.batch == slab.end:  # before a pause, or the record would cover other steps after it
-                        self.flush(clock)
-                    if self.pause(state, clock):
-                        return state
-            clock.epoch, clock.batch = clock.epoch + 1, 0
-            if self.epoch_end(state, clock):
-                break
-        return state
 
-    def dispatches(
-        self, state: State, source: Source, slab: Slab, hyper: Hyper, clock: Clock
-    ) -> Iterable[tuple[State, Metrics]]:
-        """One slab in as many dispatches as its speed asks for."""
-        done = 0
-        while done < slab.count:
+        def held() -> State:
+            return state
+
+        course = self.course(held, epochs, clock)
+        ask = next(course, None)
+        while ask is not None:
+            slab, done = ask
             end = min(done + self.pace, slab.count)
             began = time.perf_counter()
             bounds = np.array([done, end], np.int32)
             state, metrics = self.run(state, source, slab.index, slab.reset, bounds, slower(hyper, clock.rate))
             metrics = jax.tree.map(lambda leaf, part=slice(done, end): np.asarray(leaf)[part], metrics)
             self.adapt(end - done, time.perf_counter() - began)
-            if metrics.finite.all():
-                yield state, metrics
-                done = end
-                continue
-            good = int(np.argmin(metrics.finite))
-            metrics = jax.tree.map(lambda leaf, good=good: leaf[:good], metrics)
-            bad = NotFinite(state, slab.index[done + good], slab.reset[done + good])
-            if not self.skip(bad, clock):
-                yield state, metrics  # the clock stays with the state
-                raise bad
-            clock.batch, clock.skipped = clock.batch + 1, clock.skipped + 1
-            yield state, metrics
-            done += good + 1
+            ask = answered(course, metrics)
+        return state
+
+    def course(self, held: Held, epochs: int, clock: Clock) -> Course:
+        """All that a training decides, and none of its arithmetic.
+
+        Yields a slab and how many of its steps are done; whoever runs it sends back the metrics of some more (host
+        arrays; the last step is not finite where they stopped at one). ``held()`` is the state after all that ran.
+        """
+        while clock.epoch < epochs:
+            for slab in slabs(self.plans(clock.epoch), size=self.size, steps=RECORD, begin=clock.batch):
+                done = 0
+                while done < slab.count:
+                    metrics = yield slab, done
+                    good, bad = finite(metrics, held, slab, done)
+                    skipped = bad is not None and self.skip(bad, clock)
+                    if skipped:
+                        clock.batch, clock.skipped = clock.batch + 1, clock.skipped + 1
+                    self.collect(good, clock)
+                    done += len(good.loss) + skipped
+                    if clock.batch == slab.end:  # before a pause, or the record would cover other steps after it
+                        self.flush(clock)
+                    if self.pause(held, clock):
+                        return
+                    if bad is not None and not skipped:
+                        raise bad  # the clock stays with the state
+            clock.epoch, clock.batch = clock.epoch + 1, 0
+            if self.epoch_end(held, clock):
+                return
 
     pace: int = 1
 
@@ -168,6 +176,23 @@ class Loop:
                 "grad_norm": float(norm.mean()), "clipped": float(clipped.mean()), "events": int(events.sum()),
             }
         )  # fmt: skip
+
+
+def answered(course: Course, metrics: Metrics) -> tuple[Slab, int] | None:
+    """What a course asks for after an answer; None at its end."""
+    try:
+        return course.send(metrics)
+    except StopIteration:
+        return None
+
+
+def finite(metrics: Metrics, held: Held, slab: Slab, done: int) -> tuple[Metrics, NotFinite | None]:
+    """The metrics of the steps before one that is not finite, and that one."""
+    if metrics.finite.all():
+        return metrics, None
+    good = int(np.argmin(metrics.finite))
+    bad = NotFinite(held(), slab.index[done + good], slab.reset[done + good])
+    return jax.tree.map(lambda leaf: leaf[:good], metrics), bad
 
 
 def slower(hyper: Hyper, rate: float) -> Hyper:

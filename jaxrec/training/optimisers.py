@@ -40,7 +40,7 @@ class Optimiser:
         parts = [self.scaling()]
         if self.name == "adamw":
             parts.append(optax.add_decayed_weights(hyper["weight_decay"], mask=matrices))
-        rate = hyper["lr"] * self.rate(step)
+        rate = hyper["lr"] * self.rate(step, hyper.get("steps"))
         parts.append(optax.stateless_with_tree_map(lambda update, _: -rate * update))
         if self.momentum:
             parts.append(optax.trace(hyper["momentum"]))
@@ -51,16 +51,15 @@ class Optimiser:
             return optax.scale_by_rss(initial_accumulator_value=self.accumulator, eps=self.eps)
         return optax.scale_by_adam(b1=self.b1, b2=self.b2, eps=self.eps)
 
-    def rate(self, step: Array | int) -> Array:
-        """The schedule's factor at a step, 1 at its height."""
+    def rate(self, step: Array | int, steps: Any = None) -> Array:
+        """The schedule's factor at a step, 1 at its height; ``steps`` in all where they are a traced number."""
+        step = jnp.asarray(step, jnp.result_type(float))
+        after = jnp.ones_like(step)
         if self.schedule == "cosine":
-            after = optax.cosine_decay_schedule(1.0, max(1, self.steps - self.warmup))
-        else:
-            after = optax.constant_schedule(1.0)
-        if not self.warmup:
-            return jnp.asarray(after(step))
-        ramp = optax.linear_schedule(1 / (self.warmup + 1), 1.0, self.warmup)
-        return jnp.asarray(optax.join_schedules([ramp, after], [self.warmup])(step))
+            falling = jnp.maximum((self.steps if steps is None else steps) - self.warmup, 1)
+            after = (1 + jnp.cos(jnp.pi * jnp.clip((step - self.warmup) / falling, 0, 1))) / 2
+        ramp = jnp.minimum((step + 1) / (self.warmup + 1), 1)
+        return ramp * after
 
 
 def clip(grads: Any, limit: Any) -> tuple[Any, Array]:

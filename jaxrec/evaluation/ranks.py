@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -53,6 +53,13 @@ def rank(
     return counts(model, hidden[row, col], target, shown, candidates=candidates, k=k)
 
 
+@partial(jax.jit, static_argnames=("candidates", "k"))
+def rank_members(models: Recommender, hidden: Array, *rest: Any, candidates: int, k: int) -> Counts:
+    """`rank` of stacked models with their hidden vectors ``(members, rows, time, width)``, the targets the same."""
+    one = partial(rank, candidates=candidates, k=k)
+    return jax.vmap(lambda model, hidden: one(model, hidden, *rest))(models, hidden)
+
+
 def evaluate(model: Recommender, prepared: Prepared, split: str, *, users: int | None = None, k: int = 0) -> Ranks:
     """Rank every target of ``split`` ("valid" or "test") among the prepared data's catalogue.
 
@@ -60,32 +67,54 @@ def evaluate(model: Recommender, prepared: Prepared, split: str, *, users: int |
     that many sequences only, evenly spaced. ``k`` also keeps top-k lists. Peak memory does not depend on the number
     of users, positions or items, beyond the model's own tables.
     """
+    (found,) = passed(model, prepared, split, users, k, members=0)
+    if isinstance(found, Mistake):
+        raise found
+    return found
+
+
+def evaluate_members(
+    models: Recommender, prepared: Prepared, split: str, *, users: int | None = None, k: int = 0
+) -> list[Ranks | Mistake]:
+    """`evaluate` of models that are stacked along a first axis, in one pass; a Mistake stands for a model whose scores
+    are not numbers.
+    """
+    return passed(models, prepared, split, users, k, members=models.tables["item"].shape[0])
+
+
+def passed(
+    model: Recommender, prepared: Prepared, split: str, users: int | None, k: int, *, members: int
+) -> list[Ranks | Mistake]:
+    """The pass for one model (``members`` 0), or for so many that are stacked."""
     events = choose(prepared, prepared.targets(split), users)
     table = describe(prepared, events)
     masked = prepared.card["mask_seen"] != "none"
-    results = {name: np.zeros(len(events), np.int64) for name in Counts._fields[:4]}
-    top = np.zeros((len(events), k), np.int32) if k else None
+    shape = (max(members, 1), len(events))
+    results = {name: np.zeros(shape, np.int64) for name in Counts._fields[:4]}
+    top = np.zeros((*shape, k), np.int32) if k else None
     for group in groups(prepared, events, table.example, user="user" in model.tables):
-        for order, found in rank_group(model, prepared, group, masked=masked, k=k):
+        for order, found in rank_group(model, prepared, group, masked=masked, k=k, members=members > 0):
             for name, values in results.items():
-                values[order] = np.asarray(getattr(found, name))[: len(order)]
+                values[:, order] = np.asarray(getattr(found, name))[..., : len(order)]
             if top is not None:
-                top[order] = np.asarray(found.top)[: len(order)]
-    refuse_broken(prepared, results["greater"], table)
-    return miss(prepared, table._replace(**results, top=top))
+                top[:, order] = np.asarray(found.top)[..., : len(order), :]
+    rows = ({name: values[row] for name, values in results.items()} for row in range(shape[0]))
+    answers = [table._replace(**row, top=None if top is None else top[n]) for n, row in enumerate(rows)]
+    return [broken(prepared, answer) or miss(prepared, answer) for answer in answers]
 
 
-def refuse_broken(prepared: Prepared, greater: np.ndarray, table: Ranks) -> None:
+def broken(prepared: Prepared, table: Ranks) -> Mistake | None:
     """`Mistake` where the model's score of a known target is not a number."""
-    broken = np.flatnonzero((greater == prepared.candidates) & (table.target > 0))
-    if len(broken):
-        first = broken[:1]
-        person = prepared.user_ids.decode(table.user[first])[0]
-        raise Mistake(
-            f"the model's score is not a number for {len(broken):,} of {len(greater):,} targets, first for the one "
-            f"after {table.position[first][0]:,} events of user {person!r}; its state overflows: lower optimizer.lr "
-            "or optimizer.clip, or hold the cell against the laws with `jaxrec check`"
-        )
+    places = np.flatnonzero((table.greater == prepared.candidates) & (table.target > 0))
+    if not len(places):
+        return None
+    first = places[:1]
+    person = prepared.user_ids.decode(table.user[first])[0]
+    return Mistake(
+        f"the model's score is not a number for {len(places):,} of {len(table.greater):,} targets, first for the one "
+        f"after {table.position[first][0]:,} events of user {person!r}; its state overflows: lower optimizer.lr "
+        "or optimizer.clip, or hold the cell against the laws with `jaxrec check`"
+    )
 
 
 def choose(prepared: Prepared, events: np.ndarray, users: int | None) -> np.ndarray:
@@ -163,13 +192,14 @@ def take(prepared: Prepared, begin: int, end: int, user: int) -> History:
 
 
 def rank_group(
-    model: Recommender, prepared: Prepared, group: Group, *, masked: bool, k: int
+    model: Recommender, prepared: Prepared, group: Group, *, masked: bool, k: int, members: bool = False
 ) -> Iterator[tuple[np.ndarray, Counts]]:
     """Run a group's histories and rank its targets ``TARGETS`` at a time; yields ``(canonical places, counts)``."""
     seen, at = distinct_items(group.histories) if masked else (None, np.zeros((ROWS, 1), np.int32))
     target = np.asarray(prepared.items)[group.event]
-    for begin, hidden, some, pad in blocks(model, group):
-        found = rank(
+    run = rank_members if members else rank
+    for begin, hidden, some, pad in blocks(model, group, members=members):
+        found = run(
             model, hidden, np.pad(group.row[some], pad), np.pad(group.at[some] - begin - 1, pad),
             np.pad(target[some], pad).astype(np.int32), seen, at, np.pad(group.at[some], pad),
             candidates=prepared.candidates, k=k,
@@ -177,12 +207,14 @@ def rank_group(
         yield group.order[some], found
 
 
-def blocks(model: Recommender, group: Group) -> Iterator[tuple[int, Array, np.ndarray, tuple[int, int]]]:
+def blocks(
+    model: Recommender, group: Group, *, members: bool = False
+) -> Iterator[tuple[int, Array, np.ndarray, tuple[int, int]]]:
     """Run a group's histories: ``(first position, hidden (rows, time, width))`` with the targets, ``TARGETS`` at a
     time, whose history ends in there, and how many to pad them with so that few shapes are compiled.
     """
-    for begin, hidden in history.chunks(model, group.histories, ROWS):
-        here = np.flatnonzero((group.at > begin) & (group.at <= begin + hidden.shape[1]))
+    for begin, hidden in history.chunks(model, group.histories, ROWS, members=members):
+        here = np.flatnonzero((group.at > begin) & (group.at <= begin + hidden.shape[-2]))
         for start in range(0, len(here), TARGETS):
             some = here[start : start + TARGETS]
             yield begin, hidden, some, (0, padded_size(len(some)) - len(some))

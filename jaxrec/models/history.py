@@ -47,18 +47,33 @@ def advance(model: Recommender, batch: Batch, state: Any) -> tuple[Any, Array]:
     return model.encode(batch, state)
 
 
-def chunks(model: Recommender, histories: Sequence[History], rows: int) -> Iterator[tuple[int, Array]]:
+@partial(jax.jit, static_argnames=("rows",))
+def begin_members(models: Recommender, rows: int) -> Any:
+    """`begin_all` of stacked models."""
+    return jax.vmap(lambda model: begin_all(model, rows))(models)
+
+
+@jax.jit
+def advance_members(models: Recommender, batch: Batch, state: Any) -> tuple[Any, Array]:
+    """`advance` of stacked models on one batch; states and hidden vectors have the models' axis in front."""
+    return jax.vmap(advance, in_axes=(0, None, 0))(models, batch, state)
+
+
+def chunks(
+    model: Recommender, histories: Sequence[History], rows: int, *, members: bool = False
+) -> Iterator[tuple[int, Array]]:
     """``(first position, hidden (rows, time, width))`` of consecutive chunks of time; rows beyond the histories are
-    padding.
+    padding. Where the model is a stack of ``members``, their axis comes first.
 
     The histories should be of similar length: the longest sets the number of chunks.
     """
+    begin_rows, step = (begin_members, advance_members) if members else (begin_all, advance)
     longest = max(len(history.items) for history in histories)
     time = min(length for length in LENGTHS if length >= min(longest, LENGTHS[-1]))
-    state: Any = begin_all(model, rows)
+    state: Any = begin_rows(model, rows)
     for begin in range(0, longest, time):
         batch = assemble(histories, begin, time, rows, user="user" in model.tables)
-        state, hidden = advance(model, batch, state)
+        state, hidden = step(model, batch, state)
         yield begin, hidden
 
 

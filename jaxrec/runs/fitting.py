@@ -29,6 +29,7 @@ from jaxrec.training.spread import Spread
 from jaxrec.training.step import State, Step
 from jaxrec.training.stop import Interrupted, StopSignal
 
+Answer = tuple[Ranks, dict[str, Any]]
 GIVEN_UP = "given up"
 Ask = Callable[[int, float, dict[str, float]], bool]  # epoch, seconds, validation numbers -> give this training up?
 
@@ -118,6 +119,10 @@ class Fitting:
         self.warnings: list[str] = []
         self.looked = False
         self.callbacks: list[Any] = []
+        self.alone = True  # or one of many in a program: quiet, and sparing with checkpoints
+        self.ready: Answer | None = None  # the next judgement, where somebody has made it already
+        self.kept: tuple[int, Recommender, dict[str, Any]] | None = None  # the best weights, before they are written
+        self.answer: Answer | None = None  # the judgement of the best weights, where this process made it
 
     def fit(self, state: State, data: Source) -> State:
         """Go on from the newest checkpoint, or from ``state``, to the end, a limit or a signal."""
@@ -185,8 +190,9 @@ class Fitting:
         """Who hears of every record; what earlier attempts wrote after ``step`` is taken back."""
         found: list[Any] = [
             JsonLines(self.directory / "metrics.jsonl", step),
-            console(self.steps, self.config.epochs, step),
         ]
+        if self.alone:
+            found.append(console(self.steps, self.config.epochs, step))
         if self.tensorboard:
             found.append(TensorBoard(self.directory / "tensorboard", step))
         return found
@@ -258,16 +264,17 @@ class Fitting:
         state = held()
         try:
             with self.signal.raising():
-                values = self.judged(state.model)[1][headline(self.prepared)]
+                answer = self.judged(state.model)
         except Interrupted as signal:  # the epoch is trained, its judgement is still to come
             self.stopped = str(signal)
             clock.epoch, clock.batch = clock.epoch - 1, self.batches
             return True
+        values = answer[1][headline(self.prepared)]
         self.tell({"step": clock.step, "epoch": clock.epoch, "valid": values})
         value, progress = values[self.metric], self.progress
         if progress.best is None or value > progress.best:
             progress.best, progress.best_epoch, progress.waited = value, clock.epoch, 0
-            self.checkpoints.save_best(clock.step, state.model, {"epoch": clock.epoch, self.metric: value})
+            self.kept, self.answer = (clock.step, state.model, {"epoch": clock.epoch, self.metric: value}), answer
         else:
             progress.waited += 1
         if self.ask is not None and self.ask(clock.epoch, self.seconds(), values):
@@ -275,7 +282,8 @@ class Fitting:
         elif self.patience and progress.waited >= self.patience:
             self.stopped = progress.stopped = "patience"
             progress.done = True
-        self.save(state)
+        if self.alone or time.perf_counter() - self.saved > self.interval:
+            self.save(state)
         self.stopped = self.stopped or self.signal.requested
         return self.stopped is not None
 
@@ -283,11 +291,17 @@ class Fitting:
         """Whether the model is validated after so many epochs."""
         return not epoch % self.every or epoch >= self.config.epochs
 
-    def judged(self, model: Recommender) -> tuple[Ranks, dict[str, Any]]:
+    def judged(self, model: Recommender) -> Answer:
+        ready, self.ready = self.ready, None
+        if ready is not None:
+            return ready
         return judge.model(model, self.prepared, self.config.eval.metrics, "valid", users=self.users)
 
     def save(self, state: State) -> None:
         """Write a checkpoint from which the run goes on bit for bit."""
+        if self.kept is not None:
+            self.checkpoints.save_best(*self.kept)
+            self.kept = None
         notes = asdict(self.progress) | {"seconds": self.seconds()}
         self.checkpoints.save(self.progress.clock.step, state, notes)
         self.saved = time.perf_counter()
@@ -297,7 +311,8 @@ class Fitting:
         training ended before any validation, or where it was cut short and they beat them.
         """
         best, where = self.best(state)
-        ranks, valid = self.judged(best)
+        known = self.keep == "best" and where == self.progress.best_epoch
+        ranks, valid = self.answer if known and self.answer is not None else self.judged(best)
         if self.stopped == "max_seconds" and self.progress.clock.batch and self.keep == "best":
             now_ranks, now = self.judged(state.model)
             reading = headline(self.prepared)

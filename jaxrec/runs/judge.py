@@ -64,17 +64,31 @@ def model(
     recommender: Recommender, prepared: Prepared, metrics: tuple[str, ...], split: str, *, users: int | None = None
 ) -> tuple[Ranks, dict[str, Any]]:
     """Ranks and numbers of a model on a split, among all candidates; on the test targets its lists are described."""
-    k = min(list_length(ranked(metrics)), prepared.candidates) if split == "test" else 0
-    ranks = evaluate(recommender, prepared, split, users=users, k=k)
+    ranks = evaluate(recommender, prepared, split, users=users, k=shown(prepared, metrics, split))
+    return ranks, numbers(prepared, ranks, metrics)
+
+
+def shown(prepared: Prepared, metrics: tuple[str, ...], split: str) -> int:
+    """Items of the lists that are kept of a split."""
+    return min(list_length(ranked(metrics)), prepared.candidates) if split == "test" else 0
+
+
+def numbers(prepared: Prepared, ranks: Ranks, metrics: tuple[str, ...]) -> dict[str, Any]:
+    """What ranks among all candidates say."""
     # whoever prepares data with a vector an item (1 + candidates, f) gets the diversity of lists
-    return ranks, summarise(prepared, ranks, ranked(metrics), prepared.item_features)
+    return summarise(prepared, ranks, ranked(metrics), prepared.item_features)
 
 
-def on_test(recommender: Recommender, prepared: Prepared, metrics: tuple[str, ...]) -> Judged:
-    """Everything there is to know about a model on the test targets; sampled candidates where a metric names them."""
-    ranks, found = model(recommender, prepared, metrics, "test")
+def on_test(
+    recommender: Recommender, prepared: Prepared, metrics: tuple[str, ...], ranks: Ranks | None = None
+) -> Judged:
+    """Everything there is to know about a model on the test targets, whose ``ranks`` may be known; sampled candidates
+    where a metric names them.
+    """
+    if ranks is None:
+        ranks = evaluate(recommender, prepared, "test", k=shown(prepared, metrics, "test"))
     masks = slices(prepared, ranks)
-    found |= details(prepared, ranks, ranked(metrics), masks)
+    found = numbers(prepared, ranks, metrics) | details(prepared, ranks, ranked(metrics), masks)
     drawn: dict[str, np.ndarray] = {}
     for sample, names in samples(metrics).items():
         some = drawn[str(sample)] = sampled.candidates(prepared, ranks, sample)

@@ -68,13 +68,14 @@ def load(prepared: Prepared, *, user: bool) -> Source:
 @dataclass(frozen=True)
 class Slab:
     """Up to ``steps`` batches as index plans ``(steps, batch, time)``: the first ``count`` are real, the last is the
-    epoch's ``end``th.
+    epoch's ``end``th, and ``last`` where there are no more.
     """
 
     index: np.ndarray
     reset: np.ndarray
     count: int
     end: int
+    last: bool
 
 
 def slabs(plan: Rows, *, size: int, steps: int, begin: int) -> Iterator[Slab]:
@@ -92,7 +93,7 @@ def slabs(plan: Rows, *, size: int, steps: int, begin: int) -> Iterator[Slab]:
         reset = np.zeros(index.shape, bool)
         index[: part.rows], reset[: part.rows] = part
         shape = (steps, size, -1)
-        yield Slab(index.reshape(shape), reset.reshape(shape), end - begin, end)
+        yield Slab(index.reshape(shape), reset.reshape(shape), end - begin, end, end == total)
         begin = end
 
 

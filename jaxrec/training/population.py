@@ -1,0 +1,135 @@
+"""Many trainings in one program: what differs between them is stacked along a first axis, the members.
+
+A member is one training: its state, the plan of its batches, its rates. All members share the step and the data on the
+device. An `Executor` says how they run: so many at a time in one vectorised pass, one after another, over one device or
+several; each way gives every member the numbers that it has alone, up to the order of sums.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from jaxrec.losses.loss import traced
+from jaxrec.losses.negatives import Popularity
+from jaxrec.training.loop import run_steps
+from jaxrec.training.optimisers import Hyper
+from jaxrec.training.source import Source
+from jaxrec.training.step import Metrics, State, Step
+
+AXIS = "members"
+
+
+@dataclass(frozen=True)
+class Executor:
+    """``at_once`` members are vectorised together and the others follow in a loop; ``devices`` share the members."""
+
+    at_once: int = 1
+    devices: int = 1
+
+    def admits(self, members: int) -> bool:
+        """Whether so many members can be shared out evenly."""
+        return members % (self.at_once * self.devices) == 0
+
+    def __str__(self) -> str:
+        inner = "map" if self.at_once == 1 else f"vmap({self.at_once})"
+        return inner if self.devices == 1 else f"shard_map({inner}, devices={self.devices})"
+
+
+class Members(NamedTuple):
+    """What members have apart; every leaf has the axis of members in front. A member without steps to run (equal
+    ``bounds``) stands still.
+    """
+
+    state: State
+    index: Array
+    reset: Array
+    bounds: Array
+    hyper: Hyper
+    known: Popularity | None = None
+
+
+class Together:
+    """`run_steps` for all members in one compiled program; the old states' memory is reused for the new."""
+
+    def __init__(self, step: Step, executor: Executor):
+        self.step, self.executor = step, executor
+        one, many = PartitionSpec(), PartitionSpec(AXIS)
+        run = self.loop
+        mesh = Mesh(np.array(jax.local_devices()[: executor.devices]), (AXIS,), axis_types=(AxisType.Auto,))
+        if executor.devices > 1:
+            run = jax.shard_map(run, mesh=mesh, in_specs=(many, many, one), out_specs=many, check_vma=False)
+        self.place = NamedSharding(mesh, many)
+        self.compiled = jax.jit(run, donate_argnums=0, out_shardings=self.place)
+
+    def loop(self, state: State, rest: Members, source: Source) -> tuple[State, Metrics]:
+        def one(given: tuple[State, Members]) -> tuple[State, Metrics]:
+            state, rest = given
+            told = source._replace(known=rest.known)
+            return run_steps(self.step, state, told, rest.index, rest.reset, rest.bounds, rest.hyper)
+
+        if len(rest.bounds) == self.executor.at_once:
+            return jax.vmap(one)((state, rest))
+        return jax.lax.map(one, (state, rest), batch_size=self.executor.at_once if self.executor.at_once > 1 else None)
+
+    def __call__(self, members: Members, source: Source) -> tuple[State, Metrics]:
+        return self.compiled(members.state, members._replace(state=None), source)  # type: ignore[arg-type]
+
+    def bytes(self, members: Members, source: Source) -> int:
+        """What the compiled program needs of a device's memory, arguments and results included."""
+        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype), (members, source))
+        (state, *rest), data = shapes
+        found = self.compiled.lower(state, Members(None, *rest), data).compile().memory_analysis()  # type: ignore[arg-type]
+        return int(
+            found.temp_size_in_bytes + found.argument_size_in_bytes + found.output_size_in_bytes
+            - found.alias_size_in_bytes
+        )  # fmt: skip
+
+
+def stack(trees: Sequence[Any]) -> Any:
+    """Trees of one structure as one tree whose leaves have a first axis more."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+@jax.jit
+def take(stacked: Any, number: Array | int) -> Any:
+    """One of the trees that were stacked."""
+    return jax.tree.map(lambda leaf: leaf[number], stacked)
+
+
+@partial(jax.jit, donate_argnums=0)
+def put(stacked: Any, number: Array | int, tree: Any) -> Any:
+    """The stack with another tree at a place; nothing is compiled again for another place."""
+    return jax.tree.map(lambda leaf, new: leaf.at[number].set(new), stacked, tree)
+
+
+def shared(step: Step) -> Step:
+    """The step with nothing in it that its ``hyper`` replaces: trainings of equal ones can run together."""
+    fields = type(step.loss).__dataclass_fields__
+    plain = {name: fields[name].default for name in traced(step.loss)}
+    return replace(step, loss=replace(step.loss, **plain), optimiser=replace(step.optimiser, steps=1))
+
+
+def level(hyper: Hyper) -> Hyper:
+    """Rates under the names that every training with some dropout has: what is off is 0, and item vectors lose what
+    layers lose unless told (`step.rates`).
+    """
+    if not {"dropout", "embedding_dropout"} & set(hyper):
+        return hyper
+    layer = hyper.get("dropout", jnp.zeros(()))
+    return {"embedding_dropout": layer} | hyper | {"dropout": layer}
+
+
+def executors(members: int, devices: int, chunks: Sequence[int] = (1, 8)) -> Iterator[Executor]:
+    """The ways in which so many members can run."""
+    for count in dict.fromkeys((1, devices)):
+        for chunk in sorted({*chunks, max(1, members // count)}):
+            executor = Executor(chunk, count)
+            if executor.admits(members):
+                yield executor

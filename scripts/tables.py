@@ -169,18 +169,19 @@ def against_torch() -> str:
 
 WHEN = {  # of the losses in experiments/losses.py
     "softmax": "the default, while a step over all items is affordable",
-    "sampled softmax, uniform": "many items: most of what softmax ranks, at a fraction of its cost",
-    "sampled softmax, popularity": "the same, with negatives that people meet more often",
-    "in-batch softmax": "nothing to draw: negatives are the other targets, corrected for their popularity",
-    "in-batch softmax, uncorrected": "never: it punishes what is popular",
-    "in-batch and uniform softmax": "items so many that most are never drawn from a batch",
-    "scalable cross-entropy": "hard negatives without a full softmax, where the table can be read whole",
-    "gbce, 256 negatives": "calibrated probabilities are wanted, and there is time",
-    "bce, 256 negatives": "to reproduce SASRec-like models with more negatives",
+    "sampled softmax, uniform": "many items, and none of them may be neglected",
+    "sampled softmax, popularity": "many items: better than uniform on both",
+    "in-batch softmax": "nothing to draw: negatives are the other targets",
+    "in-batch softmax, uncorrected": "try it where popularity says little; it holds popular items down",
+    "in-batch and uniform softmax": "some thousand items: next to softmax",
+    "scalable cross-entropy": "ten thousands of items: next to softmax at a sixth of its time",
+    "gbce, 64 negatives each": "calibrated probabilities are wanted",
+    "gbce, 256 negatives": "not among many items: too few of them move in a step",
+    "bce, 256 negatives": "not among many items: too few of them move in a step",
     "bce, one negative": "to reproduce SASRec as published",
     "bpr, one negative": "to reproduce BPR",
     "bpr-max": "to reproduce GRU4Rec (with the profile)",
-    "top1-max": "to reproduce GRU4Rec",
+    "top1-max": "to reproduce GRU4Rec; the best of the losses over pairs here",
     "top1": "to reproduce the first GRU4Rec",
 }
 

@@ -183,7 +183,8 @@ def step(config: Config, steps: int) -> tuple[Step, Hyper]:
         chosen, rule, LazyUpdate() if lazily(config, chosen) else DenseUpdate(), microbatches=options.accumulate,
         nominal=config.batch.size * options.accumulate * config.batch.length if config.batch.nominal else None,
     )  # fmt: skip
-    return made, {name: jnp.asarray(value, jnp.float32) for name, value in floats(config, chosen).items()}
+    hyper = floats(config, chosen) | ({"steps": steps} if options.schedule == "cosine" else {})
+    return made.plain(), {name: jnp.asarray(value, jnp.float32) for name, value in hyper.items()}
 
 
 def lazily(config: Config, chosen: Loss) -> bool:

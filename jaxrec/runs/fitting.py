@@ -25,7 +25,7 @@ from jaxrec.training.loop import Clock, Held, Loop, NotFinite, informed
 from jaxrec.training.optimisers import Hyper
 from jaxrec.training.progress import JsonLines, TensorBoard, console
 from jaxrec.training.source import Source
-from jaxrec.training.spread import Spread
+from jaxrec.training.spread import spread
 from jaxrec.training.step import State, Step
 from jaxrec.training.stop import Interrupted, StopSignal
 
@@ -129,7 +129,7 @@ class Fitting:
         state = self.resumed(state)
         if self.over:
             return state
-        run, data = Spread(self.step, self.mode, self.devices), informed(self.step, data, self.hyper)
+        run, data = spread(self.step, self.mode, tuple(self.devices)), informed(self.step, data, self.hyper)
         with self.signal, self.training(data):
             state = self.loop(run).fit(
                 *run.place(state, data, self.hyper), epochs=self.config.epochs, clock=self.progress.clock
@@ -205,7 +205,7 @@ class Fitting:
             callback(record)
 
     def record(self, record: dict[str, Any]) -> None:
-        rate = self.step.optimiser.rate(record["step"] - 1)
+        rate = self.step.optimiser.rate(record["step"] - 1, self.hyper.get("steps"))
         self.tell(record | {"lr": float(self.hyper["lr"] * rate) * self.progress.clock.rate})
 
     def skip(self, bad: NotFinite, clock: Clock) -> bool:

@@ -26,7 +26,7 @@ from jaxrec.runs.options import Config
 from jaxrec.runs.run import Begun, Say, begin, conclude, remember_compilations
 from jaxrec.training import source
 from jaxrec.training.loop import RECORD, Course, Held, answered, informed
-from jaxrec.training.population import Executor, Members, Together, executors, level, put, shared, stack, take
+from jaxrec.training.population import Executor, Members, Together, executors, level, put, stack, take, together
 from jaxrec.training.source import Slab, Source
 from jaxrec.training.step import Metrics, State, Step
 from jaxrec.training.stop import Stopped, StopSignal
@@ -71,7 +71,7 @@ def bucket(config: Config) -> str:
     dropped = model.dropout or model.embedding_dropout
     # at zero these are left out of the program
     static["with"] = [bool(on) for on in (config.optimizer.momentum, model.state_dropout, dropped, loss.propensity)]
-    static["loss"] = repr(shared(Step(loss)).loss)
+    static["loss"] = repr(Step(loss).plain().loss)
     return fingerprint(static)
 
 
@@ -213,7 +213,7 @@ class Pool:
     def compose(self, members: list[Member], executor: Executor | None) -> None:
         """Choose how so many members run and how many fit into memory, and put them into slots; the others wait."""
         first = members[0]
-        self.step = shared(first.fitting.step)
+        self.step = first.fitting.step
         self.data = source.load(first.fitting.prepared, user=first.fitting.config.model.user)
         count, need = len(members), 0
         while True:
@@ -380,7 +380,7 @@ def fastest(
     step: Step, ways: Sequence[Executor], given: Members, data: Source
 ) -> tuple[Together, dict[Executor, float]]:
     """The executor that ran most member-steps a second in a short probe, and what each did; a lone one is not tried."""
-    runs = [Together(step, way) for way in ways]
+    runs = [together(step, way) for way in ways]
     if len(runs) == 1:
         return runs[0], {}
     speeds = {run.executor: speed(run, given, data) for run in runs}

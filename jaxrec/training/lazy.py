@@ -1,5 +1,6 @@
 """Row-sparse updates: a step changes the rows that it reads, and costs as much as these, whatever the table's size."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ from jaxrec.models.tables import Rows
 from jaxrec.training.optimisers import Hyper, Optimiser
 
 
+@dataclass(frozen=True)
 class LazyUpdate:
     """Only rows that a step gathered are updated, and so is only their part of the optimiser's state.
 

@@ -6,8 +6,8 @@ several; each way gives every member the numbers that it has alone, up to the or
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -16,8 +16,8 @@ import numpy as np
 from jax import Array
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jaxrec.losses.loss import traced
 from jaxrec.losses.negatives import Popularity
+from jaxrec.parallel.strategy import local_devices
 from jaxrec.training.loop import run_steps
 from jaxrec.training.optimisers import Hyper
 from jaxrec.training.source import Source
@@ -62,7 +62,7 @@ class Together:
         self.step, self.executor = step, executor
         one, many = PartitionSpec(), PartitionSpec(AXIS)
         run = self.loop
-        mesh = Mesh(np.array(jax.local_devices()[: executor.devices]), (AXIS,), axis_types=(AxisType.Auto,))
+        mesh = Mesh(np.array(local_devices(executor.devices)), (AXIS,), axis_types=(AxisType.Auto,))
         if executor.devices > 1:
             run = jax.shard_map(run, mesh=mesh, in_specs=(many, many, one), out_specs=many, check_vma=False)
         self.place = NamedSharding(mesh, many)
@@ -92,6 +92,12 @@ class Together:
         )  # fmt: skip
 
 
+@lru_cache(maxsize=16)
+def together(step: Step, executor: Executor) -> Together:
+    """One for equal steps: a process that trains them again compiles nothing anew."""
+    return Together(step, executor)
+
+
 def stack(trees: Sequence[Any]) -> Any:
     """Trees of one structure as one tree whose leaves have a first axis more."""
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
@@ -107,13 +113,6 @@ def take(stacked: Any, number: Array | int) -> Any:
 def put(stacked: Any, number: Array | int, tree: Any) -> Any:
     """The stack with another tree at a place; nothing is compiled again for another place."""
     return jax.tree.map(lambda leaf, new: leaf.at[number].set(new), stacked, tree)
-
-
-def shared(step: Step) -> Step:
-    """The step with nothing in it that its ``hyper`` replaces: trainings of equal ones can run together."""
-    fields = type(step.loss).__dataclass_fields__
-    plain = {name: fields[name].default for name in traced(step.loss)}
-    return replace(step, loss=replace(step.loss, **plain), optimiser=replace(step.optimiser, steps=1))
 
 
 def level(hyper: Hyper) -> Hyper:

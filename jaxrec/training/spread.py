@@ -1,6 +1,7 @@
 """Steps on several devices: every device has the whole parameters and some of the rows, and of the lanes' states."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -11,6 +12,12 @@ from jaxrec.training.loop import run_steps
 from jaxrec.training.optimisers import Hyper
 from jaxrec.training.source import Source
 from jaxrec.training.step import Metrics, State, Step
+
+
+@lru_cache(maxsize=16)
+def spread(step: Step, mode: Mode, devices: tuple[jax.Device, ...]) -> "Spread":
+    """One for equal steps: a process that trains them again compiles nothing anew."""
+    return Spread(step, mode, devices)
 
 
 class Spread:

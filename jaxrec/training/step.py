@@ -1,6 +1,6 @@
 """One training step as one pure function."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from jaxrec.losses.loss import Loss, Positions, with_hyper
+from jaxrec.losses.loss import Loss, Positions, traced, with_hyper
 from jaxrec.losses.negatives import Drawn, Popularity
 from jaxrec.models.network import Network, Rates
 from jaxrec.models.recommender import Batch, Recommender, encode, output_rows
@@ -62,6 +62,7 @@ class TableUpdate(Protocol):
     ) -> tuple[dict[str, Array], Any]: ...  # fmt: skip
 
 
+@dataclass(frozen=True)
 class DenseUpdate:
     """Row gradients become dense ones and every row is updated: plain Optax."""
 
@@ -97,6 +98,13 @@ class Step:
     table_update: TableUpdate = field(default_factory=DenseUpdate)
     microbatches: int = 1
     nominal: int | None = None
+
+    def plain(self) -> "Step":
+        """The step without numbers that ``hyper`` replaces: equal for all trainings that one program serves."""
+        defaults = {name: type(self.loss).__dataclass_fields__[name].default for name in traced(self.loss)}
+        return replace(
+            self, loss=replace(self.loss, **defaults), optimiser=replace(self.optimiser, steps=Optimiser.steps)
+        )
 
     def init(self, model: Recommender, hyper: Hyper, key: Array, lanes: int = 0) -> State:
         """The state before the first step; ``lanes`` rows, where there are any, keep their recurrent state."""

@@ -58,7 +58,9 @@ def popularity(counts: Array, alpha: Array | float, propensity: Array | float = 
     """``counts (1 + i,)``; entry 0 is padding and never drawn. ``alpha`` 0 draws uniformly, 1 by popularity."""
     counts = counts.astype(jnp.result_type(float)).at[0].set(0)
     alpha, propensity = jnp.asarray(alpha, counts.dtype), jnp.asarray(propensity, counts.dtype)
-    chances = (counts**alpha).at[0].set(0)  # 0^0 is 1: a uniform draw knows items that training never saw
+    # hidden from the compiler, which would add up powers of 0 itself: half a minute for a million items
+    power = jax.lax.optimization_barrier(alpha)
+    chances = (counts**power).at[0].set(0)  # 0^0 is 1: a uniform draw knows items that training never saw
     size = 1 << max(1, (len(counts) - 1).bit_length() // 2)
     inside = running(jnp.pad(chances, (0, -len(counts) % size)).reshape(-1, size))
     events = jnp.sum(counts)

@@ -123,12 +123,13 @@ class TruePredictor:
         """For step 0, 1, ...: (step, rows, probabilities (rows, items)) of the event after the first `step` ones.
 
         `histories` (users, steps) holds item numbers, oldest first, with -1 after the end; `rows` are the users whose
-        history has at least `step` events, so that the last prediction of each is for an event not in `histories`.
+        history has at least `step` events, so that the last prediction of each is for an event not in `histories`. The
+        steps end with the longest of them.
         """
         lengths, genres, taste = (histories >= 0).sum(axis=1), self.options.genres, self.world.odds[2]
         belief = np.full((len(histories), genres), 1 / genres)
         untaken = np.ones((len(histories), *self.world.typical.shape))
-        for step in range(histories.shape[1] + 1):
+        for step in range(lengths.max(initial=0) + 1):
             rows, on = np.flatnonzero(lengths >= step), np.flatnonzero(lengths > step)
             plain, typical = self._plain(histories[rows], step) * untaken[rows], self.world.typical * untaken[rows]
             # the chance of a genre, over the chance that its mixture falls on an untaken item: scales that mixture to 1

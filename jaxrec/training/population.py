@@ -74,9 +74,19 @@ class Together:
             told = source._replace(known=rest.known)
             return run_steps(self.step, state, told, rest.index, rest.reset, rest.bounds, rest.hyper)
 
-        if len(rest.bounds) == self.executor.at_once:
-            return jax.vmap(one)((state, rest))
-        return jax.lax.map(one, (state, rest), batch_size=self.executor.at_once if self.executor.at_once > 1 else None)
+        some = self.executor.at_once
+        run = one if some == 1 else jax.vmap(one)
+
+        def chunk(number: Array, held: tuple[State, Metrics]) -> tuple[State, Metrics]:
+            """Members replaced where they lie in the stack: `jax.lax.map` would hold all of them twice."""
+            states, _ = held
+            part = jax.tree.map(lambda leaf: piece(leaf, number, some), (states, rest))
+            return jax.tree.map(lambda all_, new: replaced(all_, number, new, some), held, run(part))
+
+        blank = jax.tree.map(
+            lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(jax.vmap(one), (state, rest))[1]
+        )
+        return jax.lax.fori_loop(0, len(rest.bounds) // some, chunk, (state, blank))
 
     def __call__(self, members: Members, source: Source) -> tuple[State, Metrics]:
         return self.compiled(members.state, members._replace(state=None), source)  # type: ignore[arg-type]
@@ -90,6 +100,17 @@ class Together:
             found.temp_size_in_bytes + found.argument_size_in_bytes + found.output_size_in_bytes
             - found.alias_size_in_bytes
         )  # fmt: skip
+
+
+def piece(stacked: Array, number: Array, some: int) -> Array:
+    """The ``number``th piece of ``some`` members; a lone one without the axis of members."""
+    return stacked[number] if some == 1 else jax.lax.dynamic_slice_in_dim(stacked, number * some, some)
+
+
+def replaced(stacked: Array, number: Array, new: Array, some: int) -> Array:
+    """The stack with another piece."""
+    new = new[None] if some == 1 else new
+    return jax.lax.dynamic_update_slice_in_dim(stacked, new, number * some, 0)
 
 
 @lru_cache(maxsize=16)

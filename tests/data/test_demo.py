@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from jaxrec.config import Mistake
+from jaxrec.data import demo
 from jaxrec.data.demo import Demo, TruePredictor, generate, item_names, true_counts
 from jaxrec.data.options import Preparation
 from jaxrec.data.prepare import prepare
@@ -197,6 +198,15 @@ def test_true_counts_rank_each_target_by_brute_force(split, chosen):
         assert greater_masked[place] == (chance[left] > chance[wanted]).sum()
         assert equal_masked[place] == (chance[left] == chance[wanted]).sum() - 1
     assert compared > 20
+
+
+def test_true_counts_do_not_depend_on_who_is_looked_at_together(monkeypatch):
+    """Blocks of users without a history as long as the longest of all among them."""
+    data = prepared(replace(TINY, users=30))
+    whole = true_counts(data)
+    monkeypatch.setattr(demo, "BLOCK", 2)
+    for some, all_ in zip(true_counts(data), whole, strict=True):
+        np.testing.assert_array_equal(some, all_)
 
 
 def test_a_target_that_training_never_shows_is_a_sure_miss():

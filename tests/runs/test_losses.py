@@ -136,11 +136,11 @@ def test_the_profile_resumes_to_the_same_bits_and_recommends(tmp_path, monkeypat
     whole = go(tmp_path / "whole", config)
     pause = fitting.Fitting.pause
 
-    def dies(self, state, clock):
+    def dies(self, held, clock):
         if clock.step >= 20:
             raise KeyboardInterrupt
-        self.save(state)
-        return pause(self, state, clock)
+        self.save(held())
+        return pause(self, held, clock)
 
     with monkeypatch.context() as patch:
         patch.setattr(fitting.Fitting, "pause", dies)

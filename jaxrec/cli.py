@@ -47,7 +47,8 @@ usage: jaxrec VERB [options]          jaxrec VERB --help lists the options
              jaxrec prepare --data events.csv --out data/events --split time
   inspect    look at a file of events: columns, counts, ties, filters, splits
              jaxrec inspect events.csv --html events.html
-  report     write the page of a finished run, and say it in one sentence
+  report     write the page of a finished run or of a sweep, and say it in one
+             sentence
              jaxrec report runs/a
   list       cells, data, losses, metrics or backends
              jaxrec list cells
@@ -185,6 +186,13 @@ def inspect(argv: list[str]) -> int:
 
 def report(argv: list[str]) -> int:
     options = _parse(Report, _without_name(argv, "run"), "report")
+    from jaxrec.reports.sweep_rows import is_sweep
+
+    if is_sweep(options.run):
+        from jaxrec.reports.sweep_card import print_sweep, sweep_card
+
+        print_sweep(sweep_card(options, ["jaxrec", "report", *argv]), as_json=options.json)
+        return 0
     from jaxrec.reports.run_card import card
     from jaxrec.reports.run_page import print_report, write_page
 

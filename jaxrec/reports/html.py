@@ -1,8 +1,11 @@
-"""One self-contained page: no script, no outside resource, light and dark, readable on a phone and on paper.
+"""One self-contained page: no outside resource, light and dark, readable on a phone and on paper.
 
+A page has no script unless it brings one; then its policy lets that one run, no other, and nothing be fetched.
 Everything that is not `Markup` is text and gets escaped, so that an item called `<script>` is only a name.
 """
 
+import base64
+import hashlib
 import html
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -108,21 +111,33 @@ def code(text: str) -> Markup:
     return element("pre", element("code", text))
 
 
-def page(title: str, lead: Any, *parts: Markup, made_by: str) -> str:
-    """The whole page; `lead` is the sentence below the title, `made_by` the command that makes it again."""
+def page(title: str, lead: Any, *parts: Markup, made_by: str, style: str = "", script: str = "") -> str:
+    """The whole page; `lead` is the sentence below the title, `made_by` the command that makes it again.
+
+    `style` is added to that of every page, `script` runs when the page stands.
+    """
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     head = joined(
         [
             element("meta", charset="utf-8"),
             element("meta", name="viewport", content="width=device-width, initial-scale=1"),
             element("meta", name="color-scheme", content="light dark"),
+            element("meta", http_equiv="Content-Security-Policy", content=policy(script)) if script else None,
             element("title", title),
-            element("style", Markup(STYLE)),
+            element("style", Markup(STYLE + style)),
         ]
     )
     end = element("footer", "Made ", now, " by ", element("code", made_by))
     main = element("main", element("h1", title), element("p", lead, class_="lead"), *parts, end)
-    return "<!doctype html>\n" + element("html", element("head", head), element("body", main), lang="en") + "\n"
+    run = element("script", Markup(script)) if script else None
+    body = element("body", main, run)
+    return "<!doctype html>\n" + element("html", element("head", head), body, lang="en") + "\n"
+
+
+def policy(script: str) -> str:
+    """What a browser may do with the page: run this script, as it is, and fetch nothing."""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
 
 
 def write(path: Path, text: str) -> None:

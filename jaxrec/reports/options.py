@@ -21,16 +21,16 @@ class Inspect(Preparation):
 
 @dataclass(frozen=True, kw_only=True)
 class Report(Section):
-    """Write the page of a finished run, and say the run in one sentence."""
+    """Write the page of a finished run or of a sweep, and say it in one sentence."""
 
     run: str
-    """directory of the run"""
+    """directory of the run, or of the sweep"""
     out: str | None = None
-    """file to write the page to; none: report.html in the directory of the run"""
+    """file to write the page to; none: report.html in that directory"""
     rounds: Annotated[int, Within(1)] = 1000
-    """bootstrap samples behind each interval"""
+    """bootstrap samples behind each interval; of a run"""
     examples: Annotated[int, Within(0)] = 10
-    """example histories with their top 5; 0 shows none and never imports jax"""
+    """example histories with their top 5; 0 shows none and never imports jax; of a run"""
     titles: str | None = None
     """table with an item's id and its title, for the examples, such as ml-100k.item"""
     allow_code: bool = False

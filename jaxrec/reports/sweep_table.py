@@ -1,0 +1,140 @@
+"""The leaderboard: a line a configuration, as columns of texts that the page and its script show alike."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from jaxrec.reports.html import Markup, element, joined
+from jaxrec.reports.sweep_commands import commands
+from jaxrec.reports.sweep_findings import Sweep, state
+from jaxrec.reports.sweep_options import point_text
+from jaxrec.reports.sweep_ranking import Configuration
+from jaxrec.reports.sweep_rows import duration
+
+SHOWN = 30  # lines that stand in the page without its script
+LINKS = 5  # runs of a configuration that are linked
+WIDE, HIGH = 90, 16  # pixels of the dots of the seeds
+NONE = "\N{EN DASH}"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the leaderboard. `kind` is text, number, dots, links or command; `keys` are what it is sorted by."""
+
+    name: str
+    kind: str
+    cells: Sequence[Any]
+    keys: Sequence[float | None] | None = None
+    more: dict[str, Any] = field(default_factory=dict)
+    apart: bool = False  # a number that chose nothing
+
+
+def columns(sweep: Sweep, out: Path, folder: Path) -> list[Column]:
+    """The columns in order; links are relative to the page ``out``, runs lie in ``folder``."""
+    ranked, first = sweep.ranked, sweep.first
+    start, rest = commands([one.rows[0] for one in ranked])
+    values = [one.mean for one in ranked]
+    return [
+        Column("place", "number", [_place(n, one) for n, one in enumerate(ranked, 1)], list(range(len(ranked)))),
+        Column("configuration", "text", [point_text(one.point, sweep.options) or "as given" for one in ranked]),
+        Column(first.name, "number", [_four(value) for value in values], values),
+        Column("95% interval", "number", [_interval(one) for one in ranked]),
+        Column("seeds", "dots", [[float(f"{v:.5g}") for v in one.values] for one in ranked], more=_range(ranked)),
+        *(_mean(ranked, one.name) for one in sweep.sought[1:]),
+        Column("state", "text", [states(one) for one in ranked]),
+        Column("epochs", "number", [_short(one.epochs) for one in ranked], [one.epochs for one in ranked]),
+        Column("time", "number", [duration(one.seconds) for one in ranked], [one.seconds for one in ranked]),
+        Column(f"test {first.name}", "number", [_four(one.test) for one in ranked], [one.test for one in ranked],
+               apart=True),
+        Column("runs", "links", [_links(one, out, folder) for one in ranked]),
+        Column("again", "command", rest, more={"start": start}),
+    ]  # fmt: skip
+
+
+def _place(place: int, one: Configuration) -> str:
+    return NONE if one.mean is None else str(place)
+
+
+def _four(value: float | None) -> str:
+    return NONE if value is None else f"{value:.4f}" if abs(value) < 100 else f"{value:,.0f}"
+
+
+def _short(value: float | None) -> str:
+    return NONE if value is None else f"{value:.4g}"
+
+
+def _interval(one: Configuration) -> str:
+    if one.interval:
+        return " to ".join(map(_four, one.interval))
+    return "one seed" if one.values else NONE
+
+
+def _range(ranked: Sequence[Configuration]) -> dict[str, float]:
+    """Where the dots of all lines begin and end: the finished values from their middle up, so that the best differ."""
+    held = sorted(value for one in ranked for value in one.values)
+    return {"low": held[0], "high": held[-1]} if held else {"low": 0.0, "high": 1.0}
+
+
+def _mean(ranked: Sequence[Configuration], name: str) -> Column:
+    values = [one.objective(name) for one in ranked]
+    form: Callable[[float], str] = duration if name == "seconds" else _four
+    title = {"seconds": "training"}.get(name, name)
+    return Column(title, "number", [NONE if value is None else form(value) for value in values], values)
+
+
+def states(one: Configuration) -> str:
+    """What became of the trials: "3 done", "2 done, 1 pruned"."""
+    names = [row["state"] for row in one.rows]
+    told = [f"{names.count(name)} {state(name)}" for name in dict.fromkeys(names)]
+    return ", ".join(told) if len(names) > 1 else state(names[0])
+
+
+def _links(one: Configuration, out: Path, folder: Path) -> list[list[str]]:
+    """Trial and address: the report of its run where there is one, else the run's folder."""
+    found = []
+    for row in [row for row in one.rows if row.get("run")][:LINKS]:
+        run = folder / str(row["run"])
+        page = run / "report.html" if (run / "report.html").is_file() else run
+        found.append([str(row["number"]), quote(os.path.relpath(page, out.parent).replace(os.sep, "/"))])
+    return found
+
+
+def board(table: Sequence[Column]) -> Markup:
+    """The first lines, which stand there without the script too; the script sorts, filters and shows the others."""
+    heads = (element("th", one.name, element("small", "chose nothing") if one.apart else None, scope="col",
+                     class_=_class(one), data_name=one.name) for one in table)  # fmt: skip
+    count = len(table[0].cells)
+    rows = (element("tr", *(element("td", cell(one, place), class_=_class(one)) for one in table))
+            for place in range(min(count, SHOWN)))  # fmt: skip
+    inner = element("table", element("thead", element("tr", *heads)), element("tbody", *rows), id="board")
+    return element("div", inner, class_="scroll", tabindex="0", role="region", aria_label="leaderboard")
+
+
+def _class(one: Column) -> str | None:
+    words = [word for word, wanted in (("number", one.kind == "number"), ("apart", one.apart),
+                                       ("what", one.name == "configuration")) if wanted]  # fmt: skip
+    return " ".join(words) or None
+
+
+def cell(one: Column, place: int) -> Any:
+    """What stands in one cell."""
+    value = one.cells[place]
+    if one.kind == "dots":
+        return dots(value, one.more["low"], one.more["high"])
+    if one.kind == "links":
+        return joined(element("a", text, href=address) for text, address in value)
+    if one.kind == "command":
+        return element("details", element("summary", "command"), element("code", f"{one.more['start']} {value}".strip()))
+    return value
+
+
+def dots(values: Sequence[float], low: float, high: float) -> Markup:
+    """Seeds as dots on one line that is the same for every configuration."""
+    span = (high - low) or 1.0
+    marks = (element("circle", cx=round(4 + (v - low) / span * (WIDE - 8), 1), cy=HIGH / 2, r=3) for v in values)
+    line = element("line", x1=0, x2=WIDE, y1=HIGH / 2, y2=HIGH / 2, class_="grid")
+    label = ", ".join(f"{value:.4g}" for value in values) or "none"
+    return element("svg", line, *marks, viewBox=f"0 0 {WIDE} {HIGH}", class_="dots", role="img", aria_label=label)

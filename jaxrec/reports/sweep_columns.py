@@ -12,6 +12,7 @@ from jaxrec.reports.sweep_table import Column
 
 FOCUS = 0.1  # share of the configurations that stands out at first
 LANES = 64
+ENDS = (*STATES, "stopped")  # states of an attempt
 
 
 def data(sweep: Sweep, table: Sequence[Column]) -> dict[str, Any]:
@@ -20,7 +21,7 @@ def data(sweep: Sweep, table: Sequence[Column]) -> dict[str, Any]:
     finished = sum(one.mean is not None for one in sweep.ranked)
     return {
         "objective": {"name": sweep.first.name, "unit": sweep.first.unit, "sign": sweep.first.sign},
-        "states": list(STATES),
+        "states": list(ENDS),
         "trials": trials(sweep.rows, sweep.first.name, place),
         "curves": curves(sweep.rows, sweep.first.name),
         "focus": math.ceil(finished * FOCUS),
@@ -96,7 +97,7 @@ def lanes(rows: Sequence[Row]) -> dict[str, Any]:
     last = max((moment(one.get("end")) or at for _, one, at in began), default=0.0)
     names = sorted({lane(one) for _, one, _ in began})
     at_name = {name: place for place, name in enumerate(names)}
-    known = {state: at for at, state in enumerate(STATES)}
+    known = {state: at for at, state in enumerate(ENDS)}
     ends = [moment(one.get("end")) for _, one, _ in began]
     return {
         "names": names,

@@ -13,7 +13,7 @@ from typing import Any
 
 from jaxrec.reports.sweep_options import Option, edge_alarms, options, point_text
 from jaxrec.reports.sweep_ranking import Configuration, Front, configurations, front
-from jaxrec.reports.sweep_rows import FAILED, OPEN, STATES, WORDS, Objective, Row, duration, epochs, number, objectives
+from jaxrec.reports.sweep_rows import FAILED, OPEN, ORDERLY, STATES, WORDS, Objective, Row, duration, epochs, number, objectives
 from jaxrec.reports.sweep_rows import own, seconds, value_of
 
 Importance = tuple[str, float, float | None, float | None]
@@ -208,7 +208,7 @@ def failures(sweep: Sweep) -> list[Failure]:
     groups: dict[str, list[tuple[Row, Row]]] = {}
     for row in sweep.rows:
         for attempt in row.get("attempts") or ({"state": row["state"]},):
-            if attempt.get("state") not in ("done", "pruned", *OPEN, None):
+            if attempt.get("state") not in (*ORDERLY, None):
                 key = attempt.get("signature") or f"{attempt.get('state')}: {_line(attempt.get('reason'))}"
                 groups.setdefault(str(key), []).append((row, attempt))
     found = [_failure(name, some) for name, some in groups.items()]

@@ -8,6 +8,7 @@ from jaxrec.reports.sweep_rows import Row, number
 from jaxrec.reports.tables import shown
 
 EDGE = 0.05  # share of the range that counts as its end
+TOLD = 8  # options of a point that are written out
 BEST = 5  # configurations that an alarm looks at
 WIDE = 100.0  # ratio from which a range that nobody declared gets a log axis
 
@@ -94,8 +95,10 @@ def _ends(name: str, end: str) -> bool:
 
 
 def point_text(point: Mapping[str, Any], known: Iterable[Option]) -> str:
-    """A point in one line, in the order of the options: "lr 0.003, cell gru"."""
-    return ", ".join(f"{one.label} {shown(point[one.name])}" for one in known if one.name in point)
+    """A point in one line, its first options in their order: "lr 0.003, cell gru"."""
+    told = [f"{one.label} {shown(point[one.name])}" for one in known if one.name in point]
+    more = len(told) - TOLD
+    return ", ".join(told) if more <= 1 else ", ".join([*told[:TOLD], f"and {more} more"])
 
 
 def edge_alarms(points: Sequence[Mapping[str, Any]], known: Iterable[Option]) -> list[tuple[Option, str]]:

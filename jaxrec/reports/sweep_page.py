@@ -7,9 +7,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jaxrec.reports.charts import Axis, interval_dots, short
+from jaxrec.reports.charts import Axis, interval_dots
 from jaxrec.reports.html import Markup, charts, code, element, facts, joined, note, page, section, table, tiles, write
-from jaxrec.reports.sweep_columns import FOCUS, LANES, data, script_text
+from jaxrec.reports.sweep_columns import ENDS, FOCUS, LANES, data, script_text
 from jaxrec.reports.sweep_commands import command as train_command
 from jaxrec.reports.sweep_findings import (
     Failure,
@@ -26,7 +26,7 @@ from jaxrec.reports.sweep_findings import (
     warnings,
 )
 from jaxrec.reports.sweep_options import Option, point_text
-from jaxrec.reports.sweep_rows import FAILED, Row, duration, epochs, seconds
+from jaxrec.reports.sweep_rows import FAILED, ORDERLY, Row, duration, epochs, seconds
 from jaxrec.reports.sweep_table import NONE, SHOWN, board, columns
 
 SCRIPTS = ("sweep_base.js", "sweep_charts.js", "sweep_parallel.js", "sweep_board.js")
@@ -50,6 +50,8 @@ MARKS = {
     '<path d="M0 8l6-6M4 10l8-8M10 10l8-8" stroke="var(--paper)" stroke-width="1.6"/>',
     "bar diverged": '<path d="M0 2h18v8H0z" fill="var(--c4)"/>',
     "bar memory": '<path d="M0 2h18v8H0z" fill="var(--c3)"/>',
+    "bar running": '<path d="M0 2h18v8H0z" fill="var(--c2)"/>',
+    "bar stopped": '<path d="M0 2h18v8H0z" fill="var(--c5)"/>',
     "bar failed": '<path d="M0 2h18v8H0z" fill="var(--c1)"/>',
     "cross": '<path d="M5 2l8 8m0-8l-8 8" fill="none" stroke="var(--ink)" stroke-width="1.8"/>',
 }
@@ -122,11 +124,11 @@ def leaderboard(sweep: Sweep, lines: Sequence[Any]) -> Markup:
         return section("Leaderboard", note("There is no trial yet.", kind="plain"))
     about = (
         f"A line a configuration: {sweep.first.name} on the validation targets, mean over seeds, 95% interval of the "
-        "mean by Student's t, every seed a dot on one common axis. The test number chose nothing."
+        "mean by Student's t, every seed a dot on one axis from the median of all to the best. The test number chose nothing."
     )
     tools = element(
         "div", element("label", "Filter ", element("input", id="filter", type="search", placeholder="gru 0.003")),
-        element("span", id="shown", aria_live="polite"), element("button", "show 100 more", id="more", type="button"),
+        element("span", id="shown", aria_live="polite"), element("button", "show 50 more", id="more", type="button"),
         class_="tools", id="tools", hidden="hidden",
     )  # fmt: skip
     rest = len(sweep.ranked) - SHOWN
@@ -196,7 +198,7 @@ def tradeoffs(sweep: Sweep) -> Iterator[Markup]:
     )
     more = len(sweep.front.members) - FRONT
     rest = element("p", f"{more:,} more on the front.", class_="small") if more > 0 else None
-    heads = ("place", "configuration", *(goal.name for goal in sweep.sought), "")
+    heads = ("place", "configuration", *(goal.unit for goal in sweep.sought), "")
     yield section("Trade-offs", element("p", about, class_="small"), charts(*figures),
                   table(heads, rows, caption="the Pareto front"), rest, wide=True)  # fmt: skip
 
@@ -204,7 +206,7 @@ def tradeoffs(sweep: Sweep) -> Iterator[Markup]:
 def shown(name: str, value: float | None) -> str:
     if value is None:
         return NONE
-    return duration(value) if name == "seconds" else short(value) if name == "parameters" else f"{value:.4f}"
+    return f"{value:,.0f}" if name in ("seconds", "parameters") else f"{value:.4f}"
 
 
 def together(sweep: Sweep) -> Iterator[Markup]:
@@ -274,8 +276,11 @@ def workers(sweep: Sweep) -> Iterator[Markup]:
     ends = [("bar done", "done"), ("bar compiling", "compiling")]
     ends += [(f"bar {mark}", words) for mark, words, name in (
         ("pruned", "pruned", "pruned"), ("diverged", "diverged", "diverged"),
-        ("memory", "out of memory", "out_of_memory"), ("failed", "failed or lost", "failed")) if name in seen]  # fmt: skip
-    if seen - {"done", "pruned", "running"}:
+        ("memory", "out of memory", "out_of_memory"), ("running", "running", "running"),
+        ("stopped", "stopped in order", "stopped")) if name in seen]  # fmt: skip
+    if seen - {*ENDS} or "failed" in seen:
+        ends.append(("bar failed", "failed or lost"))
+    if seen - {*ORDERLY}:
         ends.append(("cross", "where one failed"))
     compiling, spent = (sum(one.get(name) or 0 for one in began) for name in ("compile_seconds", "seconds"))
     names = {(one.get("worker"), one.get("host")) for one in began}

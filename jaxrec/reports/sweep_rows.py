@@ -17,6 +17,7 @@ FAILED = ("diverged", "out_of_memory", "failed")
 STATES = ("done", "pruned", *FAILED, "running", "waiting")
 WORDS = {"out_of_memory": "out of memory"}  # states that are not their own word
 OPEN = ("running", "waiting")
+ORDERLY = ("done", "pruned", "stopped", *OPEN)  # how an attempt ends when nothing is wrong
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def is_sweep(folder: Path | str) -> bool:
 def read_sweep(folder: Path | str) -> tuple[dict[str, Any], list[Row]]:
     """What was asked for and a row a trial; `Mistake` where a file cannot be read."""
     rows, about = Path(folder, "trials.jsonl"), Path(folder, "sweep.json")
-    lines = rows.read_text(encoding="utf-8").splitlines() if rows.is_file() else []
+    lines = rows.read_text(encoding="utf-8").split("\n") if rows.is_file() else []
     found = [_parsed(line, f"{rows}:{place}", dict) for place, line in enumerate(lines, start=1) if line.strip()]
     asked = _parsed(about.read_text(encoding="utf-8"), str(about), dict) if about.is_file() else {}
     return asked, found
@@ -120,12 +121,12 @@ def own(rows: Sequence[Row]) -> list[Row]:
 
 
 def duration(value: float) -> str:
-    """Seconds in the two largest units that they fill: 0.4 s, 12 s, 3 min 5 s, 2 h 10 min, 3 d 4 h."""
+    """Seconds in words, of two units where the larger is small: 0.4 s, 12 s, 3 min 5 s, 33 min, 2 h 10 min, 3 d 4 h."""
     if value < 10:
         return f"{value:.1f} s"
     whole = round(value)
     for name, unit, small, part in (("d", 86_400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
         if whole >= unit:
-            rest = whole % unit // part
+            rest = whole % unit // part if whole < 10 * unit or name == "h" else 0
             return f"{whole // unit} {name}" + (f" {rest} {small}" if rest else "")
     return f"{whole} s"

@@ -14,7 +14,7 @@ from jaxrec.reports.sweep_options import point_text
 from jaxrec.reports.sweep_ranking import Configuration
 from jaxrec.reports.sweep_rows import duration
 
-SHOWN = 30  # lines that stand in the page without its script
+SHOWN = 10  # lines that stand in the page without its script
 LINKS = 5  # runs of a configuration that are linked
 WIDE, HIGH = 90, 16  # pixels of the dots of the seeds
 NONE = "\N{EN DASH}"
@@ -37,16 +37,17 @@ def columns(sweep: Sweep, out: Path, folder: Path) -> list[Column]:
     ranked, first = sweep.ranked, sweep.first
     start, rest = commands([one.rows[0] for one in ranked])
     values = [one.mean for one in ranked]
+    timed = any(one.name == "seconds" for one in sweep.sought)
     return [
         Column("place", "number", [_place(n, one) for n, one in enumerate(ranked, 1)], list(range(len(ranked)))),
         Column("configuration", "text", [point_text(one.point, sweep.options) or "as given" for one in ranked]),
         Column(first.name, "number", [_four(value) for value in values], values),
         Column("95% interval", "number", [_interval(one) for one in ranked]),
-        Column("seeds", "dots", [[float(f"{v:.5g}") for v in one.values] for one in ranked], more=_range(ranked)),
+        Column("seeds", "dots", [_seeds(one) for one in ranked], more=_range(ranked)),
         *(_mean(ranked, one.name) for one in sweep.sought[1:]),
         Column("state", "text", [states(one) for one in ranked]),
-        Column("epochs", "number", [_short(one.epochs) for one in ranked], [one.epochs for one in ranked]),
-        Column("time", "number", [duration(one.seconds) for one in ranked], [one.seconds for one in ranked]),
+        Column("epochs", "number", [NONE if one.epochs is None else f"{one.epochs:.3g}" for one in ranked], [one.epochs for one in ranked]),
+        *([] if timed else [_time(ranked)]),
         Column(f"test {first.name}", "number", [_four(one.test) for one in ranked], [one.test for one in ranked],
                apart=True),
         Column("runs", "links", [_links(one, out, folder) for one in ranked]),
@@ -62,10 +63,6 @@ def _four(value: float | None) -> str:
     return NONE if value is None else f"{value:.4f}" if abs(value) < 100 else f"{value:,.0f}"
 
 
-def _short(value: float | None) -> str:
-    return NONE if value is None else f"{value:.4g}"
-
-
 def _interval(one: Configuration) -> str:
     if one.interval:
         return " to ".join(map(_four, one.interval))
@@ -73,9 +70,23 @@ def _interval(one: Configuration) -> str:
 
 
 def _range(ranked: Sequence[Configuration]) -> dict[str, float]:
-    """Where the dots of all lines begin and end: the finished values from their middle up, so that the best differ."""
+    """The axis of the dots of all lines: from the median of the seeds to the best of them, so that the best differ."""
     held = sorted(value for one in ranked for value in one.values)
-    return {"low": held[0], "high": held[-1]} if held else {"low": 0.0, "high": 1.0}
+    sign = ranked[0].objectives[0].sign if ranked else 1
+    if not held:
+        return {"low": 0.0, "high": 1.0}
+    middle = held[len(held) // 2]
+    return {"low": middle, "high": held[-1]} if sign > 0 else {"low": held[0], "high": middle}
+
+
+def _seeds(one: Configuration) -> dict[str, Any]:
+    """Values of the seeds and the interval of their mean."""
+    rounded = [float(f"{v:.5g}") for v in one.values]
+    return {"at": rounded, "span": [float(f"{v:.5g}") for v in one.interval]} if one.interval else {"at": rounded}
+
+
+def _time(ranked: Sequence[Configuration]) -> Column:
+    return Column("time", "number", [duration(one.seconds) for one in ranked], [one.seconds for one in ranked])
 
 
 def _mean(ranked: Sequence[Configuration], name: str) -> Column:
@@ -131,10 +142,14 @@ def cell(one: Column, place: int) -> Any:
     return value
 
 
-def dots(values: Sequence[float], low: float, high: float) -> Markup:
-    """Seeds as dots on one line that is the same for every configuration."""
-    span = (high - low) or 1.0
-    marks = (element("circle", cx=round(4 + (v - low) / span * (WIDE - 8), 1), cy=HIGH / 2, r=3) for v in values)
-    line = element("line", x1=0, x2=WIDE, y1=HIGH / 2, y2=HIGH / 2, class_="grid")
-    label = ", ".join(f"{value:.4g}" for value in values) or "none"
-    return element("svg", line, *marks, viewBox=f"0 0 {WIDE} {HIGH}", class_="dots", role="img", aria_label=label)
+def dots(value: dict[str, Any], low: float, high: float) -> Markup:
+    """Seeds as dots over the interval of their mean, on an axis that is the same for every configuration."""
+    across = lambda v: round(4 + min(1.0, max(0.0, (v - low) / ((high - low) or 1.0))) * (WIDE - 8), 1)  # noqa: E731
+    middle = HIGH / 2
+    parts = [element("line", x1=0, x2=WIDE, y1=middle, y2=middle, class_="grid")]
+    if "span" in value:
+        left, right = map(across, value["span"])
+        parts.append(element("line", x1=left, x2=right, y1=middle, y2=middle, class_="span"))
+    parts += [element("circle", cx=across(v), cy=middle, r=3) for v in value["at"]]
+    label = ", ".join(f"{v:.4g}" for v in value["at"]) or "none"
+    return element("svg", *parts, viewBox=f"0 0 {WIDE} {HIGH}", class_="dots", role="img", aria_label=label)

@@ -1,7 +1,7 @@
 // What every chart of a sweep's page stands on: the columns, colours, scales, and plots that are drawn when they are seen.
 const data = JSON.parse(document.getElementById("sweep").textContent);
 const { trials, curves, options, points, ranked, objective } = data;
-const [DONE, PRUNED, DIVERGED, MEMORY, FAILED, RUNNING] = data.states.keys();
+const [DONE, PRUNED, DIVERGED, MEMORY, FAILED, RUNNING, , STOPPED] = data.states.keys();
 const count = trials.number.length;
 const FONT = '12px system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif';
 const WORDS = { out_of_memory: "out of memory" };
@@ -39,9 +39,10 @@ function short(value) {
 const commas = (value) => value.toLocaleString("en-US");
 
 function clock(seconds) {
-  if (seconds < 60) return short(Number(seconds.toFixed(1))) + " s";
+  if (seconds < 120) return short(Number(seconds.toFixed(seconds < 10 ? 1 : 0))) + " s";
+  if (seconds < 7200) return short(Number((seconds / 60).toPrecision(3))) + " min";
   const minutes = Math.round(seconds / 60);
-  return minutes < 60 ? minutes + " min" : Math.floor(minutes / 60) + ":" + String(minutes % 60).padStart(2, "0") + " h";
+  return Math.floor(minutes / 60) + ":" + String(minutes % 60).padStart(2, "0") + " h";
 }
 
 // ---- from values to pixels

@@ -4,7 +4,7 @@ function board() {
   const columns = data.table.map((column, at) => ({ ...column, head: heads[at], kindClass: heads[at].className }));
   const texts = columns[1].cells.map((text, c) => (text + " " + columns.find((one) => one.head.dataset.name === "state").cells[c]).toLowerCase());
   const filter = document.getElementById("filter"), more = document.getElementById("more"), shown = document.getElementById("shown");
-  let order = ranked.map((_, c) => c), sorted = 0, down = false, most = 30;
+  let order = ranked.map((_, c) => c), sorted = 0, down = false, most = 10;
 
   columns.forEach((column, at) => {
     if (!column.keys && column.kind !== "text") return;
@@ -46,11 +46,11 @@ function board() {
   }
 
   filter.addEventListener("input", () => {
-    most = 30;
+    most = 10;
     fill();
   });
   more.addEventListener("click", () => {
-    most += 100;
+    most += 50;
     fill();
   });
   document.addEventListener("brushed", fill);
@@ -61,18 +61,20 @@ function board() {
 const FILL = {
   number: (cell, text) => (cell.textContent = text),
   text: (cell, text) => (cell.textContent = text),
-  dots: (cell, values, { low, high }) => {
+  dots: (cell, { at, span }, { low, high }) => {
     const picture = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-    const add = (tag, given, to = picture) => {
-      const node = to.appendChild(document.createElementNS(picture.namespaceURI, tag));
+    const add = (tag, given) => {
+      const node = picture.appendChild(document.createElementNS(picture.namespaceURI, tag));
       for (const [name, value] of Object.entries(given)) node.setAttribute(name, value);
     };
     picture.setAttribute("viewBox", "0 0 90 16");
     picture.setAttribute("class", "dots");
     picture.setAttribute("role", "img");
-    picture.setAttribute("aria-label", values.map(short).join(", ") || "none");
+    picture.setAttribute("aria-label", at.map(short).join(", ") || "none");
     add("line", { x1: 0, x2: 90, y1: 8, y2: 8, class: "grid" });
-    for (const value of values) add("circle", { cx: 4 + ((value - low) / (high - low || 1)) * 82, cy: 8, r: 3 });
+    const across = (value) => 4 + Math.min(1, Math.max(0, (value - low) / (high - low || 1))) * 82;
+    if (span) add("line", { x1: across(span[0]), x2: across(span[1]), y1: 8, y2: 8, class: "span" });
+    for (const value of at) add("circle", { cx: across(value), cy: 8, r: 3 });
     cell.append(picture);
   },
   links: (cell, links) => cell.append(...links.map(([text, href]) => make("a", text, { href }))),

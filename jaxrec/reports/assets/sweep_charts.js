@@ -230,7 +230,7 @@ function drawLanes(pen, width, height, ink) {
   const side = Math.min(150, width * 0.3, 12 + Math.max(...names.map((name) => pen.measureText(name).width)));
   const across = scale(0, Math.max(...end, 1e-3), side, width - RIGHT), hatch = hatching(pen, ink);
   const base = TOP + LANE * Math.min(names.length, data.lanesShown);
-  const fill = { [DONE]: ink.c0, [PRUNED]: ink.soft, [RUNNING]: ink.c2, [DIVERGED]: ink.c4, [MEMORY]: ink.c3 };
+  const fill = { [DONE]: ink.c0, [PRUNED]: ink.soft, [RUNNING]: ink.c2, [STOPPED]: ink.c5, [DIVERGED]: ink.c4, [MEMORY]: ink.c3 };
   pen.fillStyle = ink.soft;
   names.slice(0, data.lanesShown).forEach((name, at) => pen.fillText(cut(pen, name, side - 8), 0, TOP + LANE * at + 15));
   const x = new Float32Array(start.length).fill(NaN), y = new Float32Array(start.length).fill(NaN);
@@ -257,7 +257,7 @@ function drawLanes(pen, width, height, ink) {
   }
   pen.lineWidth = 1.5;
   for (let n = 0; n < start.length; n++)
-    if (!Number.isNaN(x[n]) && ![DONE, PRUNED, RUNNING].includes(state[n])) cross(pen, ink, across(end[n]), y[n]);
+    if (!Number.isNaN(x[n]) && ![DONE, PRUNED, RUNNING, STOPPED].includes(state[n])) cross(pen, ink, across(end[n]), y[n]);
   pen.fillStyle = ink.soft;
   pen.textAlign = "center";
   pen.fillText("time since the first start", (side + width - RIGHT) / 2, base + 34);

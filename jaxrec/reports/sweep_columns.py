@@ -1,4 +1,4 @@
-"""The numbers that a sweep's page draws from, as columns: no key is repeated, six digits, null for what is not there."""
+"""The numbers that a sweep's page draws from, as columns: no key twice, six digits, null for what is not there."""
 
 import json
 import math
@@ -10,6 +10,7 @@ from jaxrec.reports.sweep_options import Option
 from jaxrec.reports.sweep_rows import STATES, Row, epochs, number, reached, readings, seconds
 from jaxrec.reports.sweep_table import Column
 
+LINES = 1500  # drawn at most, of those out of focus; half as many in focus
 FOCUS = 0.1  # share of the configurations that stands out at first
 LANES = 64
 ENDS = (*STATES, "stopped")  # states of an attempt
@@ -32,6 +33,7 @@ def data(sweep: Sweep, table: Sequence[Column]) -> dict[str, Any]:
         "fronts": fronts(sweep),
         "lanes": lanes(sweep.rows),
         "lanesShown": LANES,
+        "lines": LINES,
         "table": [{"kind": one.kind, "cells": one.cells, "keys": None if one.keys is None else compact(one.keys),
                    "more": one.more} for one in table],
     }  # fmt: skip

@@ -47,5 +47,3 @@ def commands(rows: Sequence[Row]) -> tuple[str, list[str]]:
     shared = set.intersection(*map(set, every)) if every else set()
     start = " ".join(["jaxrec train", *(flag for flag in every[0] if flag in shared)]) if every else "jaxrec train"
     return start, [" ".join(flag for flag in some if flag not in shared) for some in every]
-
-

@@ -1,4 +1,4 @@
-"""What a sweep's page says: counts, the sentence, warnings, what pruning saved, failures by signature, lanes of workers.
+"""What a sweep's page says: counts, the sentence, warnings, what pruning saved, failures by signature.
 
 Plain values from plain rows; nothing is drawn here.
 """
@@ -13,8 +13,23 @@ from typing import Any
 
 from jaxrec.reports.sweep_options import Option, edge_alarms, options, point_text
 from jaxrec.reports.sweep_ranking import Configuration, Front, configurations, front
-from jaxrec.reports.sweep_rows import FAILED, OPEN, ORDERLY, STATES, WORDS, Objective, Row, duration, epochs, number, objectives
-from jaxrec.reports.sweep_rows import own, seconds, value_of
+from jaxrec.reports.sweep_rows import (
+    FAILED,
+    OPEN,
+    ORDERLY,
+    STATES,
+    WORDS,
+    Objective,
+    Row,
+    duration,
+    epochs,
+    four,
+    number,
+    objectives,
+    own,
+    seconds,
+    value_of,
+)
 
 Importance = tuple[str, float, float | None, float | None]
 
@@ -62,20 +77,20 @@ def state(name: str) -> str:
 
 def sentence(sweep: Sweep) -> str:
     """The outcome: the best configuration, its numbers, what became of the trials, how long it took."""
-    best, began = sweep.best, f"{_trials(len(sweep.rows))}{_taken(sweep)}"
+    best, began = sweep.best, f"{counted(len(sweep.rows))}{_taken(sweep)}"
     if best is None or best.mean is None:
         return f"{began}: {_ends(sweep)}; none has a number yet." if sweep.rows else "There is no trial yet."
     name = sweep.first.name
-    sure = f"{best.interval[0]:.4g} to {best.interval[1]:.4g}, " if best.interval else ""
+    sure = f"{four(best.interval[0])} to {four(best.interval[1])}, " if best.interval else ""
     seeds = f"{len(best.values)} seeds" if best.interval else "one seed, so without an interval"
-    test = f", and {best.test:.4g} on the test targets" if best.test is not None else ""
+    test = f", and {four(best.test)} on the test targets" if best.test is not None else ""
     which = point_text(best.point, sweep.options) or "the one there is"
     where = {"seconds": " of training", "parameters": ""}.get(name, " on the validation targets")
-    return f"The best configuration, {which}, reaches {name} {best.mean:.4g} ({sure}{seeds}){where}{test}; {began}: " \
-           f"{_ends(sweep)}."  # fmt: skip
+    won = f"The best configuration, {which}, reaches {name} {four(best.mean)} ({sure}{seeds}){where}{test}"
+    return f"{won}; {began}: {_ends(sweep)}."
 
 
-def _trials(count: int) -> str:
+def counted(count: int) -> str:
     return "1 trial" if count == 1 else f"{count:,} trials"
 
 
@@ -111,24 +126,24 @@ def wall_seconds(sweep: Sweep) -> float:
 def warnings(sweep: Sweep) -> Iterator[tuple[str, str]]:
     """Sentence and remedy of what somebody should know before believing the winner."""
     for option, end in alarms(sweep):
-        bound = option.categories[-1 if end == "upper" else 0] if option.categories else \
-            f"{option.high if end == 'upper' else option.low:.4g}"  # fmt: skip
-        yield f"The best five sit on the {end} bound of {option.name} ({bound}): widen.", "the optimum may lie beyond"
+        yield f"The best five sit on the {end} bound of {option.name} ({option.bound(end)}): widen.", ""
     best = sweep.best
     if best is not None and best.interval is None and any(len(one.values) > 1 for one in sweep.ranked):
-        yield "The best configuration has one seed only, others have more: luck may have chosen it.", \
-            "train it with more seeds before believing it"  # fmt: skip
+        luck = "The best configuration has one seed only, others have more: luck may have chosen it."
+        yield luck, "train it with more seeds before believing it"
+    if best is not None and not any(len(one.values) > 1 for one in sweep.ranked):
+        yield "Every configuration has one seed: nothing says how much of a difference is luck.", "--seeds 3"
     if (beside := within(sweep)) > 0:
-        yield f"{beside:,} other configuration{'s lie' if beside > 1 else ' lies'} within the interval of the best: " \
-              "the seeds do not tell them apart.", "more seeds for the first few"  # fmt: skip
+        lie = f"{beside:,} other configuration{'s lie' if beside > 1 else ' lies'} within the interval of the best"
+        yield f"{lie}: the seeds do not tell them apart.", "more seeds for the first few"
     lost = sum(r["state"] == "done" and value_of(r, sweep.first.name) is None for r in sweep.rows)
     if lost:
-        yield f"{_trials(lost)} finished without a finite {sweep.first.name} and {'has' if lost == 1 else 'have'} no " \
-              "place.", ""  # fmt: skip
+        have = "has" if lost == 1 else "have"
+        yield f"{counted(lost)} finished without a finite {sweep.first.name} and {have} no place.", ""
     failed = sum(row["state"] in FAILED for row in sweep.rows)
     if failed > 0.1 * len(sweep.rows):
-        yield f"{failed:,} of {_trials(len(sweep.rows))} failed; where they did, the picture has holes.", \
-            "see the failures below"  # fmt: skip
+        holes = "where they did, the picture has holes"
+        yield f"{failed:,} of {counted(len(sweep.rows))} failed; {holes}.", "see the failures below"
     codes = {row.get("code") for row in sweep.rows if row.get("code")}
     if len(codes) > 1:
         yield f"The trials come from {len(codes)} versions of the code.", "--strict-code trains them again"
@@ -155,14 +170,14 @@ def notes(sweep: Sweep) -> Iterator[str]:
     """What is true of every sweep, in its own numbers."""
     tried = sum(one.mean is not None for one in sweep.ranked)
     if tried > 1:
-        yield f"The best of {tried:,} configurations was chosen by its validation number, which is too high for that " \
-              "reason; the test number chose nothing."  # fmt: skip
+        won = f"The best of {tried:,} configurations was chosen by its validation number"
+        yield f"{won}, which is too good for that reason; the test number chose nothing."
     if sweep.known:
         yield f"{sweep.known:,} proposals were known already and answered from their trial."
     waiting = sum(row["state"] in OPEN for row in sweep.rows)
     if waiting:
-        yield f"{_trials(waiting)} still {'runs or waits' if waiting == 1 else 'run or wait'}: the page shows what is " \
-              "there so far."  # fmt: skip
+        do = "runs or waits" if waiting == 1 else "run or wait"
+        yield f"{counted(waiting)} still {do}: the page shows what is there so far."
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The options that a sweep varies: range, scale and categories, from the declared space and from the points tried."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,10 +32,14 @@ class Option:
         text = shown(value)
         return float(self.categories.index(text)) if text in self.categories else None
 
+    def bound(self, end: str) -> str:
+        """The "lower" or "upper" bound as a text."""
+        if self.categories is not None:
+            return self.categories[-1 if end == "upper" else 0]
+        return shown(self.high if end == "upper" else self.low)
+
     def ends(self, value: Any) -> str:
         """Whether a value sits on the "lower" or "upper" bound; empty where it does not."""
-        import math
-
         at = self.coordinate(value)
         if at is None:
             return ""

@@ -9,13 +9,14 @@ from typing import Any
 
 from jaxrec.reports.charts import Axis, interval_dots
 from jaxrec.reports.html import Markup, charts, code, element, facts, joined, note, page, section, table, tiles, write
-from jaxrec.reports.sweep_columns import ENDS, FOCUS, LANES, data, script_text
+from jaxrec.reports.sweep_columns import ENDS, FOCUS, LANES, LINES, data, script_text
 from jaxrec.reports.sweep_commands import command as train_command
 from jaxrec.reports.sweep_findings import (
     Failure,
     Importance,
     Sweep,
     alarms,
+    counted,
     failures,
     gathered,
     notes,
@@ -26,12 +27,13 @@ from jaxrec.reports.sweep_findings import (
     warnings,
 )
 from jaxrec.reports.sweep_options import Option, point_text
-from jaxrec.reports.sweep_rows import FAILED, ORDERLY, Row, duration, epochs, seconds
+from jaxrec.reports.sweep_rows import FAILED, ORDERLY, Row, duration, epochs, four, seconds
 from jaxrec.reports.sweep_table import NONE, SHOWN, board, columns
 
 SCRIPTS = ("sweep_base.js", "sweep_charts.js", "sweep_parallel.js", "sweep_board.js")
 GALLERY = 40  # signatures of failures that are shown
 AGAIN = 5  # trials of a failure that are named
+SLICES = 12  # options that are shown before one asks for the others
 FRONT = 20  # members of the front in the table
 MARKS = {
     "best": '<circle cx="9" cy="6" r="3" fill="var(--c0)"/>',
@@ -74,7 +76,9 @@ def sweep_page(sweep: Sweep, command: str, *, out: Path, folder: Path) -> str:
     """One self-contained page."""
     lines = columns(sweep, out, folder)
     numbers = element("script", Markup(script_text(data(sweep, lines))), type="application/json", id="sweep")
-    missing = element("noscript", note("The charts and the whole leaderboard need the page's own script.", kind="plain"))
+    missing = element(
+        "noscript", note("The charts and the whole leaderboard need the page's own script.", kind="plain")
+    )
     return page(
         title(sweep, folder), sentence(sweep), headline(sweep), missing, believed(sweep), leaderboard(sweep, lines),
         *history(sweep), *tradeoffs(sweep), *together(sweep), importance(sweep), *slices(sweep), *workers(sweep),
@@ -97,12 +101,12 @@ def headline(sweep: Sweep) -> Markup:
     best, counts, first = sweep.best, sweep.counts(), sweep.first
     boxes: list[tuple[Any, Any, Any]] = []
     if best is not None and best.mean is not None:
-        sure = "{:.4g} to {:.4g}".format(*best.interval) if best.interval else "one seed, no interval"
-        boxes.append((f"{best.mean:.4g}", f"{first.name}, validation", f"{sure}; the best of the sweep"))
-        boxes.append((NONE if best.test is None else f"{best.test:.4g}", f"{first.name}, test", "not used to select"))
+        sure = " to ".join(map(four, best.interval)) if best.interval else "one seed, no interval"
+        boxes.append((four(best.mean), f"{first.name}, validation", f"{sure}; the best of the sweep"))
+        boxes.append((NONE if best.test is None else four(best.test), f"{first.name}, test", "not used to select"))
     failed = sum(counts[name] for name in FAILED)
     rest = [f"{counts[name]:,} {name}" for name in ("pruned", "running", "waiting") if counts[name]]
-    boxes.append((f"{counts['done']:,}", f"of {len(sweep.rows):,} trials done",
+    boxes.append((f"{counts['done']:,}", f"of {counted(len(sweep.rows))} done",
                   ", ".join([*rest, *([f"{failed:,} failed"] if failed else [])])))  # fmt: skip
     work = sum(map(seconds, sweep.rows))
     wall = wall_seconds(sweep)
@@ -124,7 +128,8 @@ def leaderboard(sweep: Sweep, lines: Sequence[Any]) -> Markup:
         return section("Leaderboard", note("There is no trial yet.", kind="plain"))
     about = (
         f"A line a configuration: {sweep.first.name} on the validation targets, mean over seeds, 95% interval of the "
-        "mean by Student's t, every seed a dot on one axis from the median of all to the best. The test number chose nothing."
+        "mean by Student's t, every seed a dot on one axis from the median of all to the best. The test number chose "
+        "nothing."
     )
     tools = element(
         "div", element("label", "Filter ", element("input", id="filter", type="search", placeholder="gru 0.003")),
@@ -152,6 +157,11 @@ def drawing(title: str, kind: str, label: str, *, place: int | None = None, abou
     return element("figure", caption, legend, holder, class_="full" if full else None)
 
 
+def thinned(count: int) -> str:
+    """What a legend adds where not every line is drawn."""
+    return f" (of many, an even {LINES:,} are drawn)" if count > LINES else ""
+
+
 def tenth(sweep: Sweep) -> str:
     return f"best {FOCUS:.0%} of configurations, or those brushed"
 
@@ -164,7 +174,9 @@ def history(sweep: Sweep) -> Iterator[Markup]:
     ends = [(state(one), state(one)) for one in FAILED if counts[one]]
     pruned = [("pruned", "pruned: the fainter, the sooner")] if counts["pruned"] else []
     dots = key(("line", "best trial so far"), ("best", tenth(sweep)), ("rest", "other finished trials"), *pruned, *ends)
-    lines = key(("focus", tenth(sweep)), ("others", "other trials; a dot where one was given up"))
+    lines = key(
+        ("focus", tenth(sweep)), ("others", f"other trials; a dot where one was given up{thinned(len(sweep.rows))}")
+    )
     figures = [
         drawing(f"{name} of every trial", "history", f"{name} of {len(sweep.rows):,} trials in order", legend=dots,
                 about="A dot a trial, at what it came to; point at one for its epochs."),
@@ -183,7 +195,8 @@ def tradeoffs(sweep: Sweep) -> Iterator[Markup]:
         yield section("Trade-offs", note("No finished configuration has a number in every objective.", kind="plain"))
         return
     first, others = sweep.first, sweep.sought[1:]
-    legend = key(("best", "nothing is better everywhere"), ("rest", "others"), ("knee", "knee"))
+    knee = [] if sweep.front.knee is None else [("knee", "knee")]
+    legend = key(("best", "on the front: nothing is better in everything"), ("rest", "others"), *knee)
     figures = [drawing(f"{first.name} against {one.unit}", "front", f"{first.name} against {one.unit}, a dot a "
                        "configuration", place=place, legend=legend) for place, one in enumerate(others)]  # fmt: skip
     rows = []
@@ -206,7 +219,7 @@ def tradeoffs(sweep: Sweep) -> Iterator[Markup]:
 def shown(name: str, value: float | None) -> str:
     if value is None:
         return NONE
-    return f"{value:,.0f}" if name in ("seconds", "parameters") else f"{value:.4f}"
+    return f"{value:,.0f}" if name in ("seconds", "parameters") else four(value)
 
 
 def together(sweep: Sweep) -> Iterator[Markup]:
@@ -215,15 +228,17 @@ def together(sweep: Sweep) -> Iterator[Markup]:
         return
     finished = sum(one.mean is not None for one in sweep.ranked)
     order = "the most important option first" if sweep.importances else "in the order of the space"
-    about = f"A line a configuration ({finished:,} with a number), an axis an option, {order}; n/a: the option does " \
-            "not apply. Drag along an axis to keep what crosses there, click it to let go; by keyboard, arrows and " \
-            "shift move and widen a band, escape clears it. The leaderboard and the charts follow."  # fmt: skip
+    about = (
+        f"A line a configuration ({finished:,} with a number), an axis an option, {order}; n/a: the option does not "
+        "apply. Drag along an axis to keep what crosses there, click it to let go; by keyboard, arrows and shift move "
+        "and widen a band, escape clears it. The leaderboard and the charts follow."
+    )
     rest = f"In focus: the best {FOCUS:.0%}"
     tools = element(
         "div", element("span", rest, id="brushed", aria_live="polite", data_rest=rest),
         element("button", "clear", id="unbrush", type="button", hidden="hidden"), class_="tools",
     )  # fmt: skip
-    legend = key(("line", "best in focus"), ("focus", tenth(sweep)), ("others", "others"))
+    legend = key(("line", "best in focus"), ("focus", tenth(sweep)), ("others", f"others{thinned(finished)}"))
     figure = drawing("All options at once", "parallel", "parallel coordinates of the configurations", about=about,
                      legend=joined([legend, tools]), full=True)  # fmt: skip
     yield section("Options together", figure, wide=True)
@@ -253,18 +268,25 @@ def slices(sweep: Sweep) -> Iterator[Markup]:
         return
     ends = {option.name: end for option, end in alarms(sweep)}
     about = "A dot a trial at what it came to, pruned ones faint; the line is the median of the finished ones."
-    figures = [_slice(sweep, place, one, ends.get(one.name)) for place, one in enumerate(sweep.options)]
+    order = sorted(enumerate(sweep.options), key=lambda pair: pair[1].name not in ends)  # alarms are not put away
+    figures = [_slice(sweep, place, one, ends.get(one.name)) for place, one in order]
     legend = key(("best", tenth(sweep)), ("rest", "other trials"), ("line", "median"))
-    yield section("One option at a time", element("p", about, class_="small"), legend,
-                  element("div", *figures, class_="slices"), wide=True)  # fmt: skip
+    shown, rest = (element("div", *some, class_="slices") for some in (figures[:SLICES], figures[SLICES:]))
+    more = element("details", element("summary", f"the other {len(figures) - SLICES}"), rest)
+    yield section("One option at a time", element("p", about, class_="small"), legend, shown,
+                  more if len(figures) > SLICES else None, wide=True)  # fmt: skip
 
 
 def _slice(sweep: Sweep, place: int, one: Option, end: str | None) -> Markup:
     missing = sum(one.name not in config.point for config in sweep.ranked)
     told = f"does not apply to {missing:,} of {len(sweep.ranked):,} configurations" if missing else None
-    alarm = element("span", f"the best five sit on the {end} bound of {one.label}: widen", class_="alarm") if end else ""
+    alarm = (
+        element("span", f"the best five sit on the {end} bound of {one.label}: widen", class_="alarm") if end else ""
+    )
     label = f"{sweep.first.name} against {one.name}"
-    return drawing(one.name, "slice", label, place=place, about=joined([part for part in (told, alarm) if part]) or None)
+    return drawing(
+        one.name, "slice", label, place=place, about=joined([part for part in (told, alarm) if part]) or None
+    )
 
 
 def workers(sweep: Sweep) -> Iterator[Markup]:
@@ -320,8 +342,10 @@ def gallery(sweep: Sweep) -> Iterator[Markup]:
     if not found:
         return
     kinds = f"{len(found):,} kinds of" if len(found) > 1 else "One kind of"
-    about = f"{kinds} failure in {sum(one.attempts for one in found):,} attempts. Divergence and lack of memory are " \
-            "results: the trial is not repeated."  # fmt: skip
+    about = (
+        f"{kinds} failure in {sum(one.attempts for one in found):,} attempts. Divergence and lack of memory are "
+        "results: the trial is not repeated."
+    )
     rest = len(found) - GALLERY
     more = element("p", f"{rest:,} more kinds are in trials.jsonl.", class_="small") if rest > 0 else None
     yield section("Failures", element("p", about, class_="small"), *map(failure, found[:GALLERY]), more, wide=True)
@@ -331,7 +355,9 @@ def failure(one: Failure) -> Markup:
     numbers = ", ".join(str(row["number"]) for row in one.trials[:AGAIN])
     numbers += f" and {len(one.trials) - AGAIN:,} more" if len(one.trials) > AGAIN else ""
     times = f"{one.attempts:,} attempt{'s' if one.attempts > 1 else ''}"
-    hosts = ", ".join(one.workers[:AGAIN]) + (f" and {len(one.workers) - AGAIN:,} more" if len(one.workers) > AGAIN else "")
+    hosts = ", ".join(one.workers[:AGAIN]) + (
+        f" and {len(one.workers) - AGAIN:,} more" if len(one.workers) > AGAIN else ""
+    )
     rows = [("Trials", numbers), ("Workers", hosts), ("Ended as", state(one.state))]
     rows += [("Reason", one.reason)] if one.reason else []
     rows += [("Since then", f"{one.recovered:,} of these trials finished or were pruned")] if one.recovered else []

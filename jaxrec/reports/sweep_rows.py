@@ -120,6 +120,11 @@ def own(rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if row.get("same_as") is None]
 
 
+def four(value: float) -> str:
+    """A metric: four decimals, four digits where those would not do."""
+    return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 100 else f"{value:.4g}"
+
+
 def duration(value: float) -> str:
     """Seconds in words, of two units where the larger is small: 0.4 s, 12 s, 3 min 5 s, 33 min, 2 h 10 min, 3 d 4 h."""
     if value < 10:

@@ -12,7 +12,7 @@ from jaxrec.reports.sweep_commands import commands
 from jaxrec.reports.sweep_findings import Sweep, state
 from jaxrec.reports.sweep_options import point_text
 from jaxrec.reports.sweep_ranking import Configuration
-from jaxrec.reports.sweep_rows import duration
+from jaxrec.reports.sweep_rows import duration, four
 
 SHOWN = 10  # lines that stand in the page without its script
 LINKS = 5  # runs of a configuration that are linked
@@ -46,7 +46,7 @@ def columns(sweep: Sweep, out: Path, folder: Path) -> list[Column]:
         Column("seeds", "dots", [_seeds(one) for one in ranked], more=_range(ranked)),
         *(_mean(ranked, one.name) for one in sweep.sought[1:]),
         Column("state", "text", [states(one) for one in ranked]),
-        Column("epochs", "number", [NONE if one.epochs is None else f"{one.epochs:.3g}" for one in ranked], [one.epochs for one in ranked]),
+        Column("epochs", "number", [_epochs(one) for one in ranked], [one.epochs for one in ranked]),
         *([] if timed else [_time(ranked)]),
         Column(f"test {first.name}", "number", [_four(one.test) for one in ranked], [one.test for one in ranked],
                apart=True),
@@ -60,7 +60,11 @@ def _place(place: int, one: Configuration) -> str:
 
 
 def _four(value: float | None) -> str:
-    return NONE if value is None else f"{value:.4f}" if abs(value) < 100 else f"{value:,.0f}"
+    return NONE if value is None else four(value)
+
+
+def _epochs(one: Configuration) -> str:
+    return NONE if one.epochs is None else f"{one.epochs:.3g}"
 
 
 def _interval(one: Configuration) -> str:
@@ -138,7 +142,7 @@ def cell(one: Column, place: int) -> Any:
     if one.kind == "links":
         return joined(element("a", text, href=address) for text, address in value)
     if one.kind == "command":
-        return element("details", element("summary", "command"), element("code", f"{one.more['start']} {value}".strip()))
+        return element("details", element("summary", "show"), element("code", f"{one.more['start']} {value}".strip()))
     return value
 
 

@@ -23,7 +23,12 @@ SPACE = {
     "constants": {"data": "ml-100k"},
 }
 ERRORS = (
-    ("failed", "ValueError: batch.length is 0", "ValueError-1f2e", ["Traceback (most recent call last):", "  in fit", "E"]),
+    (
+        "failed",
+        "ValueError: batch.length is 0",
+        "ValueError-1f2e",
+        ["Traceback (most recent call last):", "  in fit", "E"],
+    ),
     ("lost", "the lease expired", "lease", []),
 )
 
@@ -38,7 +43,7 @@ def synthetic(points=40, *, seeds=1, extra=0, objectives=("ndcg@10", "seconds"),
     space = SPACE | {"dimensions": SPACE["dimensions"] + [
         {"name": f"extra.option_{n}", "kind": "uniform", "low": -1.0, "high": 1.0} for n in range(extra)]}  # fmt: skip
     rows = []
-    for place in range(points):
+    for _ in range(points):
         point = drawn(rng, extra)
         for repeat in range(seeds):
             rows.append(trial(rng, len(rows), point, repeat, free, pruned, failed, edge, objectives))
@@ -58,7 +63,7 @@ def drawn(rng, extra):
         "model.width": int(rng.choice([32, 64, 128, 256])),
         "optimizer.lr": float(10 ** rng.uniform(-4, -2)),
         "model.dropout": float(rng.uniform(0, 0.5)),
-        "batch.size": int(round(2 ** rng.uniform(3, 8))),
+        "batch.size": round(2 ** rng.uniform(3, 8)),
     }
     if rng.uniform() < 0.5:
         point["loss.alpha"] = float(rng.uniform(0, 1))
@@ -69,8 +74,8 @@ def quality(point, edge):
     lr = math.log10(point["optimizer.lr"])
     bonus = {"gru": 0.012, "lstm": 0.008, "lru": 0.015, "mingru": 0.0}[point["model.cell"]]
     peak = 0.02 * (lr + 2) if edge else -0.018 * (lr + 2.6) ** 2
-    return (0.1 + bonus + peak + 0.006 * math.log2(point["model.width"] / 32) - 0.05 * (point["model.dropout"] - 0.2) ** 2
-            + 0.004 * point.get("loss.alpha", 0))  # fmt: skip
+    return (0.1 + bonus + peak + 0.006 * math.log2(point["model.width"] / 32) 
+            - 0.05 * (point["model.dropout"] - 0.2) ** 2 + 0.004 * point.get("loss.alpha", 0))  # fmt: skip
 
 
 def trial(rng, number, point, repeat, free, pruned, failed, edge, objectives):
@@ -96,7 +101,7 @@ def trial(rng, number, point, repeat, free, pruned, failed, edge, objectives):
     ended = {
         "done": (None, None, []), "pruned": ("given up by the pruner", None, []),
         "diverged": ("the gradient is not finite at step 12", "diverged", ["epoch 1 loss 7.2", "epoch 2 loss nan"]),
-        "out_of_memory": ("RESOURCE_EXHAUSTED: 2.1 GiB asked", "oom", ["compiling", "RESOURCE_EXHAUSTED: out of memory"]),
+        "out_of_memory": ("RESOURCE_EXHAUSTED: 2.1 GiB asked", "oom", ["compiling", "out of memory"]),
         "failed": ERRORS[0][1:],
     }[state]  # fmt: skip
     attempts.append(attempt(number, len(attempts), worker, free, spent, compiling, state, *ended))
@@ -106,7 +111,8 @@ def trial(rng, number, point, repeat, free, pruned, failed, edge, objectives):
     known = {"ndcg@10": value, "seconds": spent, "parameters": weights}
     width, cell = point["model.width"], point["model.cell"]
     return {
-        "number": number, "id": f"{number:08x}-s{repeat}", "state": state, "point": point, "seed": repeat, "repeat": repeat,
+        "number": number, "id": f"{number:08x}-s{repeat}", "state": state, "point": point, "seed": repeat,
+        "repeat": repeat,
         "config": {"data": "ml-100k", "model": {"cell": cell, "width": width, "dropout": point["model.dropout"]},
                    "optimizer": {"lr": point["optimizer.lr"]}, "batch": {"size": point["batch.size"]}, "seed": repeat,
                    "loss": f"sampled_softmax(negatives=256, alpha={point['loss.alpha']})" if "loss.alpha" in point
@@ -124,8 +130,10 @@ def attempt(number, place, worker, free, spent, compiling, state, reason, signat
     start = 1_740_823_200 + free[worker]
     free[worker] += spent + 0.5
     return {
-        "attempt": 2 * number + place, "worker": f"w{worker}", "host": "node-1", "pid": 4000 + worker, "device": "cpu:0",
-        "start": start, "end": start + spent, "seconds": spent, "compile_seconds": min(compiling, spent), "state": state,
+        "attempt": 2 * number + place, "worker": f"w{worker}", "host": "node-1", "pid": 4000 + worker,
+        "device": "cpu:0",
+        "start": start, "end": start + spent, "seconds": spent, "compile_seconds": min(compiling, spent),
+        "state": state,
         "reason": reason, "signature": signature, "log": log,
     }  # fmt: skip
 
@@ -141,7 +149,8 @@ class Browser:
     def __init__(self, program, profile):
         to_read, self.to = os.pipe()
         self.back, to_write = os.pipe()
-        command = [program, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--remote-debugging-pipe",
+        command = [program, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
+                   "--remote-debugging-pipe",
                    f"--user-data-dir={profile}", "--no-first-run", "--disable-extensions"]  # fmt: skip
         words = ["sh", "-c", f'exec "$@" 3<&{to_read} 4>&{to_write}', "sh", *command]
         self.process = subprocess.Popen(words, pass_fds=(to_read, to_write), stdout=subprocess.DEVNULL,

@@ -11,6 +11,12 @@ const word = (place) => WORDS[data.states[place]] || data.states[place];
 let brushed = null;
 const inFocus = (config) => (brushed ? brushed[config] === 1 : config < data.focus);
 
+// At most so many, evenly spaced, the first among them.
+const evenly = (some, most) => {
+  const step = Math.max(1, some.length / most);
+  return some.length <= most ? some : Array.from({ length: Math.floor(some.length / step) }, (_, n) => some[Math.floor(n * step)]);
+};
+
 function make(tag, text, attributes = {}) {
   const node = document.createElement(tag);
   if (text !== undefined) node.textContent = text;
@@ -220,8 +226,8 @@ function disc(pen, x, y, radius) {
 }
 
 // Each state has a shape of its own, so that grey tells them apart too.
-function mark(pen, ink, place, x, y) {
-  pen.lineWidth = 1.5;
+function mark(pen, ink, place, x, y, radius = 2.5) {
+  pen.lineWidth = radius < 2 ? 0.8 : 1.5;
   pen.strokeStyle = { [DIVERGED]: ink.c1, [MEMORY]: ink.c3, [FAILED]: ink.c1 }[place] || ink.soft;
   pen.beginPath();
   if (place === DIVERGED) for (const [a, b] of [[0, -4], [4, 0], [0, 4], [-4, 0], [0, -4]]) pen.lineTo(x + a, y + b);
@@ -231,7 +237,7 @@ function mark(pen, ink, place, x, y) {
     pen.lineTo(x + 3.5, y + 3.5);
     pen.moveTo(x + 3.5, y - 3.5);
     pen.lineTo(x - 3.5, y + 3.5);
-  } else disc(pen, x, y, 2.5);
+  } else disc(pen, x, y, radius);
   pen.stroke();
 }
 

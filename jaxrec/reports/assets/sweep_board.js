@@ -80,7 +80,7 @@ const FILL = {
   links: (cell, links) => cell.append(...links.map(([text, href]) => make("a", text, { href }))),
   command: (cell, rest, { start }) => {
     const box = make("details"), text = `${start} ${rest}`.trim(), copy = make("button", "copy", { type: "button" });
-    box.append(make("summary", "command"), make("code", text), copy);
+    box.append(make("summary", "show"), make("code", text), copy);
     copy.addEventListener("click", async () => {
       try {
         await navigator.clipboard.writeText(text);

@@ -28,21 +28,22 @@ function historyDots(pen, ink, across, up, base, height) {
   for (let n = 0; n < count; n++) {
     if (trials.state[n] === PRUNED && !Number.isNaN(y[n])) {
       pen.globalAlpha = 0.15 + 0.65 * Math.min(1, trials.epochs[n] / most);
-      mark(pen, ink, PRUNED, x[n], y[n]);
+      mark(pen, ink, PRUNED, x[n], y[n], count > 3000 ? 1.3 : 2.5);
     } else if (trials.state[n] >= DIVERGED && trials.state[n] <= FAILED) {
       pen.globalAlpha = 1;
       mark(pen, ink, trials.state[n], x[n], base - 7);
       y[n] = base - 7;
     }
   }
-  for (const wanted of [false, true]) {
+  const finished = (wanted) => {
     pen.globalAlpha = wanted ? 1 : 0.75;
     pen.fillStyle = wanted ? ink.c0 : ink.soft;
     pen.beginPath();
     for (let n = 0; n < count; n++)
       if (trials.state[n] === DONE && !Number.isNaN(y[n]) && inFocus(trials.config[n]) === wanted) disc(pen, x[n], y[n], radius);
     pen.fill();
-  }
+  };
+  finished(false);
   pen.globalAlpha = 1;
   pen.strokeStyle = ink.c1;
   pen.lineWidth = 2;
@@ -50,6 +51,7 @@ function historyDots(pen, ink, across, up, base, height) {
   steps.forEach(([left, level], at) => (at ? (pen.lineTo(left, steps[at - 1][1]), pen.lineTo(left, level)) : pen.moveTo(left, level)));
   if (steps.length) pen.lineTo(across.end, steps.at(-1)[1]);
   pen.stroke();
+  finished(true);
   pen.fillStyle = ink.soft;
   pen.textAlign = "center";
   for (const value of ticks(across, Math.min(8, (across.end - across.start) / 62)))
@@ -85,15 +87,15 @@ function drawCurves(pen, width, height, ink) {
       pen.stroke();
     }
   };
-  const thin = Math.max(0.06, Math.min(0.6, 60 / Math.max(1, count)));
+  const thin = Math.max(0.09, Math.min(0.6, 60 / Math.max(1, count)));
   const layers = [
-    [ink.soft, 1, Math.max(0.05, thin * 0.6), (n) => trials.state[n] !== DONE],
+    [ink.soft, 1, Math.max(0.08, thin * 0.6), (n) => trials.state[n] !== DONE],
     [ink.soft, 1, thin, (n) => trials.state[n] === DONE && !inFocus(trials.config[n])],
     [ink.c0, 1.4, Math.max(0.25, Math.min(0.9, 12 / Math.sqrt(count || 1))), (n) => trials.state[n] === DONE && inFocus(trials.config[n])],
   ];
   for (const [colour, wide, alpha, wanted] of layers) {
     [pen.strokeStyle, pen.lineWidth, pen.globalAlpha] = [colour, wide, alpha];
-    for (let n = 0; n < count; n++) if (wanted(n)) line(n);
+    evenly([...curves.count.keys()].filter(wanted), colour === ink.c0 ? data.lines / 2 : data.lines).forEach(line);
   }
   pen.globalAlpha = 1;
   return { x, y, text: (i) => `epoch ${short(curves.epoch[i])}: ${short(curves.value[i])}\n` + told(owner[i]) };
@@ -256,8 +258,9 @@ function drawLanes(pen, width, height, ink) {
     [x[n], y[n]] = [left + wide / 2, top + LANE / 2 - 3];
   }
   pen.lineWidth = 1.5;
+  const crowd = state.filter((at) => ![DONE, PRUNED, RUNNING, STOPPED].includes(at)).length > 40 * Math.min(names.length, data.lanesShown);
   for (let n = 0; n < start.length; n++)
-    if (!Number.isNaN(x[n]) && ![DONE, PRUNED, RUNNING, STOPPED].includes(state[n])) cross(pen, ink, across(end[n]), y[n]);
+    if (!Number.isNaN(x[n]) && ![DONE, PRUNED, RUNNING, STOPPED].includes(state[n])) (crowd ? tick : cross)(pen, ink, across(end[n]), y[n]);
   pen.fillStyle = ink.soft;
   pen.textAlign = "center";
   pen.fillText("time since the first start", (side + width - RIGHT) / 2, base + 34);
@@ -278,6 +281,12 @@ function cross(pen, ink, x, y) {
     stroke(pen, x - 4, y - 4, x + 4, y + 4);
     stroke(pen, x - 4, y + 4, x + 4, y - 4);
   }
+}
+
+// Where crosses would hide everything: a short line above the bar.
+function tick(pen, ink, x, y) {
+  [pen.strokeStyle, pen.lineWidth] = [ink.ink, 1];
+  stroke(pen, x, y - LANE / 2 + 1, x, y - 3);
 }
 
 function hatching(pen, ink) {

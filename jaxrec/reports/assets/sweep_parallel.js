@@ -28,18 +28,18 @@ function parallel(holder) {
 
   function draw(pen, width, height, ink) {
     const room = place(width, height), keep = lines.filter((c) => inFocus(c));
-    const rest = lines.filter((c) => !inFocus(c)), step = Math.ceil(rest.length / 3000);
+    const rest = evenly(lines.filter((c) => !inFocus(c)), data.lines), near = evenly(keep, data.lines / 2);
     const path = (c) => {
       pen.beginPath();
       for (let i = 0; i < axes.length; i++) pen.lineTo(...room.at(i, shares[i][c]));
       pen.stroke();
     };
     [pen.strokeStyle, pen.lineWidth] = [ink.soft, 1];
-    pen.globalAlpha = Math.max(0.05, Math.min(0.35, 50 / Math.max(1, rest.length / step)));
-    for (let n = 0; n < rest.length; n += step) path(rest[n]);
+    pen.globalAlpha = Math.max(0.05, Math.min(0.35, 50 / Math.max(1, rest.length)));
+    rest.forEach(path);
     [pen.strokeStyle, pen.lineWidth] = [ink.c0, 1.3];
-    pen.globalAlpha = Math.max(0.12, Math.min(0.85, 40 / Math.max(1, keep.length)));
-    for (const c of keep.slice(0, 3000)) path(c);
+    pen.globalAlpha = Math.max(0.14, Math.min(0.85, 40 / Math.max(1, near.length)));
+    near.forEach(path);
     pen.globalAlpha = 1;
     if (keep.length) {
       [pen.strokeStyle, pen.lineWidth] = [ink.c1, 2.4];

@@ -16,7 +16,7 @@ from jaxrec.config import Mistake
 from jaxrec.data.replacing import replacing
 from jaxrec.reports.tables import is_number
 
-VOID = {"meta", "br", "hr"}
+VOID = {"meta", "br", "hr", "input"}
 
 
 class Markup(str):

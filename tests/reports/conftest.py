@@ -74,7 +74,7 @@ def quality(point, edge):
     lr = math.log10(point["optimizer.lr"])
     bonus = {"gru": 0.012, "lstm": 0.008, "lru": 0.015, "mingru": 0.0}[point["model.cell"]]
     peak = 0.02 * (lr + 2) if edge else -0.018 * (lr + 2.6) ** 2
-    return (0.1 + bonus + peak + 0.006 * math.log2(point["model.width"] / 32) 
+    return (0.1 + bonus + peak + 0.006 * math.log2(point["model.width"] / 32)
             - 0.05 * (point["model.dropout"] - 0.2) ** 2 + 0.004 * point.get("loss.alpha", 0))  # fmt: skip
 
 

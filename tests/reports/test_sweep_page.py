@@ -1,0 +1,473 @@
+"""The page of a sweep: its numbers are those of the rows, whatever those are; no text of a user's runs."""
+
+import json
+import math
+import shlex
+import statistics
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from jaxrec.cli import _resolve_train, main
+from jaxrec.config import Mistake, to_dict
+from jaxrec.reports.sweep_commands import command, commands
+from jaxrec.reports.sweep_findings import alarms, failures, gathered, savings, sentence, warnings
+from jaxrec.reports.sweep_options import options, short_names
+from jaxrec.reports.sweep_page import sweep_page, write_page
+from jaxrec.reports.sweep_ranking import _undominated, configurations, front, student
+from jaxrec.reports.sweep_rows import duration, is_sweep, objectives, read_sweep
+from jaxrec.runs.options import Config
+
+HOSTILE = "</script><script>alert('x')</script><!--&\"</td>\u2028"
+VOID = {"meta", "br", "hr", "input"}
+
+
+class Reader(HTMLParser):
+    """A strict reader: every tag is closed by its own kind; keeps texts, attributes, numbers and lines of tables."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.attributes, self.cells, self.rows, self.data = [], [], [], [], [], None
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(tag, *pair) for pair in attrs]
+        self.open += [] if tag in VOID else [tag]
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] == "script":
+            self.data = self.data or json.loads(data)  # the numbers come first
+            return
+        self.cells.append(data)
+        if {"td", "th"} & set(self.open):
+            self.rows[-1][-1] += data
+
+    @property
+    def text(self):
+        return " ".join(self.cells)
+
+
+def page_of(about, rows, importances=()):
+    folder = Path("sweeps/one")
+    sweep = gathered(about, rows, importances)
+    return sweep_page(sweep, "jaxrec report sweeps/one", out=folder / "report.html", folder=folder)
+
+
+def read(about, rows, importances=()):
+    return Reader(page_of(about, rows, importances))
+
+
+def by_point(rows):
+    """An own grouping: the finished trials of each point."""
+    found = {}
+    for row in rows:
+        if row["same_as"] is None and row["state"] == "done" and math.isfinite(row["objectives"]["ndcg@10"]):
+            found.setdefault(json.dumps(row["point"], sort_keys=True), []).append(row)
+    return found
+
+
+# ---- the numbers
+
+
+def test_the_leaderboard_holds_the_means_over_seeds_in_order(synthetic):
+    about, rows = synthetic(30, seeds=3)
+    found = read(about, rows)
+    groups = by_point(rows).values()
+    means = sorted((statistics.fmean(r["objectives"]["ndcg@10"] for r in some) for some in groups), reverse=True)
+    place = next(at for at, row in enumerate(found.rows) if row and row[0] == "place")
+    lines = found.rows[place + 1 : place + 11]
+    assert [line[2] for line in lines] == [f"{value:.4f}" for value in means[:10]]
+    assert [line[0] for line in lines] == [str(n) for n in range(1, 11)]
+    best = max(groups, key=lambda some: statistics.fmean(r["objectives"]["ndcg@10"] for r in some))
+    values = [r["objectives"]["ndcg@10"] for r in best]
+    scipy_stats = pytest.importorskip("scipy.stats")
+    low, high = scipy_stats.t.interval(
+        0.95, len(values) - 1, statistics.fmean(values), statistics.stdev(values) / math.sqrt(len(values))
+    )
+    assert lines[0][3] == f"{low:.4f} to {high:.4f}"
+    test = statistics.fmean(r["test"]["ndcg@10"] for r in best)
+    assert f"{test:.4f}" in lines[0]
+    assert "chose nothing" in found.text
+    counts = {state: sum(r["state"] == state for r in rows) for state in ("done", "pruned")}
+    lead = found.text
+    assert f"{counts['done']} done, {counts['pruned']} pruned" in lead
+    assert f"reaches ndcg@10 {means[0]:.4f} ({low:.4f} to {high:.4f}, 3 seeds)" in lead
+    assert f"and {test:.4f} on the test targets" in lead
+
+
+def test_a_better_test_number_changes_no_place(synthetic):
+    about, rows = synthetic(20)
+    before = [one.point for one in gathered(about, rows).ranked]
+    for row in rows:
+        row["test"] = {"ndcg@10": -row["objectives"].get("ndcg@10", 0)}
+    assert [one.point for one in gathered(about, rows).ranked] == before
+
+
+def test_what_the_script_gets_are_the_rows(synthetic):
+    about, rows = synthetic(25)
+    data = read(about, rows).data
+    assert data["trials"]["number"] == [row["number"] for row in rows]
+    assert [data["states"][at] for at in data["trials"]["state"]] == [row["state"] for row in rows]
+    for row, value, n, config in zip(rows, data["trials"]["value"], data["curves"]["count"], data["trials"]["config"],
+                                     strict=True):  # fmt: skip
+        assert n == len(row["readings"])
+        last = row["readings"][-1]["values"]["ndcg@10"] if row["readings"] else None
+        expected = row["objectives"].get("ndcg@10", last)
+        assert value == (None if expected is None else pytest.approx(expected, rel=1e-5))
+        for option, column in zip(data["options"], data["points"], strict=True):
+            at = column[config]
+            if at is None:
+                assert option["name"] not in row["point"]
+            elif "categories" in option:
+                assert option["categories"][at] == str(row["point"][option["name"]])
+            else:
+                assert at == pytest.approx(row["point"][option["name"]], rel=1e-5)
+    assert sum(data["curves"]["count"]) == len(data["curves"]["epoch"]) == len(data["curves"]["value"])
+    lane = data["lanes"]
+    attempts = [one for row in rows for one in row["attempts"]]
+    zero = min(one["start"] for one in attempts)
+    assert lane["start"] == pytest.approx([one["start"] - zero for one in attempts], rel=1e-4, abs=1e-2)
+    assert lane["end"] == pytest.approx([one["end"] - zero for one in attempts], rel=1e-4, abs=1e-2)
+
+
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=40))
+def test_the_front_is_what_nothing_dominates(points):
+    gains = np.array(points, float)
+    expected = [
+        not any((other >= one).all() and (other > one).any() for other in gains) for one in gains
+    ]  # fmt: skip
+    assert _undominated(gains).tolist() == expected
+
+
+def planned(values, names=("ndcg@10", "seconds")):
+    """Rows with one option and these objectives."""
+    return [
+        {"number": n, "id": str(n), "state": "done", "point": {"optimizer.lr": 0.001 * (n + 1)}, "seed": 0,
+         "same_as": None,
+         "objectives": dict(zip(names, some, strict=True)), "readings": [], "attempts": []}
+        for n, some in enumerate(values)
+    ]  # fmt: skip
+
+
+def test_the_knee_is_where_the_front_bends():
+    about = {"objectives": [{"name": "ndcg@10", "direction": "maximize"}, {"name": "seconds", "direction": "minimize"}]}
+    rows = planned([(0.10, 10), (0.19, 12), (0.20, 100), (0.05, 200)])
+    sweep = gathered(about, rows)
+    assert [sweep.ranked[at].number for at in sweep.front.members] == [2, 1, 0]
+    assert sweep.ranked[sweep.front.knee].number == 1
+    found = read(about, rows)
+    assert any("knee" in row and row[2] == "0.1900" for row in found.rows)
+    assert gathered(about, rows[:2]).front.knee is None
+
+
+def test_pruning_saved_what_the_finished_ones_run_in_the_middle(synthetic):
+    about, rows = synthetic(80)
+    found = savings(gathered(about, rows))
+    usual = statistics.median(row["epochs"] for row in rows if row["state"] == "done")
+    pruned = [row for row in rows if row["state"] == "pruned"]
+    assert found.pruned == len(pruned)
+    assert found.epochs == pytest.approx(sum(usual - row["epochs"] for row in pruned))
+    assert found.spent_epochs == sum(row["epochs"] for row in rows)
+    pace = [sum(one["seconds"] for one in row["attempts"]) / row["epochs"] for row in pruned]
+    assert found.seconds == pytest.approx(sum(p * (usual - r["epochs"]) for p, r in zip(pace, pruned, strict=True)))
+    text = read(about, rows).text
+    assert f"would have run {usual:g} epochs" in text
+    assert f"{found.epochs:,.0f}" in text
+
+
+def test_failures_are_grouped_with_their_last_lines_and_a_way_to_repeat_them(synthetic):
+    about, rows = synthetic(60, failed=0.3)
+    found = failures(gathered(about, rows))
+    attempts = [a for row in rows for a in row["attempts"] if a["state"] not in ("done", "pruned")]
+    assert sum(one.attempts for one in found) == len(attempts)
+    assert {one.signature for one in found} == {a["signature"] for a in attempts}
+    text = read(about, rows).text
+    for one in found:
+        assert one.signature in text
+        assert command(one.trials[0]) in text
+        assert all(line in text for line in one.log)
+    lost = next(one for one in found if one.signature == "lease")
+    assert lost.recovered == sum(r["state"] in ("done", "pruned") for r in rows if len(r["attempts"]) > 1)
+
+
+# ---- alarms and warnings
+
+
+def test_the_edge_alarm_sounds_on_a_bound_and_not_inside(synthetic):
+    about, rows = synthetic(200, edge=True, pruned=0, failed=0)
+    for row in rows:  # the best lie within 5 % of the upper end of the log range
+        row["objectives"]["ndcg@10"] = math.log10(row["point"]["optimizer.lr"])
+    sweep = gathered(about, rows)
+    assert [(one.name, end) for one, end in alarms(sweep)] == [("optimizer.lr", "upper")]
+    text = read(about, rows).text
+    assert "the best five sit on the upper bound of lr: widen" in text
+    assert "The best five sit on the upper bound of optimizer.lr (0.01): widen." in text
+    for row in rows:
+        row["objectives"]["ndcg@10"] = -abs(math.log10(row["point"]["optimizer.lr"]) + 3)
+    assert alarms(gathered(about, rows)) == []
+    for row in rows:
+        row["objectives"]["ndcg@10"] = 0.1
+    assert alarms(gathered(about, rows)) == []
+
+
+def test_choices_that_are_numbers_have_ends_and_words_have_none(synthetic):
+    about, rows = synthetic(60, pruned=0, failed=0)
+    for row in rows:
+        row["objectives"]["ndcg@10"] = (row["point"]["model.cell"] == "gru") - row["point"]["model.width"] / 1e3
+    assert [(one.name, end) for one, end in alarms(gathered(about, rows))] == [("model.width", "lower")]
+
+
+def told(about, rows):
+    return " ".join(one for one, _ in warnings(gathered(about, rows)))
+
+
+def test_warnings_are_given_when_due(synthetic):
+    about, rows = synthetic(12, failed=0, pruned=0)
+    assert "one seed" in told(about, rows)
+    rows[3]["objectives"]["ndcg@10"] = math.nan
+    assert "1 trial finished without a finite ndcg@10 and has no place." in told(about, rows)
+    rows[4]["code"] = "another"
+    assert "2 versions of the code" in told(about, rows)
+    for row in rows[5:8]:
+        row["state"] = "diverged"
+    assert "3 of 12 trials failed" in told(about, rows)
+    about, rows = synthetic(12, failed=0, pruned=0, seeds=3)
+    assert "seed" not in told(about, rows).replace("the seeds do not tell them apart", "")
+    for row in rows:
+        row["objectives"]["ndcg@10"] = 0.1 + 0.001 * row["seed"]
+    assert "11 other configurations lie within the interval of the best" in told(about, rows)
+
+
+# ---- whatever the rows are
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("none", "There is no trial yet"),
+        ("waiting", "none has a number yet"),
+        ("one", "one seed, so without an interval"),
+        ("nan", "has no place"),
+        ("equal", "reaches ndcg@10 0.1000"),
+        ("failed", "none has a number yet"),
+        ("wide", "and 33 more"),
+    ],
+)
+def test_any_sweep_has_a_page(synthetic, kind, expected):
+    about, rows = synthetic(0 if kind == "none" else 1 if kind == "one" else 9, failed=0, pruned=0,
+                            extra=36 if kind == "wide" else 0)  # fmt: skip
+    if kind == "waiting":
+        rows = [r | {"state": "waiting", "objectives": {}, "valid": {}, "test": {}, "readings": [], "attempts": [],
+                     "seconds": None, "epochs": None} for r in rows]  # fmt: skip
+    if kind == "nan":
+        rows[0]["objectives"]["ndcg@10"] = rows[0]["valid"]["ndcg@10"] = math.nan
+    if kind == "equal":
+        for row in rows:
+            row["objectives"] = {"ndcg@10": 0.1, "seconds": 5}
+            row["seconds"], row["readings"] = 5, []
+    if kind == "failed":
+        rows = [r | {"state": "diverged" if r["number"] % 2 else "out_of_memory", "objectives": {}} for r in rows]
+    if kind == "wide":
+        for row in rows:
+            row["point"].pop("loss.alpha", None)
+    found = read(about, rows)
+    assert expected in found.text
+    assert (found.data["focus"] > 0) == (kind not in ("none", "waiting", "failed"))
+
+
+def test_rows_alone_are_enough(synthetic):
+    _, rows = synthetic(30)
+    bare = [{key: row[key] for key in ("number", "state", "point", "objectives")} for row in rows]
+    sweep = gathered({}, bare)
+    assert [one.name for one in sweep.sought] == ["ndcg@10", "seconds"]
+    assert {one.name: (one.log, one.categories is not None) for one in sweep.options} == {
+        "model.cell": (False, True), "model.width": (False, False), "optimizer.lr": (max(
+            row["point"]["optimizer.lr"] for row in rows) >= 100 * min(row["point"]["optimizer.lr"] for row in rows),
+            False), "model.dropout": (sweep.options[3].log, False), "batch.size": (False, False),
+        "loss.alpha": (sweep.options[-1].log, False),
+    }  # fmt: skip
+    assert Reader(page_of({}, bare)).data["trials"]["number"] == [row["number"] for row in rows]
+
+
+def test_a_proposal_answered_from_another_trial_counts_once(synthetic):
+    about, rows = synthetic(10, failed=0, pruned=0)
+    twins = [row | {"number": 100 + row["number"], "same_as": row["number"], "attempts": []} for row in rows[:4]]
+    sweep = gathered(about, rows + twins)
+    assert len(sweep.rows) == 10
+    assert sweep.best.values == gathered(about, rows).best.values
+    assert "4 proposals were known already" in read(about, rows + twins).text
+
+
+@settings(max_examples=15)
+@given(
+    text=st.text(min_size=1, max_size=40) | st.just(HOSTILE), place=st.sampled_from(["option", "value", "log", "about"])
+)
+def test_a_users_text_is_only_text(synthetic, text, place):
+    about, rows = synthetic(4, failed=0, pruned=0)
+    for row in rows:
+        if place == "option":
+            row["point"] = {f"model.{text}": 1.5, text: text}
+        elif place == "value":
+            row["point"]["model.cell"] = text
+        elif place == "log":
+            row["state"] = row["attempts"][-1]["state"] = "failed"
+            row["attempts"][-1] |= {"log": [text], "signature": text, "reason": text, "worker": text}
+        else:
+            about |= {"name": text, "command": text, "search": text}
+    found = read(about, rows, [(text, 0.5, 0.4, 0.6)])
+    plain = read(*synthetic(4, failed=0, pruned=0))
+    assert found.tags.count("script") == plain.tags.count("script") == 2
+    assert not {"b", "i", "img", "iframe", "alert"} & (set(found.tags) - {"b"})
+    assert not [a for a in found.attributes if a[1].startswith("on")]
+    assert "<!--" not in page_of(about, rows).split("<script", 1)[1].split("</script>", 1)[0]
+
+
+def test_the_page_needs_nothing_from_anywhere_and_lets_no_other_script_run(synthetic):
+    text = page_of(*synthetic(12))
+    found = Reader(text)
+    assert not {"link", "img", "iframe", "object", "base", "form"} & set(found.tags)
+    assert all(value.startswith("runs/") for _, name, value in found.attributes if name == "href")
+    assert not [a for a in found.attributes if a[1] in ("src", "srcset", "action")]
+    [policy] = [value for _, name, value in found.attributes if name == "content" and "default-src" in value]
+    assert policy.startswith("default-src 'none'")
+    assert "script-src 'sha256-" in policy
+    style = text[text.index("<style>") : text.index("</style>")]
+    assert "url(" not in style
+    assert "@import" not in style
+    assert "http" not in style
+
+
+def test_ten_thousand_trials_are_small_on_disk(synthetic):
+    about, rows = synthetic(10_000, objectives=("ndcg@10",))
+    text = page_of(about, rows)
+    assert len(text) < 8_000_000
+    board = Reader(text)
+    assert len(board.data["trials"]["number"]) == 10_000
+    assert len(board.rows) < 20
+
+
+# ---- parts
+
+
+def test_names_are_as_short_as_they_can_be_told_apart():
+    assert short_names(["optimizer.lr", "model.width", "loss.width", "lr.width", "lr"]) == {
+        "optimizer.lr": "optimizer.lr", "model.width": "model.width", "loss.width": "loss.width",
+        "lr.width": "lr.width", "lr": "lr",
+    }  # fmt: skip
+    assert short_names(["optimizer.lr", "model.cell.gru.bias"]) == {"optimizer.lr": "lr", "model.cell.gru.bias": "bias"}
+
+
+def test_importances_order_the_options_and_are_shown(synthetic):
+    about, rows = synthetic(20)
+    shares = [("model.width", 0.2, 0.1, 0.3), ("loss.alpha", 0.55, 0.5, 0.6)]
+    sweep = gathered(about, rows, shares)
+    assert [one.name for one in sweep.options][:3] == ["loss.alpha", "model.width", "model.cell"]
+    text = read(about, rows, shares).text
+    assert "55%" in text
+    assert "Not known: no importances were computed" in read(about, rows).text
+    assert gathered(about | {"importances": [list(one) for one in shares]}, rows).options == sweep.options
+
+
+def test_the_command_of_a_trial_resolves_to_its_configuration(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    wanted = ["--optimizer.lr", "0.0123", "--model.no-tied", "--model.user", "--loss", "sampled_softmax(negatives=64)",
+              "--eval.metrics", "hr@5", "ndcg@5", "--stop.metric", "ndcg@5", "--model.cell", "gru(hidden=32)",
+              "--seed", "4", "--max-seconds", "none"]  # fmt: skip
+    resolved = to_dict(_resolve_train(wanted)[0].section)
+    row = {"config": resolved | {"run": "runs/x", "fresh": True}}
+    words = shlex.split(command(row))
+    assert words[:2] == ["jaxrec", "train"]
+    assert to_dict(_resolve_train(words[2:])[0].section) == resolved
+    assert "--run" not in words
+    start, rest = commands([row, {"config": to_dict(Config(seed=9))}])
+    assert start == "jaxrec train"
+    assert rest[1] == "--seed 9"
+
+
+@pytest.mark.parametrize("freedom", [1, 4, 10, 11, 20, 200])
+def test_students_t(freedom):
+    stats = pytest.importorskip("scipy.stats")
+    assert student(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.44, "0.4 s"), (59.6, "1 min"), (65, "1 min 5 s"), (1985, "33 min"), (7800, "2 h 10 min"), (273_700, "3 d 4 h")],
+)
+def test_durations(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_options_come_from_the_space_also_where_no_trial_has_them(synthetic):
+    about, _ = synthetic(1)
+    found = {one.name: one for one in options(about, [])}
+    assert (found["optimizer.lr"].log, found["optimizer.lr"].high) == (True, 0.01)
+    assert found["model.cell"].categories == ("gru", "lstm", "lru", "mingru")
+    assert not found["model.dropout"].log
+
+
+def test_minimising_turns_everything_round():
+    about = {"objectives": [{"name": "loss", "direction": "minimize"}]}
+    rows = planned([(3.0,), (1.0,), (2.0,)], ("loss",))
+    sweep = gathered(about, rows)
+    assert [one.mean for one in sweep.ranked] == [1.0, 2.0, 3.0]
+    assert sentence(sweep).startswith("The best configuration, lr 0.002, reaches loss 1.0000")
+    assert front(configurations(rows, objectives(about, rows)), sweep.sought).members == (0,)
+
+
+# ---- the verb
+
+
+def save(folder, about, rows):
+    folder.mkdir(exist_ok=True)
+    (folder / "sweep.json").write_text(json.dumps(about))
+    (folder / "trials.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def test_report_takes_the_folder_of_a_sweep(synthetic, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    about, rows = synthetic(12)
+    rows[0]["attempts"][0]["log"] = [HOSTILE]  # it holds a separator of lines that JSON does not know
+    save(tmp_path / "cells", about, rows)
+    run = tmp_path / "cells" / rows[0]["run"]
+    run.mkdir(parents=True)
+    (run / "report.html").write_text("")
+    assert main(["report", str(tmp_path / "cells")]) == 0
+    printed = capsys.readouterr().out
+    assert sentence(gathered(about, rows))[:40] in printed
+    assert all(len(line) <= 80 or line.startswith("Page: ") for line in printed.splitlines())
+    page = Reader((tmp_path / "cells" / "report.html").read_text())
+    links = [value for _, name, value in page.attributes if name == "href"]
+    assert f"{rows[0]['run']}/report.html" in links or all(rows[0]["run"] not in link for link in links)
+    assert main(["report", str(tmp_path / "cells"), "--out", str(tmp_path / "x.html"), "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["best"]["point"] == gathered(about, rows).best.point
+    assert said["trials"] == {state: sum(r["state"] == state for r in rows) for state in {r["state"] for r in rows}}
+    links = [value for _, name, value in Reader((tmp_path / "x.html").read_text()).attributes if name == "href"]
+    assert all(link.startswith("cells/runs/") for link in links)
+
+
+def test_damaged_rows_are_a_mistake_that_names_the_line(tmp_path):
+    assert not is_sweep(tmp_path)
+    (tmp_path / "trials.jsonl").write_text('{"number": 0, "state": "done"}\n{"number": 1, "sta')
+    assert is_sweep(tmp_path)
+    with pytest.raises(Mistake, match=r"trials\.jsonl:2 is not JSON"):
+        read_sweep(tmp_path)
+
+
+def test_a_page_that_cannot_be_written_is_a_mistake(synthetic, tmp_path):
+    with pytest.raises(Mistake, match="cannot be written"):
+        write_page(tmp_path / "no" / "page.html", *synthetic(1), ["jaxrec"])

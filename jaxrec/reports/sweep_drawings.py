@@ -126,8 +126,8 @@ def together(sweep: Sweep) -> Iterator[Markup]:
     order = "the most important option first" if sweep.importances else "in the order of the space"
     about = (
         f"A line a configuration ({finished:,} with a number), an axis an option, {order}; n/a: the option does not "
-        "apply. Drag along an axis to keep what crosses there, click it to let go; by keyboard, arrows and shift move "
-        "and widen a band, escape clears it. The leaderboard and the charts follow."
+        "apply. Drag along an axis, or press a choice, to keep what crosses there; press it again to let go. By "
+        "keyboard, arrows move a band, with shift widen it, escape clears it. The leaderboard and the charts follow."
     )
     rest = f"In focus: the best {FOCUS:.0%}"
     tools = element(

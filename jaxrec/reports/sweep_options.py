@@ -9,6 +9,7 @@ from jaxrec.reports.sweep_rows import Row, number
 from jaxrec.reports.tables import shown
 
 EDGE = 0.05  # share of the range that counts as its end
+RARE = 0.05  # chance of an alarm by the draw alone
 TOLD = 8  # options of a point that are written out
 BEST = 5  # configurations that an alarm looks at
 WIDE = 100.0  # ratio from which a range that nobody declared gets a log axis
@@ -112,11 +113,16 @@ def edge_alarms(points: Sequence[Mapping[str, Any]], known: Iterable[Option]) ->
     for one in known:
         if one.categories is not None and not _ordered(one.categories):
             continue
-        best = [point[one.name] for point in points if one.name in point][:BEST]
-        ends = {one.ends(value) for value in best}
-        if len(best) == BEST and len(ends) == 1 and "" not in ends:
-            found.append((one, ends.pop()))
+        ends = [one.ends(point[one.name]) for point in points if one.name in point]
+        end = ends[0] if ends else ""
+        if end and len(ends) > BEST and set(ends[:BEST]) == {end} and _chance(ends.count(end), len(ends)) < RARE:
+            found.append((one, end))
     return found
+
+
+def _chance(on: int, count: int) -> float:
+    """How often the best five sit on a bound, where ``on`` of ``count`` do, if the order were a draw."""
+    return math.comb(on, BEST) / math.comb(count, BEST)
 
 
 def _ordered(categories: Sequence[str]) -> bool:

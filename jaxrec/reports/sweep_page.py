@@ -105,10 +105,10 @@ def leaderboard(sweep: Sweep, lines: Sequence[Any]) -> Markup:
         "mean by Student's t, every seed a dot on one axis from the median of all to the best. The test number chose "
         "nothing."
     )
+    box = element("input", id="filter", type="search", placeholder="cell gru, width 64")
     tools = element(
-        "div", element("label", "Filter ", element("input", id="filter", type="search", placeholder="gru 0.003")),
-        element("span", id="shown", aria_live="polite"), element("button", "show 50 more", id="more", type="button"),
-        class_="tools", id="tools", hidden="hidden",
+        "div", element("label", "Filter ", box), element("span", id="shown", aria_live="polite"),
+        element("button", "show 50 more", id="more", type="button"), class_="tools", id="tools", hidden="hidden",
     )  # fmt: skip
     rest = len(sweep.ranked) - SHOWN
     more = element("noscript", element("p", f"{rest:,} more in trials.jsonl.", class_="small")) if rest > 0 else None

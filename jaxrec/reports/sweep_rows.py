@@ -79,8 +79,8 @@ def number(value: Any) -> float | None:
 
 def value_of(row: Row, name: str) -> float | None:
     """An objective of a finished trial; None where it has no finite number."""
-    places = ((row.get(part) or {}).get(name) for part in ("objectives", "valid"))
-    return next((found for value in (*places, row.get(name)) if (found := number(value)) is not None), None)
+    places = (row.get("objectives") or {}, row.get("valid") or {}, row)
+    return next((number(place[name]) for place in places if name in place), None)
 
 
 def tested(row: Row, name: str) -> float | None:

@@ -5,12 +5,18 @@ import math
 import os
 import shutil
 import subprocess
+import sys
 import time
 
 import numpy as np
 import pytest
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+# Chromium reads commands from its third file and answers in its fourth.
+PIPES = """import fcntl, os, sys
+pair = [fcntl.fcntl(int(word), fcntl.F_DUPFD, 10) for word in sys.argv[1:3]]
+os.dup2(pair[0], 3), os.dup2(pair[1], 4)
+os.execvp(sys.argv[3], sys.argv[3:])"""
 SPACE = {
     "dimensions": [
         {"name": "model.cell", "kind": "choice", "choices": ["gru", "lstm", "lru", "mingru"]},
@@ -152,7 +158,7 @@ class Browser:
         command = [program, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
                    "--remote-debugging-pipe",
                    f"--user-data-dir={profile}", "--no-first-run", "--disable-extensions"]  # fmt: skip
-        words = ["sh", "-c", f'exec "$@" 3<&{to_read} 4>&{to_write}', "sh", *command]
+        words = [sys.executable, "-c", PIPES, str(to_read), str(to_write), *command]
         self.process = subprocess.Popen(words, pass_fds=(to_read, to_write), stdout=subprocess.DEVNULL,
                                         stderr=subprocess.DEVNULL)  # fmt: skip
         os.close(to_read)
@@ -185,9 +191,10 @@ class Browser:
         text, self.rest = self.rest.split(b"\0", 1)
         return json.loads(text)
 
-    def open(self, page, width, height=900, dark=False):
-        """Open a file at a width; returns seconds until it stands and was drawn once."""
+    def open(self, page, width, height=900, dark=False, script=True):
+        """Open a file at a width, with or without its script; returns seconds until it stands and was drawn once."""
         self.events.clear()
+        self("Emulation.setScriptExecutionDisabled", value=not script)
         self("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self("Emulation.setEmulatedMedia", features=[scheme])
@@ -195,7 +202,8 @@ class Browser:
         self("Page.navigate", url=page.as_uri())
         while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
             self.events.append(self.next())
-        self.settle()
+        if script:
+            self.settle()
         return time.perf_counter() - began
 
     def settle(self):

@@ -226,7 +226,7 @@ def test_the_edge_alarm_sounds_on_a_bound_and_not_inside(synthetic):
 def test_choices_that_are_numbers_have_ends_and_words_have_none(synthetic):
     about, rows = synthetic(60, pruned=0, failed=0)
     for row in rows:
-        row["objectives"]["ndcg@10"] = (row["point"]["model.cell"] == "gru") - row["point"]["model.width"] / 1e3
+        row["objectives"]["ndcg@10"] = 1e-6 * row["number"] - row["point"]["model.width"] / 1e3
     assert [(one.name, end) for one, end in alarms(gathered(about, rows))] == [("model.width", "lower")]
 
 
@@ -471,3 +471,11 @@ def test_damaged_rows_are_a_mistake_that_names_the_line(tmp_path):
 def test_a_page_that_cannot_be_written_is_a_mistake(synthetic, tmp_path):
     with pytest.raises(Mistake, match="cannot be written"):
         write_page(tmp_path / "no" / "page.html", *synthetic(1), ["jaxrec"])
+
+
+def test_a_bound_on_which_most_points_sit_is_no_alarm(synthetic):
+    about, rows = synthetic(12, pruned=0, failed=0)
+    for row in rows:
+        row["point"]["model.width"] = 32 if row["number"] else 256
+        row["objectives"]["ndcg@10"] = -row["number"] if row["number"] else -100
+    assert "model.width" not in {one.name for one, _ in alarms(gathered(about, rows))}

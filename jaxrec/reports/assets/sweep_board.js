@@ -1,4 +1,4 @@
-// The leaderboard: sorted by any column, filtered by words, as many lines as are asked for; then the charts start.
+// The leaderboard: sorted by any column, filtered by parts between commas, as many lines as are asked for; then the charts start.
 function board() {
   const table = document.getElementById("board"), body = table.tBodies[0], heads = [...table.tHead.rows[0].cells];
   const columns = data.table.map((column, at) => ({ ...column, head: heads[at], kindClass: heads[at].className }));
@@ -27,7 +27,7 @@ function board() {
   }
 
   function fill() {
-    const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const words = filter.value.toLowerCase().split(",").map((text) => text.trim());
     const kept = order.filter((c) => (!brushed || brushed[c]) && words.every((text) => texts[c].includes(text)));
     body.replaceChildren(...kept.slice(0, most).map((c) => line(c)));
     columns.forEach((column, at) => column.head.setAttribute("aria-sort", at === sorted ? (down ? "descending" : "ascending") : "none"));

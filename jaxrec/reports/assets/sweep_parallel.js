@@ -1,6 +1,6 @@
 // Parallel coordinates: an axis an option and one for the objective; drag along an axis to brush. Narrow pages lie it
 // on its side: axes from left to right, one below the other.
-const LANE_SHARE = 0.13, ROOM = 92, ROW = 62, NARROW = 620;
+const LANE_SHARE = 0.13, ROOM = 92, ROW = 62, NARROW = 620, GRIP = 9;
 
 function parallel(holder) {
   const goal = { name: objective.name, label: objective.name, ...range(ranked), goal: true };
@@ -83,12 +83,13 @@ function parallel(holder) {
     let from = null;
     const at = (event) => {
       const box = node.getBoundingClientRect();
-      const u = node.flat ? (event.clientX - box.left) / box.width : 1 - (event.clientY - box.top) / box.height;
-      return Math.min(1, Math.max(0, u));
+      const [far, long] = node.flat ? [event.clientX - box.left, box.width] : [box.bottom - event.clientY, box.height];
+      return Math.min(1, Math.max(0, (far - GRIP) / (long - 2 * GRIP)));
     };
     node.addEventListener("pointerdown", (event) => {
       node.setPointerCapture(event.pointerId);
       from = at(event);
+      node.before = brushes[i];
     });
     node.addEventListener("pointermove", (event) => {
       if (from === null) return;
@@ -101,7 +102,8 @@ function parallel(holder) {
     };
     node.addEventListener("pointerup", (event) => {
       if (from !== null && Math.abs(at(event) - from) < 0.015) {
-        brushes[i] = null;
+        const band = pressed(axis, from, lane, some[i]), held = node.before;
+        brushes[i] = held && from >= held[0] && from <= held[1] ? null : band;
         changed();
       }
       release();
@@ -134,14 +136,14 @@ function parallel(holder) {
     handles.forEach((node, i) => {
       const [x, y] = room.at(i, 0), [x2, y2] = room.at(i, 1), band = brushes[i];
       node.flat = room.flat;
-      const box = room.flat ? [x, y - 13, x2 - x, 26] : [x - 13, y2, 26, y - y2];
+      const box = room.flat ? [x - GRIP, y - 13, x2 - x + 2 * GRIP, 26] : [x - 13, y2 - GRIP, 26, y - y2 + 2 * GRIP];
       ["left", "top", "width", "height"].forEach((side, k) => (node.style[side] = box[k] + "px"));
       node.style.touchAction = room.flat ? "pan-y" : "pan-x";
       node.band.hidden = !band;
       const ends = band ? band.map((u) => rounded(axes[i], u, lane)) : [];
       node.setAttribute("aria-label", `${axes[i].name}: ${band ? ends.join(" to ") : "not brushed"}; arrows brush, escape clears`);
       if (!band) return;
-      const [low, high] = band.map((u) => u * 100 + "%"), wide = (band[1] - band[0]) * 100 + "%";
+      const long = (room.flat ? x2 - x : y - y2), low = GRIP + band[0] * long + "px", wide = (band[1] - band[0]) * long + "px";
       const put = room.flat ? { left: low, top: 0, width: wide, height: "100%" } : { left: 0, bottom: low, width: "100%", height: wide };
       Object.assign(node.band.style, { left: "", top: "", bottom: "", width: "", height: "" }, put);
     });
@@ -174,6 +176,15 @@ function range(values) {
 function span(axis) {
   const [low, high] = axis.categories ? [0, axis.categories.length - 1] : [axis.low, axis.high];
   return high > low ? [low, high] : [low - 1, high + 1];
+}
+
+// What a press without a drag keeps: a category, or what has no value; elsewhere nothing.
+function pressed(axis, u, lane, absent) {
+  if (absent && u < lane / 2) return [0, lane / 2];
+  if (!axis.categories) return null;
+  const k = axis.categories.map((_, at) => Math.abs(share(axis, at, lane) - u)), best = k.indexOf(Math.min(...k));
+  const step = axis.categories.length > 1 ? Math.abs(share(axis, 1, lane) - share(axis, 0, lane)) / 2.2 : 0.1;
+  return [Math.max(0, share(axis, best, lane) - step), Math.min(1, share(axis, best, lane) + step)];
 }
 
 // Where a value lies on its axis, 0 to 1; the lane of those that have none lies at 0.

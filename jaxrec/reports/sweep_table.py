@@ -22,7 +22,7 @@ NONE = "\N{EN DASH}"
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the leaderboard. `kind` is text, number, dots, links or command; `keys` are what it is sorted by."""
+    """A column of the leaderboard. `kind` is text, number, dots, links or point; `keys` are what it is sorted by."""
 
     name: str
     kind: str
@@ -30,6 +30,7 @@ class Column:
     keys: Sequence[float | None] | None = None
     more: dict[str, Any] = field(default_factory=dict)
     apart: bool = False  # a number that chose nothing
+    about: str | None = None
 
 
 def columns(sweep: Sweep, out: Path, folder: Path) -> list[Column]:
@@ -40,7 +41,8 @@ def columns(sweep: Sweep, out: Path, folder: Path) -> list[Column]:
     timed = any(one.name == "seconds" for one in sweep.sought)
     return [
         Column("place", "number", [_place(n, one) for n, one in enumerate(ranked, 1)], list(range(len(ranked)))),
-        Column("configuration", "text", [point_text(one.point, sweep.options) or "as given" for one in ranked]),
+        Column("configuration", "point", [point_text(one.point, sweep.options) or "as given" for one in ranked],
+               more={"start": start, "rest": rest}, about="open one for its command"),
         Column(first.name, "number", [_four(value) for value in values], values),
         Column("95% interval", "number", [_interval(one) for one in ranked]),
         Column("seeds", "dots", [_seeds(one) for one in ranked], more=_range(ranked)),
@@ -49,9 +51,8 @@ def columns(sweep: Sweep, out: Path, folder: Path) -> list[Column]:
         Column("epochs", "number", [_epochs(one) for one in ranked], [one.epochs for one in ranked]),
         *([] if timed else [_time(ranked)]),
         Column(f"test {first.name}", "number", [_four(one.test) for one in ranked], [one.test for one in ranked],
-               apart=True),
+               apart=True, about="chose nothing"),
         Column("runs", "links", [_links(one, out, folder) for one in ranked]),
-        Column("again", "command", rest, more={"start": start}),
     ]  # fmt: skip
 
 
@@ -119,7 +120,7 @@ def _links(one: Configuration, out: Path, folder: Path) -> list[list[str]]:
 
 def board(table: Sequence[Column]) -> Markup:
     """The first lines, which stand there without the script too; the script sorts, filters and shows the others."""
-    heads = (element("th", one.name, element("small", "chose nothing") if one.apart else None, scope="col",
+    heads = (element("th", one.name, element("small", one.about) if one.about else None, scope="col",
                      class_=_class(one), data_name=one.name) for one in table)  # fmt: skip
     count = len(table[0].cells)
     rows = (element("tr", *(element("td", cell(one, place), class_=_class(one)) for one in table))
@@ -130,7 +131,7 @@ def board(table: Sequence[Column]) -> Markup:
 
 def _class(one: Column) -> str | None:
     words = [word for word, wanted in (("number", one.kind == "number"), ("apart", one.apart),
-                                       ("what", one.name == "configuration")) if wanted]  # fmt: skip
+                                       ("what", one.kind == "point")) if wanted]  # fmt: skip
     return " ".join(words) or None
 
 
@@ -141,8 +142,9 @@ def cell(one: Column, place: int) -> Any:
         return dots(value, one.more["low"], one.more["high"])
     if one.kind == "links":
         return joined(element("a", text, href=address) for text, address in value)
-    if one.kind == "command":
-        return element("details", element("summary", "show"), element("code", f"{one.more['start']} {value}".strip()))
+    if one.kind == "point":
+        told = f"{one.more['start']} {one.more['rest'][place]}".strip()
+        return element("details", element("summary", value), element("code", told))
     return value
 
 

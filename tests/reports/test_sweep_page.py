@@ -2,24 +2,18 @@
 
 import json
 import math
-import shlex
 import statistics
 from html.parser import HTMLParser
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from jaxrec.cli import _resolve_train, main
-from jaxrec.config import Mistake, to_dict
-from jaxrec.reports.sweep_commands import command, commands
-from jaxrec.reports.sweep_findings import alarms, failures, gathered, savings, sentence, warnings
-from jaxrec.reports.sweep_options import options, short_names
+from jaxrec.cli import main
+from jaxrec.config import Mistake
+from jaxrec.reports.sweep_commands import command
+from jaxrec.reports.sweep_findings import alarms, failures, gathered, savings, sentence
 from jaxrec.reports.sweep_page import sweep_page, write_page
-from jaxrec.reports.sweep_ranking import _undominated, configurations, front, student
-from jaxrec.reports.sweep_rows import duration, is_sweep, objectives, read_sweep
-from jaxrec.runs.options import Config
 
 HOSTILE = "</script><script>alert('x')</script><!--&\"</td>\u2028"
 VOID = {"meta", "br", "hr", "input"}
@@ -108,14 +102,6 @@ def test_the_leaderboard_holds_the_means_over_seeds_in_order(synthetic):
     assert f"and {test:.4f} on the test targets" in lead
 
 
-def test_a_better_test_number_changes_no_place(synthetic):
-    about, rows = synthetic(20)
-    before = [one.point for one in gathered(about, rows).ranked]
-    for row in rows:
-        row["test"] = {"ndcg@10": -row["objectives"].get("ndcg@10", 0)}
-    assert [one.point for one in gathered(about, rows).ranked] == before
-
-
 def test_what_the_script_gets_are_the_rows(synthetic):
     about, rows = synthetic(25)
     data = read(about, rows).data
@@ -141,36 +127,6 @@ def test_what_the_script_gets_are_the_rows(synthetic):
     zero = min(one["start"] for one in attempts)
     assert lane["start"] == pytest.approx([one["start"] - zero for one in attempts], rel=1e-4, abs=1e-2)
     assert lane["end"] == pytest.approx([one["end"] - zero for one in attempts], rel=1e-4, abs=1e-2)
-
-
-@given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=40))
-def test_the_front_is_what_nothing_dominates(points):
-    gains = np.array(points, float)
-    expected = [
-        not any((other >= one).all() and (other > one).any() for other in gains) for one in gains
-    ]  # fmt: skip
-    assert _undominated(gains).tolist() == expected
-
-
-def planned(values, names=("ndcg@10", "seconds")):
-    """Rows with one option and these objectives."""
-    return [
-        {"number": n, "id": str(n), "state": "done", "point": {"optimizer.lr": 0.001 * (n + 1)}, "seed": 0,
-         "same_as": None,
-         "objectives": dict(zip(names, some, strict=True)), "readings": [], "attempts": []}
-        for n, some in enumerate(values)
-    ]  # fmt: skip
-
-
-def test_the_knee_is_where_the_front_bends():
-    about = {"objectives": [{"name": "ndcg@10", "direction": "maximize"}, {"name": "seconds", "direction": "minimize"}]}
-    rows = planned([(0.10, 10), (0.19, 12), (0.20, 100), (0.05, 200)])
-    sweep = gathered(about, rows)
-    assert [sweep.ranked[at].number for at in sweep.front.members] == [2, 1, 0]
-    assert sweep.ranked[sweep.front.knee].number == 1
-    found = read(about, rows)
-    assert any("knee" in row and row[2] == "0.1900" for row in found.rows)
-    assert gathered(about, rows[:2]).front.knee is None
 
 
 def test_pruning_saved_what_the_finished_ones_run_in_the_middle(synthetic):
@@ -203,9 +159,6 @@ def test_failures_are_grouped_with_their_last_lines_and_a_way_to_repeat_them(syn
     assert lost.recovered == sum(r["state"] in ("done", "pruned") for r in rows if len(r["attempts"]) > 1)
 
 
-# ---- alarms and warnings
-
-
 def test_the_edge_alarm_sounds_on_a_bound_and_not_inside(synthetic):
     about, rows = synthetic(200, edge=True, pruned=0, failed=0)
     for row in rows:  # the best lie within 5 % of the upper end of the log range
@@ -221,34 +174,6 @@ def test_the_edge_alarm_sounds_on_a_bound_and_not_inside(synthetic):
     for row in rows:
         row["objectives"]["ndcg@10"] = 0.1
     assert alarms(gathered(about, rows)) == []
-
-
-def test_choices_that_are_numbers_have_ends_and_words_have_none(synthetic):
-    about, rows = synthetic(60, pruned=0, failed=0)
-    for row in rows:
-        row["objectives"]["ndcg@10"] = 1e-6 * row["number"] - row["point"]["model.width"] / 1e3
-    assert [(one.name, end) for one, end in alarms(gathered(about, rows))] == [("model.width", "lower")]
-
-
-def told(about, rows):
-    return " ".join(one for one, _ in warnings(gathered(about, rows)))
-
-
-def test_warnings_are_given_when_due(synthetic):
-    about, rows = synthetic(12, failed=0, pruned=0)
-    assert "one seed" in told(about, rows)
-    rows[3]["objectives"]["ndcg@10"] = math.nan
-    assert "1 trial finished without a finite ndcg@10 and has no place." in told(about, rows)
-    rows[4]["code"] = "another"
-    assert "2 versions of the code" in told(about, rows)
-    for row in rows[5:8]:
-        row["state"] = "diverged"
-    assert "3 of 12 trials failed" in told(about, rows)
-    about, rows = synthetic(12, failed=0, pruned=0, seeds=3)
-    assert "seed" not in told(about, rows).replace("the seeds do not tell them apart", "")
-    for row in rows:
-        row["objectives"]["ndcg@10"] = 0.1 + 0.001 * row["seed"]
-    assert "11 other configurations lie within the interval of the best" in told(about, rows)
 
 
 # ---- whatever the rows are
@@ -359,17 +284,6 @@ def test_ten_thousand_trials_are_small_on_disk(synthetic):
     assert len(board.rows) < 20
 
 
-# ---- parts
-
-
-def test_names_are_as_short_as_they_can_be_told_apart():
-    assert short_names(["optimizer.lr", "model.width", "loss.width", "lr.width", "lr"]) == {
-        "optimizer.lr": "optimizer.lr", "model.width": "model.width", "loss.width": "loss.width",
-        "lr.width": "lr.width", "lr": "lr",
-    }  # fmt: skip
-    assert short_names(["optimizer.lr", "model.cell.gru.bias"]) == {"optimizer.lr": "lr", "model.cell.gru.bias": "bias"}
-
-
 def test_importances_order_the_options_and_are_shown(synthetic):
     about, rows = synthetic(20)
     shares = [("model.width", 0.2, 0.1, 0.3), ("loss.alpha", 0.55, 0.5, 0.6)]
@@ -379,53 +293,6 @@ def test_importances_order_the_options_and_are_shown(synthetic):
     assert "55%" in text
     assert "Not known: no importances were computed" in read(about, rows).text
     assert gathered(about | {"importances": [list(one) for one in shares]}, rows).options == sweep.options
-
-
-def test_the_command_of_a_trial_resolves_to_its_configuration(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    wanted = ["--optimizer.lr", "0.0123", "--model.no-tied", "--model.user", "--loss", "sampled_softmax(negatives=64)",
-              "--eval.metrics", "hr@5", "ndcg@5", "--stop.metric", "ndcg@5", "--model.cell", "gru(hidden=32)",
-              "--seed", "4", "--max-seconds", "none"]  # fmt: skip
-    resolved = to_dict(_resolve_train(wanted)[0].section)
-    row = {"config": resolved | {"run": "runs/x", "fresh": True}}
-    words = shlex.split(command(row))
-    assert words[:2] == ["jaxrec", "train"]
-    assert to_dict(_resolve_train(words[2:])[0].section) == resolved
-    assert "--run" not in words
-    start, rest = commands([row, {"config": to_dict(Config(seed=9))}])
-    assert start == "jaxrec train"
-    assert rest[1] == "--seed 9"
-
-
-@pytest.mark.parametrize("freedom", [1, 4, 10, 11, 20, 200])
-def test_students_t(freedom):
-    stats = pytest.importorskip("scipy.stats")
-    assert student(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), rel=1e-3)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.44, "0.4 s"), (59.6, "1 min"), (65, "1 min 5 s"), (1985, "33 min"), (7800, "2 h 10 min"), (273_700, "3 d 4 h")],
-)
-def test_durations(seconds, text):
-    assert duration(seconds) == text
-
-
-def test_options_come_from_the_space_also_where_no_trial_has_them(synthetic):
-    about, _ = synthetic(1)
-    found = {one.name: one for one in options(about, [])}
-    assert (found["optimizer.lr"].log, found["optimizer.lr"].high) == (True, 0.01)
-    assert found["model.cell"].categories == ("gru", "lstm", "lru", "mingru")
-    assert not found["model.dropout"].log
-
-
-def test_minimising_turns_everything_round():
-    about = {"objectives": [{"name": "loss", "direction": "minimize"}]}
-    rows = planned([(3.0,), (1.0,), (2.0,)], ("loss",))
-    sweep = gathered(about, rows)
-    assert [one.mean for one in sweep.ranked] == [1.0, 2.0, 3.0]
-    assert sentence(sweep).startswith("The best configuration, lr 0.002, reaches loss 1.0000")
-    assert front(configurations(rows, objectives(about, rows)), sweep.sought).members == (0,)
 
 
 # ---- the verb
@@ -460,22 +327,14 @@ def test_report_takes_the_folder_of_a_sweep(synthetic, tmp_path, capsys, monkeyp
     assert all(link.startswith("cells/runs/") for link in links)
 
 
-def test_damaged_rows_are_a_mistake_that_names_the_line(tmp_path):
-    assert not is_sweep(tmp_path)
-    (tmp_path / "trials.jsonl").write_text('{"number": 0, "state": "done"}\n{"number": 1, "sta')
-    assert is_sweep(tmp_path)
-    with pytest.raises(Mistake, match=r"trials\.jsonl:2 is not JSON"):
-        read_sweep(tmp_path)
-
-
 def test_a_page_that_cannot_be_written_is_a_mistake(synthetic, tmp_path):
     with pytest.raises(Mistake, match="cannot be written"):
         write_page(tmp_path / "no" / "page.html", *synthetic(1), ["jaxrec"])
 
 
-def test_a_bound_on_which_most_points_sit_is_no_alarm(synthetic):
-    about, rows = synthetic(12, pruned=0, failed=0)
-    for row in rows:
-        row["point"]["model.width"] = 32 if row["number"] else 256
-        row["objectives"]["ndcg@10"] = -row["number"] if row["number"] else -100
-    assert "model.width" not in {one.name for one, _ in alarms(gathered(about, rows))}
+def test_the_front_is_a_table_with_its_knee(synthetic):
+    about, rows = synthetic(40, seeds=2)
+    sweep = gathered(about, rows)
+    [knee] = [row for row in read(about, rows).rows if row[-1] == "knee"]
+    assert knee[0] == str(sweep.front.knee + 1)
+    assert knee[2] == f"{sweep.ranked[sweep.front.knee].mean:.4f}"

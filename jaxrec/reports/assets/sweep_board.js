@@ -7,15 +7,20 @@ function board() {
   let order = ranked.map((_, c) => c), sorted = 0, down = false, most = 10;
 
   columns.forEach((column, at) => {
-    if (!column.keys && column.kind !== "text") return;
+    if (!column.keys && !["text", "point"].includes(column.kind)) return;
     const small = column.head.querySelector("small"), button = make("button", column.head.firstChild.textContent, { type: "button" });
     column.head.replaceChildren(button, ...(small ? [small] : []));
     button.addEventListener("click", () => {
-      [sorted, down] = [at, sorted === at ? !down : column.kind !== "text" && objective.sign > 0 && at > 1];
+      [sorted, down] = [at, sorted === at ? !down : objective.sign > 0 && sought(column)];
       sort();
       fill();
     });
   });
+
+  // The objective, on validation or test targets, is first sorted from its good end; the rest from the small one.
+  function sought(column) {
+    return ["", "test "].some((before) => column.head.dataset.name === before + objective.name);
+  }
 
   function sort() {
     const { keys, cells } = columns[sorted], way = down ? -1 : 1;
@@ -39,7 +44,7 @@ function board() {
     const row = document.createElement("tr");
     for (const column of columns) {
       const cell = make("td", undefined, column.kindClass ? { class: column.kindClass } : {});
-      FILL[column.kind](cell, column.cells[c], column.more);
+      FILL[column.kind](cell, column.cells[c], column.more, c);
       row.append(cell);
     }
     return row;
@@ -78,9 +83,9 @@ const FILL = {
     cell.append(picture);
   },
   links: (cell, links) => cell.append(...links.map(([text, href]) => make("a", text, { href }))),
-  command: (cell, rest, { start }) => {
-    const box = make("details"), text = `${start} ${rest}`.trim(), copy = make("button", "copy", { type: "button" });
-    box.append(make("summary", "show"), make("code", text), copy);
+  point: (cell, told, { start, rest }, c) => {
+    const box = make("details"), text = `${start} ${rest[c]}`.trim(), copy = make("button", "copy", { type: "button" });
+    box.append(make("summary", told), make("code", text), copy);
     copy.addEventListener("click", async () => {
       try {
         await navigator.clipboard.writeText(text);

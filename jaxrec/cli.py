@@ -186,12 +186,13 @@ def inspect(argv: list[str]) -> int:
 
 def report(argv: list[str]) -> int:
     options = _parse(Report, _without_name(argv, "run"), "report")
-    from jaxrec.reports.sweep_rows import is_sweep
+    from jaxrec.reports.sweep_rows import is_sweep, read_sweep
 
     if is_sweep(options.run):
         from jaxrec.reports.sweep_card import print_sweep, sweep_card
 
-        print_sweep(sweep_card(options, ["jaxrec", "report", *argv]), as_json=options.json)
+        about, rows = read_sweep(options.run)
+        print_sweep(sweep_card(options, about, rows, ["jaxrec", "report", *argv]), as_json=options.json)
         return 0
     from jaxrec.reports.run_card import card
     from jaxrec.reports.run_page import print_report, write_page

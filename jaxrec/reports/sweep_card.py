@@ -1,4 +1,4 @@
-"""`jaxrec report` on the folder of a sweep: read its rows, write the page, say the outcome."""
+"""`jaxrec report` on the folder of a sweep: write the page of its rows, say the outcome."""
 
 import textwrap
 from collections.abc import Sequence
@@ -8,18 +8,20 @@ from typing import Any
 from jaxrec.reports.options import Report
 from jaxrec.reports.sweep_findings import Importance, notes, sentence, warnings
 from jaxrec.reports.sweep_page import write_page
-from jaxrec.reports.sweep_rows import read_sweep
+from jaxrec.reports.sweep_rows import Row
 from jaxrec.reports.tables import print_json
 
 Found = dict[str, Any]
 
 
-def sweep_card(options: Report, command: Sequence[str], importances: Sequence[Importance] = ()) -> Found:
+def sweep_card(
+    options: Report, about: Row, rows: Sequence[Row], command: Sequence[str], *,
+    importances: Sequence[Importance] = (), judged: str = "",
+) -> Found:  # fmt: skip
     """Write the page of the sweep in ``options.run``; returns what it says: sentence, warnings, notes, best, page."""
     folder = Path(options.run)
-    about, rows = read_sweep(folder)
     out = Path(options.out) if options.out else folder / "report.html"
-    sweep = write_page(out, about, rows, command, importances=importances, folder=folder)
+    sweep = write_page(out, about, rows, command, importances=importances, judged=judged, folder=folder)
     best = sweep.best
     return {
         "sweep": options.run,

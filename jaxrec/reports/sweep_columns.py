@@ -19,7 +19,7 @@ ENDS = (*STATES, "stopped")  # states of an attempt
 def data(sweep: Sweep, table: Sequence[Column]) -> dict[str, Any]:
     """Everything the script needs."""
     place = {row["number"]: at for at, one in enumerate(sweep.ranked) for row in one.rows}
-    finished = sum(one.mean is not None for one in sweep.ranked)
+    finished = sum(one.placed for one in sweep.ranked)
     return {
         "objective": {"name": sweep.first.name, "unit": sweep.first.unit, "sign": sweep.first.sign},
         "states": list(ENDS),

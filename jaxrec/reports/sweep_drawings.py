@@ -9,7 +9,7 @@ from jaxrec.reports.sweep_columns import ENDS, FOCUS, LANES, LINES
 from jaxrec.reports.sweep_findings import Sweep, alarms, state
 from jaxrec.reports.sweep_options import Option, point_text
 from jaxrec.reports.sweep_rows import FAILED, ORDERLY, duration, four
-from jaxrec.reports.sweep_table import NONE
+from jaxrec.reports.sweep_table import NONE, rank
 
 SLICES = 12  # options that are shown before one asks for the others
 FRONT = 20  # members of the front in the table
@@ -98,16 +98,16 @@ def tradeoffs(sweep: Sweep) -> Iterator[Markup]:
     rows = []
     for place in sweep.front.members[:FRONT]:
         one = sweep.ranked[place]
-        mark = "knee" if place == sweep.front.knee else ""
-        rows.append([place + 1, point_text(one.point, sweep.options),
-                     *(shown(goal.name, one.objective(goal.name)) for goal in sweep.sought), mark])  # fmt: skip
+        mark = ", knee" if place == sweep.front.knee else ""
+        rows.append([rank(place + 1, one) + mark, point_text(one.point, sweep.options),
+                     *(shown(goal.name, one.objective(goal.name)) for goal in sweep.sought)])  # fmt: skip
     about = (
         "The knee is where giving up a little of one objective begins to cost much of another: the member of the front "
         "with the largest sum when every objective is scaled to the front's range."
     )
     more = len(sweep.front.members) - FRONT
     rest = element("p", f"{more:,} more on the front.", class_="small") if more > 0 else None
-    heads = ("place", "configuration", *(goal.unit for goal in sweep.sought), "")
+    heads = ("place", "configuration", *(goal.name for goal in sweep.sought))
     yield section("Trade-offs", element("p", about, class_="small"), charts(*figures),
                   table(heads, rows, caption="the Pareto front"), rest, wide=True)  # fmt: skip
 

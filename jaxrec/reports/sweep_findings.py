@@ -31,6 +31,7 @@ from jaxrec.reports.sweep_rows import (
     value_of,
 )
 
+LUCK = "fewer seeds are more luck."
 Importance = tuple[str, float, float | None, float | None]
 
 
@@ -46,6 +47,7 @@ class Sweep:
     options: Sequence[Option]
     ranked: Sequence[Configuration]
     front: Front
+    judged: str  # what a test over the seeds says of the winner; empty where none was made
 
     @property
     def first(self) -> Objective:
@@ -59,7 +61,7 @@ class Sweep:
         return Counter(row["state"] for row in self.rows)
 
 
-def gathered(about: Row, rows: Sequence[Row], importances: Sequence[Importance] = ()) -> Sweep:
+def gathered(about: Row, rows: Sequence[Row], importances: Sequence[Importance] = (), judged: str = "") -> Sweep:
     """Everything that is worked out once; the most important options come first, the others as they were declared."""
     trials = sorted(own(rows), key=lambda row: row["number"])
     sought = objectives(about, trials)
@@ -68,7 +70,7 @@ def gathered(about: Row, rows: Sequence[Row], importances: Sequence[Importance] 
     varied = sorted(options(about, trials), key=lambda one: -weight.get(one.name, -math.inf))
     ranked = configurations(trials, sought)
     best = front(ranked, sought) if len(sought) > 1 else Front((), None)
-    return Sweep(about, trials, len(rows) - len(trials), importances, sought, varied, ranked, best)
+    return Sweep(about, trials, len(rows) - len(trials), importances, sought, varied, ranked, best, judged)
 
 
 def state(name: str) -> str:
@@ -128,12 +130,9 @@ def warnings(sweep: Sweep) -> Iterator[tuple[str, str]]:
     for option, end in alarms(sweep):
         yield f"The best five sit on the {end} bound of {option.name} ({option.bound(end)}): widen.", ""
     best = sweep.best
-    if best is not None and best.interval is None and any(len(one.values) > 1 for one in sweep.ranked):
-        luck = "The best configuration has one seed only, others have more: luck may have chosen it."
-        yield luck, "train it with more seeds before believing it"
     if best is not None and not any(len(one.values) > 1 for one in sweep.ranked):
         yield "Every configuration has one seed: nothing says how much of a difference is luck.", "--seeds 3"
-    if (beside := within(sweep)) > 0:
+    if not sweep.judged and (beside := within(sweep)) > 0:
         lie = f"{beside:,} other configuration{'s lie' if beside > 1 else ' lies'} within the interval of the best"
         yield f"{lie}: the seeds do not tell them apart.", "more seeds for the first few"
     lost = sum(r["state"] == "done" and value_of(r, sweep.first.name) is None for r in sweep.rows)
@@ -155,12 +154,12 @@ def within(sweep: Sweep) -> int:
     if best is None or best.interval is None:
         return 0
     low, high = best.interval
-    return sum(one.mean is not None and low <= one.mean <= high for one in sweep.ranked[1:])
+    return sum(one.placed and one.mean is not None and low <= one.mean <= high for one in sweep.ranked[1:])
 
 
 def alarms(sweep: Sweep) -> list[tuple[Option, str]]:
     """Options whose bound the best five sit on; none where the best five are no better than the middle."""
-    ranked = [one for one in sweep.ranked if one.mean is not None]
+    ranked = [one for one in sweep.ranked if one.placed]
     if len(ranked) < 6 or ranked[4].mean == ranked[len(ranked) // 2].mean:
         return []
     return edge_alarms([one.point for one in ranked], sweep.options)
@@ -168,10 +167,18 @@ def alarms(sweep: Sweep) -> list[tuple[Option, str]]:
 
 def notes(sweep: Sweep) -> Iterator[str]:
     """What is true of every sweep, in its own numbers."""
-    tried = sum(one.mean is not None for one in sweep.ranked)
-    if tried > 1:
+    tried = sum(one.placed for one in sweep.ranked)
+    if sweep.judged:
+        yield sweep.judged[:1].upper() + sweep.judged[1:].rstrip(".") + "."
+    elif tried > 1:
         won = f"The best of {tried:,} configurations was chosen by its validation number"
         yield f"{won}, which is too good for that reason; the test number chose nothing."
+    few = sum(one.mean is not None and not one.placed for one in sweep.ranked)
+    if few:
+        seeds = f"fewer than {sweep.ranked[0].seeds} finished seeds"
+        yield (
+            f"{few:,} configuration{'s' if few > 1 else ''} with {seeds} ha{'ve' if few > 1 else 's'} no place: " + LUCK
+        )
     if sweep.known:
         yield f"{sweep.known:,} proposals were known already and answered from their trial."
     waiting = sum(row["state"] in OPEN for row in sweep.rows)

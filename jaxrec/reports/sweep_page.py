@@ -35,13 +35,14 @@ AGAIN = 5  # trials of a failure that are named
 
 def write_page(
     out: Path, about: Row, rows: Sequence[Row], command: Sequence[str], *, importances: Sequence[Importance] = (),
-    folder: Path | None = None,
+    judged: str = "", folder: Path | None = None,
 ) -> Sweep:  # fmt: skip
     """Write the page of a sweep whose runs lie in ``folder``, that of ``out`` unless told; returns what it says.
 
-    ``importances`` are (option, share, low, high); without them the axes keep the order of the space.
+    ``importances`` are (option, share, low, high); without them the axes keep the order of the space. ``judged`` is
+    what a test over the seeds says of the winner.
     """
-    sweep = gathered(about, rows, importances)
+    sweep = gathered(about, rows, importances, judged)
     write(out, sweep_page(sweep, shlex.join(command), out=out, folder=folder or out.parent))
     return sweep
 

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -46,6 +46,11 @@ class Configuration:
     point: Mapping[str, Any]
     rows: tuple[Row, ...]
     objectives: tuple[Objective, ...]
+    seeds: int = 1  # finished ones that it takes to have a place
+
+    @property
+    def placed(self) -> bool:
+        return len(self.values) >= self.seeds
 
     @cached_property
     def done(self) -> list[Row]:
@@ -98,19 +103,29 @@ class Configuration:
 
 
 def configurations(rows: Sequence[Row], sought: Sequence[Objective]) -> list[Configuration]:
-    """One for each point, the best mean first; those without a finished trial follow, by what they reached."""
+    """One for each point, the best mean first; then those with too few seeds to be held against them, then those
+    without a finished trial, by what they reached.
+    """
     by_point: dict[str, list[Row]] = {}
     for row in rows:
         by_point.setdefault(json.dumps(row.get("point") or {}, sort_keys=True, default=str), []).append(row)
     found = [Configuration(some[0].get("point") or {}, tuple(some), tuple(sought)) for some in by_point.values()]
+    least = repeats([len(one.values) for one in found if one.values])
+    found = [replace(one, seeds=least) for one in found]
 
     def order(one: Configuration) -> tuple[float, ...]:
         sign, last = -sought[0].sign, one.reached
         if one.mean is not None:
-            return 0, sign * one.mean, one.number
-        return (2, one.number) if last is None else (1, sign * last, one.number)
+            return 0 if one.placed else 1, sign * one.mean, one.number
+        return (3, one.number) if last is None else (2, sign * last, one.number)
 
     return sorted(found, key=order)
+
+
+def repeats(counts: Sequence[int]) -> int:
+    """The largest number of seeds that two configurations have: fewer are more luck, and compete with nobody."""
+    ordered = sorted(counts, reverse=True)
+    return ordered[min(1, len(ordered) - 1)] if ordered else 1
 
 
 @dataclass(frozen=True)
@@ -125,7 +140,7 @@ def front(ranked: Sequence[Configuration], sought: Sequence[Objective]) -> Front
     """Configurations that no other one equals or beats everywhere and beats somewhere.
 
     The knee is the member farthest from the plane through the front's ends, towards the better: every objective is
-    scaled to 0..1 over the front and the largest sum wins. Fewer than three members have none.
+    scaled to 0..1 over the front and the largest sum wins. Where none lies beyond the plane there is no knee.
     """
     held = [(place, [one.sign * value for one in sought if (value := config.objective(one.name)) is not None])
             for place, config in enumerate(ranked) if config.mean is not None]  # fmt: skip
@@ -139,7 +154,9 @@ def front(ranked: Sequence[Configuration], sought: Sequence[Objective]) -> Front
     span = np.ptp(best, axis=0)
     knee = None
     if len(members) > 2 and (span > 0).all():
-        knee = held[members[int(((best - best.min(0)) / span).sum(1).argmax())]][0]
+        heights = ((best - best.min(0)) / span).sum(1)
+        if heights.max() > len(sought) - 1 + 1e-9:
+            knee = held[members[int(heights.argmax())]][0]
     return Front(tuple(held[at][0] for at in members), knee)
 
 

@@ -40,7 +40,7 @@ def columns(sweep: Sweep, out: Path, folder: Path) -> list[Column]:
     values = [one.mean for one in ranked]
     timed = any(one.name == "seconds" for one in sweep.sought)
     return [
-        Column("place", "number", [_place(n, one) for n, one in enumerate(ranked, 1)], list(range(len(ranked)))),
+        Column("place", "number", [rank(n, one) for n, one in enumerate(ranked, 1)], list(range(len(ranked)))),
         Column("configuration", "point", [point_text(one.point, sweep.options) or "as given" for one in ranked],
                more={"start": start, "rest": rest}, about="open one for its command"),
         Column(first.name, "number", [_four(value) for value in values], values),
@@ -56,8 +56,9 @@ def columns(sweep: Sweep, out: Path, folder: Path) -> list[Column]:
     ]  # fmt: skip
 
 
-def _place(place: int, one: Configuration) -> str:
-    return NONE if one.mean is None else str(place)
+def rank(place: int, one: Configuration) -> str:
+    """The place of a configuration, counted from 1, where it has one."""
+    return str(place) if one.placed else NONE if one.mean is None else "few seeds"
 
 
 def _four(value: float | None) -> str:

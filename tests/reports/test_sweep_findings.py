@@ -10,7 +10,7 @@ from hypothesis import given, strategies as st
 from jaxrec.cli import _resolve_train
 from jaxrec.config import Mistake, to_dict
 from jaxrec.reports.sweep_commands import command, commands
-from jaxrec.reports.sweep_findings import alarms, gathered, sentence, warnings
+from jaxrec.reports.sweep_findings import alarms, gathered, notes, sentence, warnings
 from jaxrec.reports.sweep_options import options, short_names
 from jaxrec.reports.sweep_ranking import _undominated, configurations, front, student
 from jaxrec.reports.sweep_rows import duration, is_sweep, objectives, read_sweep
@@ -133,6 +133,31 @@ def test_options_come_from_the_space_also_where_no_trial_has_them(synthetic):
     assert (found["optimizer.lr"].log, found["optimizer.lr"].high) == (True, 0.01)
     assert found["model.cell"].categories == ("gru", "lstm", "lru", "mingru")
     assert not found["model.dropout"].log
+
+
+def test_a_lucky_single_seed_has_no_place_among_configurations_with_more(synthetic):
+    about, rows = synthetic(10, seeds=3, failed=0, pruned=0)
+    rows[1]["state"] = rows[2]["state"] = "pruned"
+    rows[0]["objectives"]["ndcg@10"] = 0.9
+    ranked = gathered(about, rows).ranked
+    assert ranked[-1].values == [0.9]
+    assert [one.placed for one in ranked] == [True] * 9 + [False]
+    assert "1 configuration with fewer than 3 finished seeds has no place" in " ".join(notes(gathered(about, rows)))
+
+
+def test_what_a_test_over_the_seeds_said_takes_the_place_of_ours(synthetic):
+    about, rows = synthetic(10, seeds=3, failed=0, pruned=0)
+    for row in rows:
+        row["objectives"]["ndcg@10"] = 0.1 + 0.001 * row["seed"]
+    sweep = gathered(about, rows, judged="the best of 10, no other can be the best")
+    assert next(notes(sweep)) == "The best of 10, no other can be the best."
+    assert "interval of the best" not in " ".join(one for one, _ in warnings(sweep))
+
+
+def test_a_straight_front_has_no_knee():
+    about = {"objectives": [{"name": "ndcg@10", "direction": "maximize"}, {"name": "seconds", "direction": "minimize"}]}
+    assert gathered(about, planned([(0.1, 10), (0.2, 20), (0.3, 30)])).front.knee is None
+    assert gathered(about, planned([(0.1, 10), (0.11, 20), (0.3, 30)])).front.knee is None
 
 
 def test_minimising_turns_everything_round():

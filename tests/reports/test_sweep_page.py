@@ -3,6 +3,8 @@
 import json
 import math
 import statistics
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -80,11 +82,14 @@ def test_the_leaderboard_holds_the_means_over_seeds_in_order(synthetic):
     about, rows = synthetic(30, seeds=3)
     found = read(about, rows)
     groups = by_point(rows).values()
+    groups = [some for some in groups if len(some) >= sorted(map(len, groups))[-2]]
     means = sorted((statistics.fmean(r["objectives"]["ndcg@10"] for r in some) for some in groups), reverse=True)
     place = next(at for at, row in enumerate(found.rows) if row and row[0] == "place")
     lines = found.rows[place + 1 : place + 11]
-    assert [line[2] for line in lines] == [f"{value:.4f}" for value in means[:10]]
-    assert [line[0] for line in lines] == [str(n) for n in range(1, 11)]
+    assert 5 < len(means) < 10
+    assert [line[2] for line in lines][: len(means)] == [f"{value:.4f}" for value in means]
+    assert [line[0] for line in lines][: len(means)] == [str(n) for n in range(1, len(means) + 1)]
+    assert lines[len(means)][0] == "few seeds"
     best = max(groups, key=lambda some: statistics.fmean(r["objectives"]["ndcg@10"] for r in some))
     values = [r["objectives"]["ndcg@10"] for r in best]
     scipy_stats = pytest.importorskip("scipy.stats")
@@ -335,6 +340,16 @@ def test_a_page_that_cannot_be_written_is_a_mistake(synthetic, tmp_path):
 def test_the_front_is_a_table_with_its_knee(synthetic):
     about, rows = synthetic(40, seeds=2)
     sweep = gathered(about, rows)
-    [knee] = [row for row in read(about, rows).rows if row[-1] == "knee"]
-    assert knee[0] == str(sweep.front.knee + 1)
+    [knee] = [row for row in read(about, rows).rows if row[0].endswith(", knee")]
     assert knee[2] == f"{sweep.ranked[sweep.front.knee].mean:.4f}"
+
+
+def test_reading_a_sweep_never_imports_jax(synthetic, tmp_path):
+    save(tmp_path / "cells", *synthetic(6))
+    code = (
+        "import sys\nfrom jaxrec.cli import main\n"
+        f"assert main(['report', {str(tmp_path / 'cells')!r}]) == 0\n"
+        "assert not {'jax', 'jaxlib', 'flax', 'optax', 'orbax', 'jaxrec.sweeps'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr

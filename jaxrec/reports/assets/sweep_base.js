@@ -241,6 +241,12 @@ function mark(pen, ink, place, x, y, radius = 2.5) {
   pen.stroke();
 }
 
+// "place 3", or why a configuration has none.
+const placed = (config) => {
+  const text = data.table[0].cells[config];
+  return /^\d/.test(text) ? "place " + text : text === "\u2013" ? "no number" : text;
+};
+
 const optionText = (option, at) =>
   at === null ? "n/a" : option.categories ? option.categories[at] : short(at);
 

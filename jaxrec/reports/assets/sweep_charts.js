@@ -137,7 +137,7 @@ function drawFront(pen, width, height, ink, one) {
     const right = x[knee] < width - 90;
     label(pen, ink, "knee", x[knee] + (right ? 12 : -12), y[knee] + 16, right ? "left" : "right");
   }
-  return { x, y, text: (c) => [`place ${c + 1}: ${objective.name} ${short(ranked[c])}`, `${names[place]} ${short(values[place][c])}`, ...described(c)].join("\n") };
+  return { x, y, text: (c) => [`${placed(c)}: ${objective.name} ${short(ranked[c])}`, `${names[place]} ${short(values[place][c])}`, ...described(c)].join("\n") };
 }
 
 function label(pen, ink, text, x, y, align = "left") {

@@ -161,7 +161,7 @@ function parallel(holder) {
       }
     document.getElementById("unbrush").hidden = !brushed;
     state.textContent = !brushed ? state.dataset.rest : `${commas(found)} of ${commas(lines.length)} configurations brushed` +
-      (best < 0 ? "" : `; the best of them has place ${best + 1}, ${objective.name} ${short(ranked[best])}`);
+      (best < 0 ? "" : `; the best of them: ${placed(best)}, ${objective.name} ${short(ranked[best])}`);
     refresh();
     document.dispatchEvent(new Event("brushed"));
   }

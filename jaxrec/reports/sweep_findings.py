@@ -31,7 +31,6 @@ from jaxrec.reports.sweep_rows import (
     value_of,
 )
 
-LUCK = "fewer seeds are more luck."
 Importance = tuple[str, float, float | None, float | None]
 
 
@@ -175,10 +174,8 @@ def notes(sweep: Sweep) -> Iterator[str]:
         yield f"{won}, which is too good for that reason; the test number chose nothing."
     few = sum(one.mean is not None and not one.placed for one in sweep.ranked)
     if few:
-        seeds = f"fewer than {sweep.ranked[0].seeds} finished seeds"
-        yield (
-            f"{few:,} configuration{'s' if few > 1 else ''} with {seeds} ha{'ve' if few > 1 else 's'} no place: " + LUCK
-        )
+        who = f"{few:,} configuration{'s' if few > 1 else ''} with fewer than {sweep.ranked[0].seeds} finished seeds"
+        yield f"{who} ha{'ve' if few > 1 else 's'} no place: fewer seeds are more luck."
     if sweep.known:
         yield f"{sweep.known:,} proposals were known already and answered from their trial."
     waiting = sum(row["state"] in OPEN for row in sweep.rows)

@@ -150,10 +150,10 @@ def importance(sweep: Sweep) -> Markup:
     rows = sorted(sweep.importances, key=lambda one: -one[1])
     dots = [(label.get(name, name), value, low, high) for name, value, low, high in rows]
     about = (
-        f"How much of the spread of {sweep.first.name} each option explains, of all that options explain; the lines "
-        "are the error of the estimate. It says what mattered in this space, not what would matter in another."
+        f"Each option's share of what tells the best configurations by {sweep.first.name} from all of them, beyond "
+        "chance, with the interval of the estimate. It says what mattered in this space, not in another."
     )
-    axis = Axis("share of the spread", form=lambda value: f"{value:.0%}", low=0)
+    axis = Axis("share of what can be explained", form=lambda value: f"{value:.0%}", low=0)
     return section("Which options matter", element("p", about, class_="small"),
                    interval_dots("Importance", dots, axis))  # fmt: skip
 

@@ -148,9 +148,11 @@ def measure(hidden: int, trials: int, epochs: int, sequential: int, names: list[
 
         alone(some("warm", 1, 1000))
         a_minute["one at a time"] = 60 * sequential / alone(some("alone", sequential))
+        print(f"after a first one: {a_minute}", file=sys.stderr, flush=True)
         for name, executor in ways.items():
             seconds, report = in_one_program(some(name, trials), executor)
             a_minute[name] = 60 * trials / seconds
+            print(f"{name}: {a_minute}", file=sys.stderr, flush=True)
             reports[name] = {"executor": str(report.executor), "bytes": report.bytes} | (
                 {"member_steps_a_second": {str(way): speed for way, speed in report.probed.items()}}
                 if report.probed else {}

@@ -138,8 +138,10 @@ class Fitting:
             self.ended(state)  # inside: a signal must not cut it
         return state
 
-    def loop(self, run: Callable[..., Any]) -> Loop:
-        """The loop over this training's epochs, its records and decisions made here."""
+    def loop(self, run: Callable[..., Any] | None) -> Loop:
+        """The loop over this training's epochs, its records and decisions made here; whoever follows its course needs
+        no ``run``.
+        """
         return Loop(
             run=run, plans=self.plan, size=rows_a_step(self.config), record=self.record,
             pause=self.pause, epoch_end=self.epoch_end, skip=self.skip,

@@ -7,27 +7,23 @@ again.
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from contextlib import contextmanager
+from typing import Any, Protocol
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxrec.config import fingerprint, to_dict
-from jaxrec.data.batches import Rows
-from jaxrec.data.prepared import Prepared
 from jaxrec.evaluation.ranks import Ranks, evaluate_members
 from jaxrec.runs import build, judge
-from jaxrec.runs.fitting import GIVEN_UP, GivenUp, plan, rows_a_step
-from jaxrec.runs.folder import mendable
+from jaxrec.runs.fitting import GIVEN_UP, GivenUp, rows_a_step
 from jaxrec.runs.options import Config
-from jaxrec.runs.run import Begun, Say, begin, conclude, remember_compilations
+from jaxrec.runs.run import Say, begin, conclude, remember_compilations
+from jaxrec.sweeps.member import Job, Member, Plans
+from jaxrec.sweeps.probe import Report, fastest, memory, sentence
 from jaxrec.training import source
-from jaxrec.training.loop import RECORD, Course, Held, answered, informed
-from jaxrec.training.population import Executor, Members, Together, executors, level, put, stack, take, together
-from jaxrec.training.source import Slab, Source
+from jaxrec.training.loop import RECORD, informed
+from jaxrec.training.population import Executor, Members, executors, put, stack, take
 from jaxrec.training.step import Metrics, State, Step
 from jaxrec.training.stop import Stopped, StopSignal
 
@@ -40,13 +36,6 @@ TRACED = {
     "optimizer": ("lr", "weight_decay", "clip", "momentum"),
     "model": ("dropout", "embedding_dropout", "state_dropout"),
 }
-
-
-class Job(Protocol):
-    """One training that is asked for: what the caller knows it by besides its configuration is the caller's."""
-
-    @property
-    def config(self) -> Config: ...
 
 
 class Jobs(Protocol):
@@ -73,80 +62,6 @@ def bucket(config: Config) -> str:
     static["with"] = [bool(on) for on in (config.optimizer.momentum, model.state_dropout, dropped, loss.propensity)]
     static["loss"] = repr(Step(loss).plain().loss)
     return fingerprint(static)
-
-
-class Member:
-    """One training in a slot: its decisions, and where its course stands."""
-
-    def __init__(self, job: Job, begun: Begun, signal: StopSignal):
-        self.job, self.begun, self.fitting = job, begun, begun.fitting
-        self.fitting.alone, self.fitting.signal = False, signal
-        self.owned, self.listening = ExitStack(), ExitStack()
-        self.owned.enter_context(begun.folder)
-        self.owned.enter_context(mendable(begun.folder.path))
-        self.state = self.fitting.resumed(begun.fresh())  # until it is in a slot
-        self.hyper = level(self.fitting.hyper)
-        self.question: tuple[Slab, int] | None = None
-
-    def start(self, held: Held, data: Source, plans: "Plans") -> None:
-        """Open the course; its first question waits, None where nothing is left to train."""
-        fitting = self.fitting
-        if fitting.over:
-            return
-        self.listening.enter_context(fitting.training(data))
-        loop = fitting.loop(None)  # the population runs it
-        loop.plans = lambda epoch: plans.of(fitting.config, fitting.prepared, epoch)
-        self.course: Course = loop.course(held, fitting.config.epochs, fitting.progress.clock)
-        with self.hearing():
-            self.question = next(self.course, None)
-
-    def told(self, metrics: Metrics) -> None:
-        """Decide what follows on some steps."""
-        with self.hearing():
-            self.question = answered(self.course, metrics)
-
-    @contextmanager
-    def hearing(self) -> Iterator[None]:
-        """The course's records go where they belong as long as nothing fails."""
-        with self.listening.pop_all() as listening:
-            yield
-            self.listening = listening.pop_all()
-
-    def judges_after(self, end: int) -> bool:
-        """Whether this member validates when its slab has run to ``end``."""
-        assert self.question is not None
-        slab, fitting = self.question[0], self.fitting
-        return slab.last and end == slab.count and fitting.due(fitting.progress.clock.epoch + 1)
-
-    def close(self) -> None:
-        self.listening.close()
-        self.owned.close()
-
-
-class Plans:
-    """Plans of epochs, made once for all members of a seed: trainings of one bucket pack alike."""
-
-    def __init__(self) -> None:
-        self.made: dict[tuple[int, int], Rows] = {}
-
-    def of(self, config: Config, prepared: Prepared, epoch: int) -> Rows:
-        key = (config.seed, epoch)
-        if key not in self.made:
-            if len(self.made) > 64:
-                self.made.clear()
-            self.made[key] = plan(config, prepared, epoch)
-        return self.made[key]
-
-
-class Report(NamedTuple):
-    """How trainings ran together: the executor, member-steps a second of each that was tried, members at one time, and
-    the bytes that the program needs.
-    """
-
-    executor: Executor
-    probed: dict[Executor, float]
-    slots: int
-    bytes: int
 
 
 def train(jobs: Jobs, *, slots: int, say: Say = print, executor: Executor | None = None) -> Report | None:
@@ -374,46 +289,3 @@ def until_broken(metrics: Metrics) -> Metrics:
         return metrics
     last = int(np.argmin(metrics.finite)) + 1
     return jax.tree.map(lambda leaf: leaf[:last], metrics)
-
-
-def fastest(
-    step: Step, ways: Sequence[Executor], given: Members, data: Source
-) -> tuple[Together, dict[Executor, float]]:
-    """The executor that ran most member-steps a second in a short probe, and what each did; a lone one is not tried."""
-    runs = [together(step, way) for way in ways]
-    if len(runs) == 1:
-        return runs[0], {}
-    speeds = {run.executor: speed(run, given, data) for run in runs}
-    best = max(runs, key=lambda run: speeds[run.executor])
-    return best, speeds
-
-
-def speed(run: Together, given: Members, data: Source, steps: int = 4) -> float:
-    """Member-steps a second, compilation apart: the better of two short turns."""
-    seconds = []
-    for end in (1, steps, steps):
-        bounds = np.zeros_like(given.bounds)
-        bounds[:, 1] = end
-        copy = given._replace(state=jax.tree.map(jnp.copy, given.state), bounds=bounds)  # calls consume their state
-        began = time.perf_counter()
-        jax.block_until_ready(run(copy, data))
-        seconds.append(time.perf_counter() - began)
-    return len(given.bounds) * steps / min(seconds[1:])
-
-
-def sentence(report: Report) -> str:
-    tried = ", ".join(f"{name} {speed:,.0f}" for name, speed in report.probed.items())
-    measured = f"; member-steps a second: {tried}" if tried else ""
-    return f"{report.slots} trainings at a time by {report.executor}, {report.bytes / 2**20:,.0f} MiB{measured}"
-
-
-def memory() -> float:
-    """Bytes that are free of a device's memory, or of the machine's where the device has none of its own."""
-    stats = jax.local_devices()[0].memory_stats() or {}
-    if "bytes_limit" in stats:
-        return float(stats["bytes_limit"] - stats.get("bytes_in_use", 0))
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return 1024 * float(next(line.split()[1] for line in lines if line.startswith("MemAvailable")))
-    except (OSError, StopIteration):
-        return float("inf")

@@ -96,7 +96,7 @@ class Loop:
     gradient is not finite may be left out: training then goes on from the state before it at half the rate.
     """
 
-    run: Callable[..., tuple[State, Metrics]]
+    run: Callable[..., tuple[State, Metrics]] | None
     plans: Callable[[int], Rows]
     size: int
     record: Callable[[dict[str, Any]], None]
@@ -111,6 +111,7 @@ class Loop:
         def held() -> State:
             return state
 
+        assert self.run is not None
         course = self.course(held, epochs, clock)
         ask = next(course, None)
         while ask is not None:

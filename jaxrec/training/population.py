@@ -48,7 +48,7 @@ class Members(NamedTuple):
     """
 
     state: State
-    index: Array
+    plan: Array
     reset: Array
     bounds: Array
     hyper: Hyper
@@ -65,14 +65,16 @@ class Together:
         mesh = Mesh(np.array(local_devices(executor.devices)), (AXIS,), axis_types=(AxisType.Auto,))
         if executor.devices > 1:
             run = jax.shard_map(run, mesh=mesh, in_specs=(many, many, one), out_specs=many, check_vma=False)
-        self.place = NamedSharding(mesh, many)
-        self.compiled = jax.jit(run, donate_argnums=0, out_shardings=self.place)
+        self.place, everywhere = NamedSharding(mesh, many), NamedSharding(mesh, one)
+        places = (self.place, self.place, everywhere)
+        self.jitted = jax.jit(run, donate_argnums=0, in_shardings=places, out_shardings=self.place)
+        self.programs: dict[Any, Any] = {}
 
     def loop(self, state: State, rest: Members, source: Source) -> tuple[State, Metrics]:
         def one(given: tuple[State, Members]) -> tuple[State, Metrics]:
             state, rest = given
             told = source._replace(known=rest.known)
-            return run_steps(self.step, state, told, rest.index, rest.reset, rest.bounds, rest.hyper)
+            return run_steps(self.step, state, told, rest.plan, rest.reset, rest.bounds, rest.hyper)
 
         some = self.executor.at_once
         run = one if some == 1 else jax.vmap(one)
@@ -89,13 +91,24 @@ class Together:
         return jax.lax.fori_loop(0, len(rest.bounds) // some, chunk, (state, blank))
 
     def __call__(self, members: Members, source: Source) -> tuple[State, Metrics]:
-        return self.compiled(members.state, members._replace(state=None), source)  # type: ignore[arg-type]
+        state = jax.device_put(members.state, self.place)  # nothing is done where it lies there
+        return self.program(members, source)(state, members._replace(state=None), source)  # type: ignore[arg-type,no-any-return]
+
+    def program(self, members: Members, source: Source) -> Any:
+        """The program for arguments of these shapes, compiled once."""
+        given = (members.state, members._replace(state=None), source)  # type: ignore[arg-type]
+        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype), given)
+        leaves, structure = jax.tree.flatten(shapes)
+        key = structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
+        if key not in self.programs:
+            self.programs[key] = self.jitted.lower(*shapes).compile()
+        return self.programs[key]
 
     def bytes(self, members: Members, source: Source) -> int:
         """What the compiled program needs of a device's memory, arguments and results included."""
-        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype), (members, source))
-        (state, *rest), data = shapes
-        found = self.compiled.lower(state, Members(None, *rest), data).compile().memory_analysis()  # type: ignore[arg-type]
+        found = self.program(members, source).memory_analysis()
+        if found is None:  # the device's compiler does not tell
+            return 0
         return int(
             found.temp_size_in_bytes + found.argument_size_in_bytes + found.output_size_in_bytes
             - found.alias_size_in_bytes

@@ -101,7 +101,9 @@ class Step:
 
     def plain(self) -> "Step":
         """The step without numbers that ``hyper`` replaces: equal for all trainings that one program serves."""
-        defaults = {name: type(self.loss).__dataclass_fields__[name].default for name in traced(self.loss)}
+        defaults: dict[str, Any] = {
+            name: type(self.loss).__dataclass_fields__[name].default for name in traced(self.loss)
+        }
         return replace(
             self, loss=replace(self.loss, **defaults), optimiser=replace(self.optimiser, steps=Optimiser.steps)
         )

@@ -36,6 +36,10 @@ def mendable(place: Path) -> Iterator[None]:
         ) from error
 
 
+class Busy(Mistake):
+    """Another process trains in this folder."""
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, whole or not at all."""
     content = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
@@ -147,7 +151,7 @@ class Folder:
         except OSError:
             holder = os.pread(lock, 20, 0).decode() or "unknown"
             os.close(lock)
-            raise Mistake(
+            raise Busy(
                 f"{self.path} is being trained by process {holder}; wait for it, stop it, or choose another --run"
             ) from None
         os.ftruncate(lock, 0)

@@ -146,22 +146,27 @@ class Ledger:
         """One more than the largest number of a trial."""
         return int(self._store.all("SELECT coalesce(max(number), -1) + 1 FROM trials")[0][0])
 
-    def lease(self, worker: Worker, most: int = 1) -> list[Lease]:
+    def lease(self, worker: Worker, most: int = 1, bucket: str | None = None) -> list[Lease]:
         """Give waiting trials of one bucket to ``worker``, the oldest first; none where none waits or it is in
         quarantine. One that failed before waits for the others and comes alone: it may take its process with it.
         """
         with self._store.writing() as db:
-            if worker.name in self.quarantined():
+            if most < 1 or worker.name in self.quarantined():
                 return []
-            query = "SELECT bucket, failures FROM trials WHERE state = 'waiting' ORDER BY failures, number LIMIT 1"
-            first = db.execute(query).fetchone()
+            first = (bucket, 0) if bucket is not None else self._first(db)
             if first is None:
                 return []
             query = """SELECT number, id, config, point, bucket FROM trials WHERE state = 'waiting' AND bucket = ?
                        AND failures = ? ORDER BY number LIMIT ?"""
             found = db.execute(query, (*first, 1 if first[1] else most)).fetchall()
-            tick, now = self._tick(db), clock()
-            return [self._leased(db, tick, worker, now, row, 1 / len(found)) for row in found]
+            share = 1 / max(1, len(found) + len(self.held(worker)))  # of the device: they run in one program
+            tick, now = self._tick(db) if found else 0, clock()
+            return [self._leased(db, tick, worker, now, row, share) for row in found]
+
+    def _first(self, db: Any) -> tuple[str, int] | None:
+        """Bucket and failures of the trial that is next."""
+        query = "SELECT bucket, failures FROM trials WHERE state = 'waiting' ORDER BY failures, number LIMIT 1"
+        return db.execute(query).fetchone()
 
     def _leased(self, db: Any, tick: int, worker: Worker, now: float, row: Sequence[Any], share: float) -> Lease:
         number, run_id, config, point, bucket = row[0], row[1], json.loads(row[2]), json.loads(row[3]), row[4]

@@ -8,6 +8,7 @@ import pytest
 
 from jaxrec.data.demo import Demo
 from jaxrec.runs import fitting
+from jaxrec.runs.fitting import Diverged, GivenUp
 from jaxrec.runs.options import Batch, Config, Evaluation, Model, Optimizer, Stopping
 from jaxrec.runs.run import train
 
@@ -77,3 +78,30 @@ def test_the_plan_of_every_epoch_is_made_once(tmp_path, monkeypatch):
     monkeypatch.setattr("jaxrec.runs.run.plan", counted)
     result = go(tmp_path / "run")
     assert made == list(range(result["epochs"]))
+
+
+def test_a_run_is_given_up_after_a_validation_and_goes_on_when_asked_otherwise(tmp_path):
+    config, heard = replace(CONFIG, epochs=3, stop=Stopping(patience=0)), []
+
+    def ask(epoch, seconds, values):
+        heard.append((epoch, values["ndcg@10"]))
+        assert seconds > 0
+        return epoch == 2
+
+    def trained(name, ask=None):
+        return train(replace(config, run=str(tmp_path / name)), say=lambda sentence: None, ask=ask)
+
+    trained("whole", lambda *reading: False)
+    with pytest.raises(GivenUp, match="given up after epoch 2"):
+        trained("cut", ask)
+    assert [epoch for epoch, _ in heard] == [1, 2]
+    assert not (tmp_path / "cut" / "result.json").exists()
+    trained("cut", ask)
+    assert [epoch for epoch, _ in heard] == [1, 2, 3]
+    assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
+
+
+def test_what_is_not_finite_is_a_mistake_of_its_own_kind(tmp_path):
+    wild = replace(CONFIG, run=str(tmp_path / "run"), optimizer=Optimizer(lr=1e30, clip=0.0, name="adam", eps=1e-30))
+    with pytest.raises(Diverged, match="not finite"):
+        train(wild, say=lambda sentence: None)

@@ -74,8 +74,9 @@ def test_a_trial_is_leased_once_read_and_ended(ledger):
 def test_leases_are_of_one_bucket_the_oldest_first(ledger):
     ledger.add([new(0, bucket="a"), new(1, bucket="b"), new(2, bucket="a"), new(3, bucket="a")])
     assert [lease.number for lease in ledger.lease(me(), 2)] == [0, 2]
+    assert ledger.lease(me(), 2, bucket="c") == []
+    assert [lease.number for lease in ledger.lease(me(), 2, bucket="a")] == [3]
     assert [lease.number for lease in ledger.lease(me(), 2)] == [1]
-    assert [lease.number for lease in ledger.lease(me(), 2)] == [3]
 
 
 def test_a_configuration_proposed_twice_is_answered_not_trained(ledger):

@@ -223,12 +223,12 @@ class Ledger:
 
     def end(
         self, attempt: int, state: str, *, result: Mapping[str, Any] | None = None, reason: str = "",
-        signature: str = "", log: Sequence[str] = (), compile_seconds: float = 0.0,
+        signature: str = "", again: bool = True, log: Sequence[str] = (), compile_seconds: float = 0.0,
     ) -> str | None:  # fmt: skip
         """An attempt is over; returns the state of its trial, or None, changing nothing, where it was not running.
 
-        ``waiting`` gives the trial back. After ``failed`` it waits again, unless it failed more than ``retries`` times
-        with this ``signature``.
+        ``waiting`` gives the trial back. After ``failed`` it waits ``again``, unless it has failed more than
+        ``retries`` times with this ``signature``.
         """
         with self._store.writing() as db:
             held = db.execute(
@@ -243,22 +243,19 @@ class Ledger:
                 ("stopped" if state == "waiting" else state, time.time(), clock(), compile_seconds, reason, signature,
                  _text(list(log)), attempt),
             )  # fmt: skip
-            after = self._after(db, number, state, signature)
+            retried = state == "failed" and again and self._retried(db, number, signature)
+            after = "waiting" if retried else state
             db.execute(
                 "UPDATE trials SET state = ?, failures = failures + ?, result = ?, touched = ? WHERE number = ?",
                 (after, state == "failed", _text(dict(result or {})), self._tick(db), number),
             )
-            if state != "waiting" and (state != "failed" or signature):
+            if state != "waiting" and (state != "failed" or again):  # one that is refused anywhere says nothing
                 self._judge(db, worker, number, begun, failed=state == "failed")
             return after
 
-    def _after(self, db: Any, number: int, state: str, signature: str) -> str:
-        """Where a trial is after an attempt. A failure without signature is a verdict: trying again changes nothing."""
-        if state != "failed" or not signature:
-            return state
+    def _retried(self, db: Any, number: int, signature: str) -> bool:
         query = "SELECT count(*) FROM attempts WHERE number = ? AND signature = ? AND state = 'failed'"
-        count = db.execute(query, (number, signature)).fetchone()[0]
-        return "failed" if count > self.options["retries"] else "waiting"
+        return bool(db.execute(query, (number, signature)).fetchone()[0] <= self.options["retries"])
 
     def _judge(self, db: Any, worker: str, number: int, begun: float, failed: bool) -> None:
         """Count a worker's failures in a row; one trial counts once, and so does what was leased together."""

@@ -42,6 +42,10 @@ DAMAGE = ("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_FORMAT")
 DISK = ("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")
 
 
+class NoRoom(Mistake):
+    """The disk is full or refuses."""
+
+
 class Store:
     """One connection, for one thread. Readers never wait; writers take turns."""
 
@@ -100,7 +104,7 @@ class Store:
             name = getattr(error, "sqlite_errorname", "") or ""
             if name.startswith(DISK):
                 remedy = "free some space there" if name == "SQLITE_FULL" else "see to that"
-                raise Mistake(f"{self.path}: {error}; {remedy}, and the same command goes on from there") from error
+                raise NoRoom(f"{self.path}: {error}; {remedy}, and the same command goes on from there") from error
             if name.startswith("SQLITE_BUSY"):
                 raise Mistake(
                     f"{self.path} was locked by another process for {WAIT:g} seconds; end that one"

@@ -135,7 +135,7 @@ def test_a_verdict_is_not_retried(ledger):
     ledger.add([new(number) for number in range(5)])
     for state in ("failed", "diverged", "out_of_memory", "pruned"):
         [lease] = ledger.lease(me())
-        assert ledger.end(lease.attempt, state, reason="width = 0 is out of range") == state
+        assert ledger.end(lease.attempt, state, reason="width = 0 is out of range", again=False) == state
     assert ledger.quarantined() == []
     assert [lease.number for lease in ledger.lease(me())] == [4]
 

@@ -1,0 +1,203 @@
+"""`python -m jaxrec.sweeps.worker DIR`: one process that trains what a sweep's ledger has waiting, run after run.
+
+A sweep starts its workers itself. One that is started by hand helps, and leaves when nothing waits any more.
+"""
+
+import argparse
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jaxrec.config import Mistake, from_dict
+from jaxrec.runs.options import Config
+from jaxrec.sweeps import logs
+from jaxrec.sweeps.heart import Heart
+from jaxrec.sweeps.ledger import Lease, Ledger
+from jaxrec.sweeps.presence import Worker
+from jaxrec.sweeps.verdicts import Lost, disk, row, verdict
+from jaxrec.training.stop import AGAIN, Stopped, StopSignal, interruption
+
+DISK, QUARANTINED = 74, 69  # exit statuses: no place to write, as EX_IOERR; not to be started again, EX_UNAVAILABLE
+IDLE = 0.2  # seconds between two looks for work
+
+
+@dataclass(frozen=True)
+class Job:
+    """A leased trial as a run takes it."""
+
+    lease: Lease
+    config: Config
+
+
+class Shift:
+    """What one process does for a sweep. It is also who `sweeps.together` asks for trainings and tells of them."""
+
+    def __init__(self, out: Path, ledger: Ledger, worker: Worker, compiled: "Compiled"):
+        self.out, self.ledger, self.worker, self.compiled = out, ledger, worker, compiled
+        self.about, self.options = ledger.about or {}, ledger.options
+        self.bucket: str | None = None
+        self.ready: list[Lease] = []
+
+    def work(self, stop: StopSignal, stay: bool) -> None:
+        """Train until told to stop; without ``stay`` until nothing waits."""
+        while not stop.requested:
+            together = int(self.options.get("together", 1))
+            self.bucket, self.ready = None, self.ledger.lease(self.worker, together)
+            if self.ready:
+                self.bucket = self.ready[0].bucket
+                try:
+                    self.train()
+                finally:
+                    self.release()
+            elif self.worker.name in self.ledger.quarantined():
+                raise SystemExit(QUARANTINED)
+            elif not stay:
+                return
+            else:
+                time.sleep(IDLE)
+        stop.heard()
+
+    def train(self) -> None:
+        """Train what is ready, one after the other."""
+        while jobs := self.more(1):
+            self.alone(jobs[0])
+
+    def alone(self, job: Job) -> None:
+        from jaxrec.runs.run import train
+
+        def ask(epoch: int, seconds: float, values: dict[str, float]) -> bool:
+            return self.ask(job, epoch, seconds, values)
+
+        try:
+            self.ended(job, train(job.config, say=say, ask=ask))
+        except BaseException as error:
+            self.ended(job, error)
+
+    def more(self, count: int) -> list[Job]:
+        """At most so many trials of the bucket at hand."""
+        taken, self.ready = self.ready[:count], self.ready[count:]
+        found = []
+        for lease in taken:
+            print(f"{logs.MARK}{lease.number}, attempt {lease.attempt}", file=sys.stderr, flush=True)
+            here = {"run": str(self.out / "runs" / lease.id), "fresh": False}
+            found.append(Job(lease, from_dict(Config, lease.config | here, f"trial {lease.number}")))
+        return found
+
+    def ask(self, job: Job, epoch: int, seconds: float, values: dict[str, float]) -> bool:
+        """Write a validation down; whether to give the trial up."""
+        plain = {name: float(value) for name, value in values.items()}
+        if not self.ledger.read(job.lease.attempt, {"epoch": epoch, "seconds": seconds, "values": plain}):
+            raise Lost(f"trial {job.lease.number} was taken from {self.worker.name}")
+        return False
+
+    def ended(self, job: Job, outcome: dict[str, Any] | BaseException) -> None:
+        """Write down how a trial ended. What no other trial will fare better with is raised again."""
+        attempt, log = job.lease.attempt, logs.tail(logs.place(self.out, self.worker.name))
+        seconds = self.compiled.taken()
+        if not isinstance(outcome, BaseException):
+            kept = row(outcome, self.about.get("objectives", ()))
+            self.ledger.end(attempt, "done", result=kept, log=log, compile_seconds=seconds)
+            return
+        found = verdict(outcome)
+        say(f"trial {job.lease.number}: {found.state}: {found.reason}")
+        self.ledger.end(
+            attempt, found.state, reason=found.reason, signature=found.signature, again=found.again, log=log,
+            compile_seconds=seconds,
+        )  # fmt: skip
+        if disk(outcome) or isinstance(outcome, Stopped | KeyboardInterrupt | SystemExit) or interruption(outcome):
+            raise outcome
+
+    def release(self) -> None:
+        """Give back what has not begun."""
+        for lease in self.ready:
+            self.ledger.end(lease.attempt, "waiting", reason="it had not begun")
+        self.ready = []
+
+
+class Compiled:
+    """Seconds that this process compiled for, since last asked."""
+
+    def __init__(self) -> None:
+        from jax import monitoring
+
+        self.seconds = 0.0
+        monitoring.register_event_duration_secs_listener(self.heard)
+
+    def heard(self, event: str, duration_secs: float, **_: Any) -> None:
+        if event.endswith("backend_compile_duration"):
+            self.seconds += duration_secs
+
+    def taken(self) -> float:
+        seconds, self.seconds = self.seconds, 0.0
+        return round(seconds, 3)
+
+
+def device() -> str:
+    """What this process trains on."""
+    import jax
+
+    found = jax.local_devices()
+    which = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(str(each.id) for each in found)
+    platform = found[0].platform
+    return platform if platform == "cpu" else f"{platform}:{which} {found[0].device_kind}"
+
+
+def code() -> str:
+    """The commit that runs, with "-dirty" where files differ from it; the version where this is no checkout."""
+    from jaxrec.runs.machine import card
+
+    found = card(devices=False)
+    if "commit" not in found:
+        return f"jaxrec {found['jaxrec']}"
+    return found["commit"] + ("-dirty" if found["dirty"] else "")
+
+
+def say(sentence: str) -> None:
+    print(sentence, file=sys.stderr, flush=True)
+
+
+def serve(out: Path, name: str, parent: int | None) -> int:
+    """Work for the sweep in ``out``; the exit status."""
+    from jaxrec.runs.run import remember_compilations
+
+    stop = StopSignal()
+    with stop:
+        ledger = Ledger(out / "ledger.sqlite")
+        remember_compilations()
+        worker = Worker.here(name, device(), code())
+        every = float(ledger.options["lease_seconds"]) / 6
+        with Heart(ledger.path, worker, parent, every):
+            Shift(out, ledger, worker, Compiled()).work(stop, stay=parent is not None)
+    return AGAIN if stop.requested else 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m jaxrec.sweeps.worker", description=__doc__)
+    parser.add_argument("out", type=Path, help="folder of the sweep")
+    parser.add_argument("--name", default=f"by-hand-{os.getpid()}", help="what the ledger calls this worker")
+    parser.add_argument("--parent", type=int, help="leave when this process is no longer the parent")
+    options = parser.parse_args(argv)
+    early = StopSignal(signal.SIGTERM)  # imports take seconds
+    try:
+        if not (options.out / "ledger.sqlite").exists():
+            raise Mistake(f"{options.out} holds no sweep (no ledger.sqlite); begin one with: jaxrec sweep")
+        with early, early.raising():
+            pass
+        return serve(options.out, options.name, options.parent)
+    except BaseException as error:
+        if isinstance(error, Stopped | KeyboardInterrupt) or interruption(error):
+            say(f"jaxrec: {error}")
+            return AGAIN
+        if isinstance(error, Mistake):
+            say(f"jaxrec: {error}")
+            return DISK if disk(error) else 2
+        raise
+
+
+if __name__ == "__main__":
+    sys.exit(main())

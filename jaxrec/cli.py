@@ -21,6 +21,7 @@ from jaxrec.data.options import Preparation, Prepare
 from jaxrec.reports.options import Check, Inspect, Listing, Report
 from jaxrec.runs.options import Compare, Config, Evaluate, Recommend, Train
 from jaxrec.runs.profiles import profile_file
+from jaxrec.sweeps.options import Sweep, default, divided
 from jaxrec.training.stop import AGAIN, Stopped, StopSignal, interruption
 
 S = TypeVar("S", bound=Section)
@@ -38,6 +39,8 @@ usage: jaxrec VERB [options]          jaxrec VERB --help lists the options
              jaxrec train --model.cell "gru(hidden=128)" --run runs/a
   evaluate   judge a trained model again, on every test target
              jaxrec evaluate --run runs/a
+  sweep      train many configurations: none lost, none repeated; go on later
+             jaxrec sweep space.toml --out sweeps/a --trials 40 --workers 2
   compare    hold runs against the first on the same targets: differences,
              intervals, tests, slices, without running anything again
              jaxrec compare runs/a runs/b
@@ -63,8 +66,8 @@ sentence; JAXREC_TRACEBACK=1 shows where it was found.
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit status.
 
-    0; 1: a law is broken; 2: a mistake of the user; 75: stopped by a signal in order, the same command goes on from
-    there or does it again; 130: interrupted.
+    0; 1: a law is broken, or a trial failed; 2: a mistake of the user; 75: stopped by a signal in order, the same
+    command goes on from there or does it again; 130: interrupted.
     """
     early = StopSignal(signal.SIGTERM)  # imports take seconds, and a scheduler may change its mind meanwhile
     verb, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
@@ -128,6 +131,17 @@ def evaluate(argv: list[str]) -> int:
     result = run(options.run, metrics=metrics, parquet=parquet, allow_code=options.allow_code, say=_say)
     print_result(result, as_json=options.json, run=options.run, slices=options.slices)
     return 0
+
+
+def sweep(argv: list[str]) -> int:
+    words, given = divided(argv)
+    options = _parse(Sweep, words, "sweep", default=default(words))
+    from jaxrec.reports.sweep_summary import print_sweep
+    from jaxrec.sweeps.sweep import sweep as run
+
+    found = run(options, given, command=["jaxrec", "sweep", *argv], say=_say)
+    print_sweep(found, as_json=options.json)
+    return 1 if found["trials"].get("failed") else 0
 
 
 def compare(argv: list[str]) -> int:
@@ -233,6 +247,7 @@ def check(argv: list[str]) -> int:
 VERBS: dict[str, Callable[[list[str]], int]] = {
     "train": train,
     "evaluate": evaluate,
+    "sweep": sweep,
     "compare": compare,
     "recommend": recommend,
     "prepare": prepare,

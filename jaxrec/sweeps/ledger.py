@@ -6,7 +6,7 @@ earlier trial is the same run: it is answered with what came out there.
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,6 +44,9 @@ class Lease(NamedTuple):
     config: dict[str, Any]
     point: dict[str, Any]
     bucket: str
+    seed: int = 0
+    repeat: int = 0
+    notes: Mapping[str, Any] = {}
 
 
 class Spent(NamedTuple):
@@ -80,7 +83,7 @@ class Ledger:
         """Make this the ledger of a sweep, or go on with it; returns its definition. `Mistake` names what differs."""
         about = json.loads(json.dumps(about))
         known = self.about
-        if known is not None:
+        if known is not None and self.next_number():
             before, now = ({name: each.get(name) for name in DEFINITION} for each in (known, about))
             if lines := differences(before, now):
                 what = "; ".join(lines[:5]) + (f"; and {len(lines) - 5} more" if len(lines) > 5 else "")
@@ -142,6 +145,28 @@ class Ledger:
                          new.repeat, tick, _text(new.point), _text(new.config), _text(dict(new.notes))),
                     )  # fmt: skip
 
+    def restore(self, new: New, state: str, result: Mapping[str, Any], readings: Sequence[Mapping[str, Any]]) -> None:
+        """Add a trial as its run folder has it; see `sweeps.rebuilding`."""
+        with self._store.writing() as db:
+            db.execute(
+                """INSERT INTO trials (number, id, state, bucket, seed, repeat, touched, point, config, notes, result)
+                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+                (new.number, new.id, state if state in ENDS else "waiting", new.bucket, new.seed, new.repeat,
+                 self._tick(db), _text(new.point), _text(new.config), _text(dict(new.notes)), _text(dict(result))),
+            )  # fmt: skip
+            rows = [(new.number, each["epoch"], 0, each["seconds"], _text(dict(each))) for each in readings]
+            db.executemany("INSERT OR REPLACE INTO readings VALUES (?, ?, ?, ?, ?)", rows)
+
+    def missing(self, below: int) -> list[int]:
+        """Numbers of trials that are not there."""
+        there = {row[0] for row in self._store.all("SELECT number FROM trials")}
+        return [number for number in range(below) if number not in there]
+
+    def first(self) -> list[tuple[int, str, dict[str, Any]]]:
+        """Number, id and configuration of the first trial, where there is one."""
+        rows = self._store.all("SELECT number, id, config FROM trials ORDER BY number LIMIT 1")
+        return [(number, run_id, json.loads(config)) for number, run_id, config in rows]
+
     def next_number(self) -> int:
         """One more than the largest number of a trial."""
         return int(self._store.all("SELECT coalesce(max(number), -1) + 1 FROM trials")[0][0])
@@ -156,10 +181,12 @@ class Ledger:
             first = (bucket, 0) if bucket is not None else self._first(db)
             if first is None:
                 return []
-            query = """SELECT number, id, config, point, bucket FROM trials WHERE state = 'waiting' AND bucket = ?
-                       AND failures = ? ORDER BY number LIMIT ?"""
+            query = """SELECT number, id, config, point, bucket, seed, repeat, notes FROM trials
+                       WHERE state = 'waiting' AND bucket = ? AND failures = ? ORDER BY number LIMIT ?"""
             found = db.execute(query, (*first, 1 if first[1] else most)).fetchall()
-            share = 1 / max(1, len(found) + len(self.held(worker)))  # of the device: they run in one program
+            share = 1 / max(
+                1, len(found) + len(self.held(worker.name, worker.pid))
+            )  # of the device: they run in one program
             tick, now = self._tick(db) if found else 0, clock()
             return [self._leased(db, tick, worker, now, row, share) for row in found]
 
@@ -169,8 +196,9 @@ class Ledger:
         return db.execute(query).fetchone()
 
     def _leased(self, db: Any, tick: int, worker: Worker, now: float, row: Sequence[Any], share: float) -> Lease:
-        number, run_id, config, point, bucket = row[0], row[1], json.loads(row[2]), json.loads(row[3]), row[4]
-        devices = share * config.get("devices", 1)
+        number, run_id, config, point, bucket, seed, repeat, notes = row
+        found = Lease(number, 0, run_id, json.loads(config), json.loads(point), bucket, seed, repeat, json.loads(notes))
+        devices = share * found.config.get("devices", 1)
         db.execute("UPDATE trials SET state = 'running', touched = ? WHERE number = ?", (tick, number))
         made = db.execute(
             """INSERT INTO attempts (number, state, worker, host, pid, born, place, device, code, devices, start, begun,
@@ -178,7 +206,7 @@ class Ledger:
             (number, worker.name, worker.host, worker.pid, worker.born, worker.place, worker.device, worker.code,
              devices, time.time(), now, now, place()),
         )  # fmt: skip
-        return Lease(number, int(made.lastrowid), run_id, config, point, bucket)
+        return found._replace(attempt=int(made.lastrowid))
 
     def beat(self, worker: Worker) -> list[int]:
         """``worker`` lives: what it holds stays its own. Returns its attempts that somebody has taken from it."""
@@ -189,13 +217,21 @@ class Ledger:
                 f"UPDATE attempts SET beat = ?, seconds = ? - begun WHERE {mine} AND state = 'running'",
                 (now, now, *who),
             )
-            taken = f"SELECT attempt FROM attempts WHERE {mine} AND state IN ('expired', 'died')"
-            return [row[0] for row in db.execute(taken, who).fetchall()]
+        return self.taken(worker.name, worker.pid)
 
-    def held(self, worker: Worker) -> list[int]:
-        """Attempts that ``worker`` holds."""
-        query = "SELECT attempt FROM attempts WHERE worker = ? AND pid = ? AND born = ? AND state = 'running'"
-        return [row[0] for row in self._store.all(query, worker.name, worker.pid, worker.born)]
+    def held(self, name: str, pid: int) -> list[int]:
+        """Attempts that a worker's process holds."""
+        query = "SELECT attempt FROM attempts WHERE worker = ? AND pid = ? AND state = 'running'"
+        return [row[0] for row in self._store.all(query, name, pid)]
+
+    def taken(self, name: str, pid: int) -> list[int]:
+        """Attempts that were taken from a worker's process."""
+        query = "SELECT attempt FROM attempts WHERE worker = ? AND pid = ? AND state IN ('expired', 'died')"
+        return [row[0] for row in self._store.all(query, name, pid)]
+
+    def began(self, name: str, pid: int) -> bool:
+        """Whether a worker's process has ever begun a trial."""
+        return bool(self._store.all("SELECT 1 FROM attempts WHERE worker = ? AND pid = ? LIMIT 1", name, pid))
 
     def read(self, attempt: int, reading: Mapping[str, Any]) -> bool:
         """Write down a validation; False, and nothing is written, where the attempt has ended or was taken away.
@@ -269,16 +305,17 @@ class Ledger:
         """Workers that failed in three trials one after the other since the last `start`."""
         return [row[0] for row in self._store.all("SELECT name FROM workers WHERE quarantined ORDER BY name")]
 
-    def reclaim(self) -> list[int]:
+    def reclaim(self, children: Collection[int] = ()) -> list[int]:
         """Let trials wait again whose worker is gone or has not been heard of in time; returns their numbers.
 
-        No clock of another machine is trusted: a lease from there ends when its beat has stood still for that long.
+        Whoever started ``children`` is told by the system when one of them dies, and why. No clock of another machine
+        is trusted: a lease from there ends when its beat has stood still for that long.
         """
         limit, found = self.options["lease_seconds"], []
         query = """SELECT attempt, number, beat, clock, worker, host, pid, born, place FROM attempts
                    WHERE state = 'running'"""
         for attempt, number, beat, where, *who in self._store.all(query):
-            if gone(Worker(*who)):
+            if who[2] not in children and gone(Worker(*who)):
                 state, reason = "died", f"process {who[2]} on {who[1]} is gone"
             elif self._silent(attempt, beat, where) > limit:
                 state, reason = "expired", f"{who[0]} was not heard of for {limit:g} seconds"

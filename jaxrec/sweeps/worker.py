@@ -17,8 +17,9 @@ from jaxrec.config import Mistake, from_dict
 from jaxrec.runs.options import Config
 from jaxrec.sweeps import logs
 from jaxrec.sweeps.heart import Heart
-from jaxrec.sweeps.ledger import Lease, Ledger
+from jaxrec.sweeps.ledger import ENDS, Lease, Ledger
 from jaxrec.sweeps.presence import Worker
+from jaxrec.sweeps.rebuilding import note
 from jaxrec.sweeps.verdicts import Lost, disk, row, verdict
 from jaxrec.training.stop import AGAIN, Stopped, StopSignal, interruption
 
@@ -42,6 +43,7 @@ class Shift:
         self.about, self.options = ledger.about or {}, ledger.options
         self.bucket: str | None = None
         self.ready: list[Lease] = []
+        self.marked: set[int] = set()  # trials whose folder has their number
 
     def work(self, stop: StopSignal, stay: bool) -> None:
         """Train until told to stop; without ``stay`` until nothing waits."""
@@ -91,6 +93,7 @@ class Shift:
     def ask(self, job: Job, epoch: int, seconds: float, values: dict[str, float]) -> bool:
         """Write a validation down; whether to give the trial up."""
         plain = {name: float(value) for name, value in values.items()}
+        self.noted(job, "running")
         if not self.ledger.read(job.lease.attempt, {"epoch": epoch, "seconds": seconds, "values": plain}):
             raise Lost(f"trial {job.lease.number} was taken from {self.worker.name}")
         return False
@@ -101,16 +104,25 @@ class Shift:
         seconds = self.compiled.taken()
         if not isinstance(outcome, BaseException):
             kept = row(outcome, self.about.get("objectives", ()))
+            self.noted(job, "done")
             self.ledger.end(attempt, "done", result=kept, log=log, compile_seconds=seconds)
             return
         found = verdict(outcome)
         say(f"trial {job.lease.number}: {found.state}: {found.reason}")
+        if found.state in ENDS[1:] and not found.again:
+            self.noted(job, found.state, found.reason)
         self.ledger.end(
             attempt, found.state, reason=found.reason, signature=found.signature, again=found.again, log=log,
             compile_seconds=seconds,
         )  # fmt: skip
         if disk(outcome) or isinstance(outcome, Stopped | KeyboardInterrupt | SystemExit) or interruption(outcome):
             raise outcome
+
+    def noted(self, job: Job, state: str, reason: str = "") -> None:
+        """Let the run folder say which trial it is, once it is there, and how it ended."""
+        if state != "running" or job.lease.number not in self.marked:
+            self.marked.add(job.lease.number)
+            note(Path(str(job.config.run)), job.lease, state, reason)
 
     def release(self) -> None:
         """Give back what has not begun."""

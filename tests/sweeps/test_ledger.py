@@ -51,7 +51,7 @@ def test_a_trial_is_leased_once_read_and_ended(ledger):
     assert (lease.number, lease.id, lease.config, lease.point) == (0, "id0", {"devices": 1}, {"seed": 0})
     assert [each.number for each in ledger.lease(me("w1"), 5)] == [1]
     assert ledger.lease(me("w2")) == []
-    assert ledger.held(me()) == [lease.attempt]
+    assert ledger.held("w0", os.getpid()) == [lease.attempt]
     assert ledger.read(lease.attempt, {"epoch": 1, "seconds": 0.5, "values": {"ndcg@10": 0.5}})
     assert ledger.read(lease.attempt, {"epoch": 1, "seconds": 0.7, "values": {"ndcg@10": 0.5}})  # after a kill
     assert ledger.end(lease.attempt, "done", result=RESULT, log=["a", "b"]) == "done"

@@ -1,0 +1,42 @@
+"""What a sweep has come to, on a terminal or as JSON. Takes plain values."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+
+def print_sweep(found: Mapping[str, Any], *, as_json: bool = False) -> None:
+    """Print the summary of a sweep: the best configurations, kinds of failures, what it took."""
+    if as_json:
+        print(json.dumps(found))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    if found["best"]:
+        table = Table(box=None, pad_edge=False)
+        for name in ("trial", *(entry["name"] for entry in found["objectives"])):
+            table.add_column(name, justify="right", no_wrap=True)
+        table.add_column("configuration")
+        for row in found["best"]:
+            values = [f"{value:,.0f}" if value >= 1000 else f"{value:.4g}" for value in row["values"].values()]
+            point = " ".join(f"{name}={shown(value)}" for name, value in row["point"].items())
+            table.add_row(str(row["trial"]), *values, point)
+        console.print(table)
+    for kind in found["failures"]:
+        where = f"{kind['signature']}, as in trial {kind['trial']}"
+        console.print(f"{kind['count']} x {where}: {kind['reason']}", markup=False)
+    console.print(sentence(found), markup=False)
+
+
+def shown(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def sentence(found: Mapping[str, Any]) -> str:
+    """How many trials ended how, and what they took."""
+    states = ", ".join(f"{count} {state.replace('_', ' ')}" for state, count in sorted(found["trials"].items()))
+    took = f"{found['seconds']:,.0f} s, {found['device_seconds'] / 3600:.2f} device hours"
+    ended = f"; {found['ended']}" if found["ended"] else ""
+    return f"{found['sweep']}: {found['total']} trials ({states}) in {took}{ended}"

@@ -1,0 +1,162 @@
+"""The workers of a sweep as processes: started with their share of the machine, started again, told to stop."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from jaxrec.config import Mistake
+from jaxrec.sweeps import logs
+
+LOOK = "import jax; found = jax.local_devices(); print(found[0].platform, len(found))"
+PATIENCE = 20.0  # seconds for a worker to save and leave; it knows of a signal within ten
+PAUSE = 1.0  # seconds before a worker that died at once is started again; doubled every time
+FLAG = "--xla_cpu_multi_thread_eigen"
+
+
+class Machine(NamedTuple):
+    """What there is to share: processor cores, and accelerators where there are any."""
+
+    cores: int
+    platform: str
+    devices: int
+
+
+def machine(environ: Mapping[str, str] = os.environ) -> Machine:
+    """Ask JAX in a process of its own: this one must not take hold of a device."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if environ.get("JAX_PLATFORMS") == "cpu":
+        return Machine(cores, "cpu", 1)
+    done = subprocess.run([sys.executable, "-c", LOOK], capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise Mistake(f"JAX finds no device ({said}); set JAX_PLATFORMS=cpu, or mend its installation")
+    platform, devices = done.stdout.split()[-2:]
+    return Machine(cores, platform, int(devices))
+
+
+def shares(machine: Machine, workers: int | None, environ: Mapping[str, str] = os.environ) -> list[dict[str, str]]:
+    """What each worker's environment adds: its accelerator, or how many threads of the processor it may use."""
+    if machine.platform == "cpu":
+        count = workers or machine.cores
+        threads = max(1, machine.cores // count)
+        return [_threads(threads, environ) for _ in range(count)] if count > 1 else [{}]
+    count = workers or machine.devices
+    if machine.platform not in ("gpu", "cuda", "rocm"):
+        if count > 1:
+            raise Mistake(f"a {machine.platform} serves one process at a time; use --workers 1, and --together")
+        return [{}]
+    visible = environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    names = visible if len(visible) == machine.devices and visible[0] else [str(n) for n in range(machine.devices)]
+    crowd = -(-count // machine.devices)
+    memory = {"XLA_PYTHON_CLIENT_MEM_FRACTION": f"{0.9 / crowd:.3f}"} if crowd > 1 else {}
+    return [{"CUDA_VISIBLE_DEVICES": names[number % machine.devices], **memory} for number in range(count)]
+
+
+def _threads(count: int, environ: Mapping[str, str]) -> dict[str, str]:
+    """So many threads for computing: XLA sizes its pool by NPROC. A worker is bound to no core: others may be busy."""
+    found = {"NPROC": str(count), "OMP_NUM_THREADS": str(count)}
+    flags = environ.get("XLA_FLAGS", "")
+    if count == 1 and FLAG not in flags:
+        found["XLA_FLAGS"] = f"{flags} {FLAG}=false".strip()
+    return found
+
+
+def shared(machine: Machine, count: int) -> str:
+    """How the workers share the machine, in a few words."""
+    many = f"{count} worker{'s' if count > 1 else ''}"
+    if machine.platform != "cpu":
+        return f"{many} on {machine.devices} {machine.platform} device{'s' if machine.devices > 1 else ''}"
+    threads = max(1, machine.cores // count)
+    return f"{many}, {threads} thread{'s' if threads > 1 else ''} each on {machine.cores} cores"
+
+
+@dataclass
+class Post:
+    """One worker's place: the process that has it, and how often in a row it ended before it did anything."""
+
+    name: str
+    extra: dict[str, str]
+    process: subprocess.Popen[bytes] | None = None
+    began: float = 0.0
+    failed: int = 0
+
+
+@dataclass
+class Crew:
+    """The worker processes of the sweep in ``out``."""
+
+    out: Path
+    shares: list[dict[str, str]]
+    posts: list[Post] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        (self.out / "workers").mkdir(parents=True, exist_ok=True)
+        self.posts = [Post(f"w{number}", extra) for number, extra in enumerate(self.shares)]
+
+    def fill(self, most: int, without: Collection[str]) -> None:
+        """Start workers where a place is empty, up to ``most`` at work, but none of those named in ``without``."""
+        now, active = time.monotonic(), sum(post.process is not None for post in self.posts)
+        for post in self.posts:
+            wait = PAUSE * 2 ** min(post.failed - 1, 5) if post.failed else 0.0
+            if post.process is None and active < most and post.name not in without and now >= post.began + wait:
+                self._start(post)
+                active += 1
+
+    def _start(self, post: Post) -> None:
+        command = [sys.executable, "-m", "jaxrec.sweeps.worker", str(self.out), "--name", post.name]
+        command += ["--parent", str(os.getpid())]
+        with logs.place(self.out, post.name).open("ab") as log:
+            post.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=os.environ | post.extra,
+                start_new_session=True,  # ctrl-C is for the sweep, which tells its workers
+            )  # fmt: skip
+        post.began = time.monotonic()
+
+    def ended(self) -> list[tuple[Post, int, int]]:
+        """Places whose process has ended since last asked, with its number and its exit status."""
+        found = []
+        for post in self.posts:
+            if post.process is not None and (status := post.process.poll()) is not None:
+                found.append((post, post.process.pid, status))
+                post.failed = post.failed + 1 if status and time.monotonic() - post.began < 60 else 0
+                post.process = None
+        return found
+
+    @property
+    def working(self) -> bool:
+        return any(post.process is not None for post in self.posts)
+
+    def stop(self, patience: float = PATIENCE) -> None:
+        """Let every worker save and leave; what is still there after ``patience`` seconds is killed."""
+        self.signal(signal.SIGTERM)
+        deadline = time.monotonic() + patience
+        try:
+            for post in self.posts:
+                if post.process is not None:
+                    post.process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            pass
+        finally:
+            self.signal(signal.SIGKILL)
+
+    def kill(self, which: Callable[[str, int], bool]) -> None:
+        """End those that a name and the number of a process pick out."""
+        for post in self.posts:
+            if post.process is not None and which(post.name, post.process.pid):
+                post.process.kill()
+
+    def signal(self, number: signal.Signals) -> None:
+        for post in self.posts:
+            if post.process is not None and post.process.poll() is None:
+                post.process.send_signal(number)
+
+
+def named(status: int) -> str:
+    """An exit status in words: the signal, where there was one."""
+    return signal.Signals(-status).name if status < 0 else f"exit status {status}"

@@ -1,0 +1,68 @@
+"""What is swept: from what a person asked for, and from what the ledger says was asked for before."""
+
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from jaxrec.config import Mistake
+from jaxrec.sweeps.options import Sweep, described
+from jaxrec.sweeps.proposals import objectives
+from jaxrec.sweeps.space import parse
+from jaxrec.sweeps.worker import code
+
+
+def definition(
+    options: Sweep, given: Mapping[str, Any], known: Mapping[str, Any] | None, command: Sequence[str],
+    say: Callable[[str], None],
+) -> dict[str, Any]:  # fmt: skip
+    """What is swept, as the ledger keeps it; without a space what is ``known``, where nothing else is said."""
+    asked = plain(options)
+    if given or options.space is not None:
+        asked["space"] = parse(described(options, given)).plain()
+    elif known is None:
+        raise Mistake(f"{options.out} holds no sweep yet; say what to sweep, in a file or as in --model.width '32|64'")
+    else:
+        default = plain(Sweep(out=options.out))
+        asked = {name: known[name] if value == default[name] else value for name, value in asked.items()}
+        asked["space"] = known["space"]
+    now = code()
+    look_at(now, asked["strict_code"], known, say)
+    created = datetime.now().astimezone().isoformat("T", "seconds")
+    return asked | {
+        "trials": total(options, asked, known),
+        "code": now,
+        "created": created,
+        "command": shlex.join(command),
+    }
+
+
+def plain(options: Sweep) -> dict[str, Any]:
+    """The options that define a sweep."""
+    return {
+        "search": options.search, "seed": options.sweep_seed, "seeds": options.seeds,
+        "objectives": objectives(options.objectives), "prune": options.prune, "strict_code": options.strict_code,
+    }  # fmt: skip
+
+
+def look_at(now: str, strict: bool, known: Mapping[str, Any] | None, say: Callable[[str], None]) -> None:
+    """Report another code than the sweep began with; `Mistake` where it decides what a trial is."""
+    if strict and now.endswith("-dirty"):
+        raise Mistake(f"--strict-code needs a commit, and files differ from {now[:12]}; commit them first")
+    if known is not None and known["code"] != now:
+        differs = f"this sweep began with code {known['code']}, and this is {now}"
+        if known["strict_code"]:
+            raise Mistake(f"{differs}; go back to that one, which --strict-code asks for, or choose another --out")
+        say(f"note: {differs}; each attempt says with which it was made")
+
+
+def total(options: Sweep, asked: Mapping[str, Any], known: Mapping[str, Any] | None) -> int | None:
+    """Trials in all; None for the whole grid. What was asked for before is not taken back."""
+    before, seeds = (known or {}).get("trials"), asked["seeds"]
+    count = max(options.trials, before or 0) if options.trials else before
+    if count is None and asked["search"] != "grid":
+        raise Mistake("a sweep needs an end; say how many trainings, as in --trials 100")
+    if count is not None and count % seeds:
+        more = count + seeds - count % seeds
+        raise Mistake(f"trials = {count} cannot be shared evenly by {seeds} seeds of each configuration; give {more}")
+    return count

@@ -1,0 +1,51 @@
+"""The folder of a sweep: the names of its files, and one sweep at a time in it."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from jaxrec.config import Mistake
+
+OURS = ("ledger.sqlite", "sweep.json", "trials.jsonl", "runs", "workers")
+
+
+class Place:
+    """The files of a sweep under `out`."""
+
+    def __init__(self, out: Path):
+        self.out = out
+        self.ledger = out / "ledger.sqlite"
+        self.about = out / "sweep.json"
+        self.table = out / "trials.jsonl"
+        self.runs = out / "runs"
+        self.lock = out / ".lock"
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Hold the folder, made where there is none; `Mistake` where it is something else or another sweep works in it.
+
+        The end of this process lets go of it, however it ends.
+        """
+        if self.out.exists() and not self.out.is_dir():
+            raise Mistake(f"{self.out} is a file, and a sweep needs a folder; choose another --out")
+        there = {path.name for path in self.out.iterdir()} if self.out.exists() else set()
+        if there - {self.lock.name} and not there & set(OURS):
+            raise Mistake(f"{self.out} is not a sweep, and holds {min(there)!r}; choose another --out")
+        self.out.mkdir(parents=True, exist_ok=True)
+        lock = os.open(self.lock, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = os.pread(lock, 20, 0).decode() or "unknown"
+            os.close(lock)
+            raise Mistake(
+                f"a sweep, process {holder}, works in {self.out} already; wait for it, stop it, or choose another --out"
+            ) from None
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, str(os.getpid()).encode(), 0)
+        try:
+            yield
+        finally:
+            os.close(lock)

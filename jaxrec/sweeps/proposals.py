@@ -1,0 +1,87 @@
+"""From what a searcher proposes to trials: configurations with their identity, in the order of their numbers."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from jaxrec.config import Mistake, changed, fingerprint, resolve, to_dict
+from jaxrec.data.options import Preparation
+from jaxrec.data.prepare import prepare_cached
+from jaxrec.data.prepared import Prepared
+from jaxrec.metrics import parse
+from jaxrec.metrics.sampled import ranked
+from jaxrec.runs.folder import cache
+from jaxrec.runs.options import Config
+from jaxrec.sweeps.buckets import bucket
+from jaxrec.sweeps.ledger import New
+from jaxrec.sweeps.search import Past, searcher
+from jaxrec.sweeps.space import Space
+
+LOWEST = ("seconds", "parameters")  # objectives that are no metric
+
+
+def objectives(names: Sequence[str]) -> list[dict[str, str]]:
+    """Objectives by name, and which way is better."""
+    for name in names:
+        if name not in LOWEST:
+            parse(name)
+    if not names or len(set(names)) < len(names):
+        raise Mistake(f"objectives = {', '.join(names) or 'none'}: give each once, and at least one, as in ndcg@10")
+    return [{"name": name, "direction": "minimize" if name in LOWEST else "maximize"} for name in names]
+
+
+class Proposals:
+    """The trials of a sweep, by number. A configuration has ``seeds`` of them, one after the other."""
+
+    def __init__(self, about: dict[str, Any], say: Callable[[str], None]):
+        self.space, self.seeds, self.say = Space.of(about["space"]), about["seeds"], say
+        self.objectives, self.code = about["objectives"], about["code"] if about["strict_code"] else ""
+        directions: list[Any] = [entry["direction"] for entry in self.objectives]
+        self.searcher = searcher(about["search"], self.space, seed=about["seed"], directions=directions)
+        self.data: dict[str, Prepared] = {}
+        self.over = False
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether what is proposed depends on what came out before."""
+        return self.searcher.adaptive
+
+    def configuration(self, number: int, past: Sequence[Past]) -> list[New]:
+        """The trials of a configuration, ``number`` the first of them; none where nothing is left to propose."""
+        proposal = None if self.over else self.searcher.propose(number // self.seeds, past)
+        if proposal is None:
+            self.over = True
+            return []
+        return [self.trial(number + repeat, proposal.point, proposal.notes, repeat) for repeat in range(self.seeds)]
+
+    def trial(self, number: int, point: Mapping[str, Any], notes: Mapping[str, Any], repeat: int) -> New:
+        """The trial at a point."""
+        config = resolve(Config, flags=self.space.flags(point)).section
+        config = changed(config, seed=config.seed + repeat)
+        self.refuse(config)
+        plain = to_dict(config)
+        return New(number, self.id(config), dict(point), plain, bucket(config), config.seed, repeat, dict(notes))
+
+    def refuse(self, config: Config) -> None:
+        """`Mistake` where an objective or what prunes is not measured."""
+        measured = {parse(name): name for name in ranked(config.eval.metrics)}
+        for name in (entry["name"] for entry in self.objectives if entry["name"] not in LOWEST):
+            if measured.get(parse(name)) != name:
+                raise Mistake(
+                    f"objective {name} is not measured; add it to eval.metrics ({', '.join(measured.values())})"
+                )
+
+    def id(self, config: Config) -> str:
+        """The id of the run that a configuration is, and of the code where that decides too."""
+        from jaxrec.runs.bundle import read_code
+        from jaxrec.runs.run import identity
+
+        run_id, _ = identity(config, self.prepared(config), read_code(config.model.cell))
+        return run_id + (f"-{self.code[:12]}" if self.code else "")
+
+    def prepared(self, config: Config) -> Prepared:
+        """A configuration's data, prepared once for all that ask for the same."""
+        asked = Preparation(**{name: getattr(config, name) for name in Preparation.__dataclass_fields__})
+        key = fingerprint(to_dict(asked))
+        if key not in self.data:
+            self.data[key] = prepare_cached(asked, cache(), say=self.say)
+        return self.data[key]

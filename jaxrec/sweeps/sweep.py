@@ -1,0 +1,226 @@
+"""A sweep: it proposes trials, keeps workers at them, and goes on where it was."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxrec.config import Mistake, from_dict
+from jaxrec.runs.folder import mendable, write_json
+from jaxrec.runs.options import Config
+from jaxrec.sweeps import crew as crews, logs
+from jaxrec.sweeps.crew import Crew, named
+from jaxrec.sweeps.defining import definition
+from jaxrec.sweeps.folder import Place
+from jaxrec.sweeps.ledger import RUNNING, Ledger, New
+from jaxrec.sweeps.options import Sweep
+from jaxrec.sweeps.pasts import Pasts
+from jaxrec.sweeps.proposals import Proposals
+from jaxrec.sweeps.rebuilding import rebuilt
+from jaxrec.sweeps.rows import Table
+from jaxrec.sweeps.summary import leader, progress, summary
+from jaxrec.sweeps.worker import DISK
+from jaxrec.training.stop import AGAIN, Stopped, StopSignal
+
+AHEAD, AT_ONCE = 512, 64  # trials that wait, and that are added at a time, where none depends on what is to come
+LOOK, TABLE, TELL = 0.1, 3.0, 10.0  # seconds between looks, tables, and words
+Say = Callable[[str], None]
+
+
+def sweep(options: Sweep, given: Mapping[str, Any], *, command: Sequence[str], say: Say = print) -> dict[str, Any]:
+    """Train what is missing of a sweep; returns what there is to say of it.
+
+    Raises `Stopped` after a signal, with every worker gone in order, and `Mistake` for what the user can mend.
+    """
+    place, stop = Place(Path(options.out)), StopSignal()
+    with stop, place.claimed(), mendable(place.out):
+        ledger = opened(place, options, say)
+        about = ledger.begin(definition(options, given, ledger.about, command, say))
+        write_json(place.about, about)
+        return Coordinator(place, ledger, about, options, stop, say).run()
+
+
+def opened(place: Place, options: Sweep, say: Say) -> Ledger:
+    """The ledger, every page of it read. `Mistake` where it is damaged or has vanished."""
+    if options.rebuild:
+        return rebuilt(place, say)
+    vanished = place.about.exists() and not (place.ledger.exists() and place.ledger.stat().st_size)
+    if not vanished:
+        ledger = Ledger(place.ledger)
+        ledger.check()
+    if vanished or (ledger.about is None and place.about.exists()):
+        raise Mistake(f"{place.ledger} is empty; the same command with --rebuild makes it anew from the run folders")
+    return ledger
+
+
+class Coordinator:
+    """The process that a person started: only it proposes."""
+
+    def __init__(
+        self, place: Place, ledger: Ledger, about: dict[str, Any], options: Sweep, stop: StopSignal, say: Say
+    ):  # fmt: skip
+        self.place, self.ledger, self.about, self.options = place, ledger, about, options
+        self.stop, self.say, self.total, self.seeds = stop, say, about["trials"], about["seeds"]
+        self.proposals = Proposals(about, say)
+        self.pasts, self.table = Pasts(about["objectives"]), Table(place.table)
+        self.began = time.monotonic()
+        told = {name: getattr(options, name) for name in ("retries", "lease_seconds", "together")}
+        self.session = ledger.start(told)
+        self.next = ledger.next_number()
+        self.gaps = ledger.missing(self.next)
+        self.crew = Crew(place.out, [])
+        self.written = self.counted = self.cost = 0.0
+        self.told, self.why = self.began, ""
+
+    def run(self) -> dict[str, Any]:
+        """Until nothing is missing, a budget is spent, or a signal comes."""
+        self.unchanged()
+        self.ledger.reclaim()
+        self.propose()
+        if self.missing():
+            machine = crews.machine()
+            shares = crews.shares(machine, self.options.workers)
+            self.crew = Crew(self.place.out, shares)
+            self.say(f"{self.place.out}: {progress(self.ledger, self.total)}; {crews.shared(machine, len(shares))}")
+            self.train()
+        self.write(now=True)
+        self.pasts.look(self.ledger)
+        return summary(self.ledger, self.pasts, self.about, self.place.out, self.why)
+
+    def train(self) -> None:
+        try:
+            while self.missing() and not self.stop.requested and not self.spent():
+                self.tend()
+                self.propose()
+                self.write()
+                self.tell()
+                time.sleep(LOOK)
+        finally:
+            self.stop.heard()
+            self.crew.stop()
+            self.settle(stopped=True)
+            self.ledger.reclaim()
+            self.ledger.last(self.session, time.monotonic() - self.began)
+            self.write(now=True)
+        if self.stop.requested:
+            far = progress(self.ledger, self.total)
+            raise Stopped(f"{self.stop.requested}: {far}; what ran is saved, and the same command goes on from there")
+
+    def missing(self) -> bool:
+        """Whether trials are at work, wait, or are still to be proposed."""
+        self.count()
+        return bool(self.waiting or self.running or self.unproposed())
+
+    def count(self) -> None:
+        counts = self.ledger.counts()
+        self.waiting, self.running = counts.get("waiting", 0), counts.get("running", 0)
+
+    def unchanged(self) -> None:
+        """`Mistake` where the data or a cell's file is no more what the first trial was made with."""
+        for number, run_id, config in self.ledger.first():
+            now = self.proposals.id(from_dict(Config, config, f"trial {number}"))
+            if now != run_id:
+                raise Mistake(
+                    f"trial {number} was {run_id} and would be {now}: the data or the file of a cell has changed since "
+                    "this sweep began; restore it, or choose another --out"
+                )
+
+    # proposing
+
+    def unproposed(self) -> bool:
+        return bool(self.gaps) or (not self.proposals.over and (self.total is None or self.next < self.total))
+
+    def room(self) -> int:
+        """How many more trials should wait: few where the next one depends on what comes out."""
+        if self.proposals.adaptive:
+            return max(1, len(self.crew.posts)) * self.options.together - self.running - self.waiting
+        return 0 if self.waiting > AHEAD // 2 else min(AT_ONCE, AHEAD - self.waiting)
+
+    def propose(self) -> None:
+        """Let trials wait, as many as there is room for."""
+        self.count()
+        while self.unproposed() and not self.stop.requested and (room := self.room()) > 0:
+            batch: list[New] = []
+            while len(batch) < (1 if self.proposals.adaptive else room) and self.unproposed():
+                batch += self.configuration()
+            self.ledger.add(batch)
+            self.count()
+
+    def configuration(self) -> list[New]:
+        """The trials of the next configuration, those that a rebuilt ledger lacks first."""
+        past = []
+        if self.proposals.adaptive:
+            self.pasts.look(self.ledger)
+            past = self.pasts.configurations(self.seeds)
+        gap = self.gaps[0] if self.gaps else None
+        first = self.next if gap is None else gap - gap % self.seeds
+        found = self.proposals.configuration(first, past)
+        self.gaps = [number for number in self.gaps if number >= first + self.seeds] if found else []
+        self.next = max(self.next, first + len(found))
+        return found
+
+    # workers
+
+    def tend(self) -> None:
+        """Settle what ended workers leave, take back what is not kept alive, fill empty places."""
+        self.settle()
+        children = [post.process.pid for post in self.crew.posts if post.process is not None]
+        if self.ledger.reclaim(children):
+            self.crew.kill(lambda name, pid: bool(self.ledger.taken(name, pid)))
+        aside = {*self.ledger.quarantined(), *(post.name for post in self.crew.posts if post.failed >= RUNNING)}
+        if not self.crew.working and len(aside) == len(self.crew.posts):
+            last = [*self.log(self.crew.posts[-1].name), "it printed nothing"][-1]
+            raise Mistake(
+                f"every worker failed {RUNNING} times running and was put aside ({last}); look into "
+                f"{self.place.out / 'workers'}, and the same command tries again"
+            )
+        self.crew.fill(-(-(self.waiting + self.running) // self.options.together), aside)
+
+    def settle(self, stopped: bool = False) -> None:
+        """Write down what ended workers held. Those that were ``stopped`` have not failed, whatever they say."""
+        for post, pid, status in self.crew.ended():
+            log, failed = self.log(post.name), status not in (0, AGAIN, DISK) and not stopped
+            state, signature = ("failed", named(status)) if failed else ("waiting", "")
+            for attempt in self.ledger.held(post.name, pid):
+                reason = f"the process ended with {named(status)}"
+                self.ledger.end(attempt, state, reason=reason, signature=signature, log=log)
+            if self.ledger.began(post.name, pid):
+                post.failed = 0  # what it did the ledger counts
+            if status in (2, DISK) and not stopped:
+                raise Mistake((log or [f"{post.name} ended with {named(status)}"])[-1].removeprefix("jaxrec: "))
+            if failed:
+                self.say(f"{post.name} ended with {named(status)}: {[*log, 'it printed nothing'][-1]}")
+
+    def log(self, name: str) -> list[str]:
+        return logs.tail(logs.place(self.place.out, name))
+
+    # accounts
+
+    def spent(self) -> bool:
+        """Whether a budget is used up."""
+        now, options = time.monotonic(), self.options
+        if now - self.counted < 1.0:
+            return False
+        self.counted = now
+        self.ledger.last(self.session, now - self.began)
+        spent = self.ledger.spent()
+        if options.max_seconds is not None and spent.seconds >= options.max_seconds:
+            self.why = f"{options.max_seconds:g} seconds are spent; a larger --max-seconds goes on"
+        if options.max_device_hours is not None and spent.device_seconds >= 3600 * options.max_device_hours:
+            self.why = f"{options.max_device_hours:g} hours of devices are spent; a larger --max-device-hours goes on"
+        return bool(self.why)
+
+    def write(self, now: bool = False) -> None:
+        """Bring the table up to date, now and then."""
+        before = time.monotonic()
+        if now or before - self.written > max(TABLE, 20 * self.cost):
+            self.table.write(self.ledger)
+            self.written = time.monotonic()
+            self.cost = self.written - before
+
+    def tell(self) -> None:
+        """Say how far things are, now and then."""
+        if time.monotonic() - self.told > TELL:
+            self.told = time.monotonic()
+            self.pasts.look(self.ledger)
+            self.say(progress(self.ledger, self.total) + leader(self.pasts, self.about))

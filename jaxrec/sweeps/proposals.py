@@ -13,6 +13,7 @@ from jaxrec.runs.folder import cache
 from jaxrec.runs.options import Config
 from jaxrec.sweeps.buckets import bucket
 from jaxrec.sweeps.ledger import New
+from jaxrec.sweeps.pruning import pruner
 from jaxrec.sweeps.search import Past, searcher
 from jaxrec.sweeps.space import Space
 
@@ -36,6 +37,11 @@ class Proposals:
         self.space, self.seeds, self.say = Space.of(about["space"]), about["seeds"], say
         self.objectives, self.code = about["objectives"], about["code"] if about["strict_code"] else ""
         directions: list[Any] = [entry["direction"] for entry in self.objectives]
+        pruner(about["prune"], most=1)  # refused before anything is trained
+        if about["prune"] != "none" and self.objectives[0]["name"] in LOWEST:
+            raise Mistake(
+                f"--prune {about['prune']} looks at validations; name one first in --objectives"
+            )
         self.searcher = searcher(about["search"], self.space, seed=about["seed"], directions=directions)
         self.data: dict[str, Prepared] = {}
         self.over = False

@@ -18,7 +18,9 @@ from jaxrec.runs.options import Config
 from jaxrec.sweeps import logs
 from jaxrec.sweeps.heart import Heart
 from jaxrec.sweeps.ledger import ENDS, Lease, Ledger
+from jaxrec.sweeps.pasts import Pasts
 from jaxrec.sweeps.presence import Worker
+from jaxrec.sweeps.pruning import pruner
 from jaxrec.sweeps.rebuilding import note
 from jaxrec.sweeps.verdicts import Lost, disk, row, verdict
 from jaxrec.training.stop import AGAIN, Stopped, StopSignal, interruption
@@ -40,7 +42,8 @@ class Shift:
 
     def __init__(self, out: Path, ledger: Ledger, worker: Worker, compiled: "Compiled"):
         self.out, self.ledger, self.worker, self.compiled = out, ledger, worker, compiled
-        self.about, self.options = ledger.about or {}, ledger.options
+        self.about, self.options = given(ledger), ledger.options
+        self.pasts = Pasts(self.about["objectives"])
         self.bucket: str | None = None
         self.ready: list[Lease] = []
         self.marked: set[int] = set()  # trials whose folder has their number
@@ -96,14 +99,23 @@ class Shift:
         self.noted(job, "running")
         if not self.ledger.read(job.lease.attempt, {"epoch": epoch, "seconds": seconds, "values": plain}):
             raise Lost(f"trial {job.lease.number} was taken from {self.worker.name}")
-        return False
+        return epoch < job.config.epochs and self.hopeless(job)
+
+    def hopeless(self, job: Job) -> bool:
+        """Whether the sweep's pruner gives a trial up, from what all trials have read so far."""
+        if self.about["prune"] == "none":
+            return False
+        first, epochs = self.about["objectives"][0], job.config.epochs
+        judge = pruner(self.about["prune"], direction=first["direction"], most=epochs)
+        self.pasts.look(self.ledger)
+        return judge(self.pasts.trials(), self.pasts.trial(job.lease.number))
 
     def ended(self, job: Job, outcome: dict[str, Any] | BaseException) -> None:
         """Write down how a trial ended. What no other trial will fare better with is raised again."""
         attempt, log = job.lease.attempt, logs.tail(logs.place(self.out, self.worker.name))
         seconds = self.compiled.taken()
         if not isinstance(outcome, BaseException):
-            kept = row(outcome, self.about.get("objectives", ()))
+            kept = row(outcome, self.about["objectives"])
             self.noted(job, "done")
             self.ledger.end(attempt, "done", result=kept, log=log, compile_seconds=seconds)
             return
@@ -129,6 +141,13 @@ class Shift:
         for lease in self.ready:
             self.ledger.end(lease.attempt, "waiting", reason="it had not begun")
         self.ready = []
+
+
+def given(ledger: Ledger) -> dict[str, Any]:
+    """The sweep's definition; `Mistake` where there is none yet."""
+    if ledger.about is None:
+        raise Mistake(f"{ledger.path} holds no sweep yet; begin one with: jaxrec sweep")
+    return ledger.about
 
 
 class Compiled:

@@ -39,9 +39,7 @@ class Proposals:
         directions: list[Any] = [entry["direction"] for entry in self.objectives]
         pruner(about["prune"], most=1)  # refused before anything is trained
         if about["prune"] != "none" and self.objectives[0]["name"] in LOWEST:
-            raise Mistake(
-                f"--prune {about['prune']} looks at validations; name one first in --objectives"
-            )
+            raise Mistake(f"--prune {about['prune']} looks at validations; name one first in --objectives")
         self.searcher = searcher(about["search"], self.space, seed=about["seed"], directions=directions)
         self.data: dict[str, Prepared] = {}
         self.over = False

@@ -167,11 +167,11 @@ class Coordinator:
         children = [post.process.pid for post in self.crew.posts if post.process is not None]
         if self.ledger.reclaim(children):
             self.crew.kill(lambda name, pid: bool(self.ledger.taken(name, pid)))
+        self.count()
         aside = {*self.ledger.quarantined(), *(post.name for post in self.crew.posts if post.failed >= RUNNING)}
-        if not self.crew.working and len(aside) == len(self.crew.posts):
-            last = [*self.log(self.crew.posts[-1].name), "it printed nothing"][-1]
+        if self.waiting and not self.crew.working and len(aside) == len(self.crew.posts):
             raise Mistake(
-                f"every worker failed {RUNNING} times running and was put aside ({last}); look into "
+                f"every worker failed {RUNNING} times running and was put aside ({last(self.log('w0'))}); look into "
                 f"{self.place.out / 'workers'}, and the same command tries again"
             )
         self.crew.fill(-(-(self.waiting + self.running) // self.options.together), aside)
@@ -187,9 +187,9 @@ class Coordinator:
             if self.ledger.began(post.name, pid):
                 post.failed = 0  # what it did the ledger counts
             if status in (2, DISK) and not stopped:
-                raise Mistake((log or [f"{post.name} ended with {named(status)}"])[-1].removeprefix("jaxrec: "))
+                raise Mistake(last(log).removeprefix("jaxrec: "))
             if failed:
-                self.say(f"{post.name} ended with {named(status)}: {[*log, 'it printed nothing'][-1]}")
+                self.say(f"{post.name} ended with {named(status)}: {last(log)}")
 
     def log(self, name: str) -> list[str]:
         return logs.tail(logs.place(self.place.out, name))
@@ -224,3 +224,7 @@ class Coordinator:
             self.told = time.monotonic()
             self.pasts.look(self.ledger)
             self.say(progress(self.ledger, self.total) + leader(self.pasts, self.about))
+
+
+def last(log: Sequence[str]) -> str:
+    return log[-1] if log else "it printed nothing"

@@ -31,6 +31,8 @@ class Lost(Exception):
 def verdict(error: BaseException) -> Verdict:
     """What an error says of a trial. Out of memory, divergence and a configuration that is refused are results."""
     said = first_line(error, type(error).__name__)
+    if said.endswith("(most recent call last):"):  # of an error inside a compiled program: the last line is what it is
+        said = str(error).strip().splitlines()[-1]
     if isinstance(error, Stopped | Lost | Busy) or interruption(error) or disk(error):
         return Verdict("waiting", said)
     if isinstance(error, GivenUp):

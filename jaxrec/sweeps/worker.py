@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,23 +113,27 @@ class Shift:
 
     def ended(self, job: Job, outcome: dict[str, Any] | BaseException) -> None:
         """Write down how a trial ended. What no other trial will fare better with is raised again."""
-        attempt, log = job.lease.attempt, logs.tail(logs.place(self.out, self.worker.name))
-        seconds = self.compiled.taken()
+        lease, seconds = job.lease, self.compiled.taken()
         if not isinstance(outcome, BaseException):
             kept = row(outcome, self.about["objectives"])
             self.noted(job, "done")
-            self.ledger.end(attempt, "done", result=kept, log=log, compile_seconds=seconds)
+            self.ledger.end(lease.attempt, "done", result=kept, log=self.log(), compile_seconds=seconds)
             return
         found = verdict(outcome)
-        say(f"trial {job.lease.number}: {found.state}: {found.reason}")
+        if found.again:
+            traceback.print_exception(outcome)
+        say(f"trial {lease.number}: {found.state}: {found.reason}")
         if found.state in ENDS[1:] and not found.again:
             self.noted(job, found.state, found.reason)
         self.ledger.end(
-            attempt, found.state, reason=found.reason, signature=found.signature, again=found.again, log=log,
-            compile_seconds=seconds,
+            lease.attempt, found.state, reason=found.reason, signature=found.signature, again=found.again,
+            log=self.log(), compile_seconds=seconds,
         )  # fmt: skip
         if disk(outcome) or isinstance(outcome, Stopped | KeyboardInterrupt | SystemExit) or interruption(outcome):
             raise outcome
+
+    def log(self) -> list[str]:
+        return logs.tail(logs.place(self.out, self.worker.name))
 
     def noted(self, job: Job, state: str, reason: str = "") -> None:
         """Let the run folder say which trial it is, once it is there, and how it ended."""

@@ -20,7 +20,6 @@ import hashlib
 import json
 import os
 import random
-import re
 import shutil
 import signal
 import sys
@@ -33,6 +32,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from planting import Point, plant
 
 from jaxrec.bench.timing import append_row
 from jaxrec.data.demo import Demo
@@ -46,20 +46,6 @@ CONFIG = Config(
     model=Model(width=8, dropout=0.3), batch=Batch(size=4, length=10),
     optimizer=Optimizer(schedule="cosine", warmup=3), eval=Evaluation(metrics=("hr@5", "ndcg@10")),
 )  # fmt: skip
-TOLD = ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "shutil.rmtree", "os.truncate")
-
-
-class Point(NamedTuple):
-    """The ``occurrence``-th time that ``event`` happens to something that matches ``what``; one of them is drawn.
-
-    An event is one of the interpreter's audit events with its paths, or ``call`` with file and name of a function.
-    With ``after`` it counts only where it is the first since another such event, of whatever kind, matched that.
-    """
-
-    event: str
-    what: str
-    occurrences: tuple[int, ...] = (1,)
-    after: str | None = None
 
 
 WRITTEN = r"[^/ ]*orbax-checkpoint-tmp"  # a directory that is complete; the parts in it are renamed before
@@ -93,33 +79,6 @@ class Moment(NamedTuple):
     point: str | None
     occurrence: int
     seconds: float
-
-
-def plant(point: Point, occurrence: int) -> None:
-    """Let this process kill itself at a point."""
-    left, ready = occurrence, point.after is None
-
-    def seen(event: str, text: str) -> None:
-        nonlocal left, ready
-        if ready and event == point.event and re.search(point.what, text):
-            left, ready = left - 1, point.after is None
-            if left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-        ready = ready or re.search(str(point.after), text) is not None
-
-    def audited(event: str, arguments: tuple[Any, ...]) -> None:
-        if event in TOLD:
-            seen(event, " ".join(str(one) for one in arguments if isinstance(one, str | os.PathLike)))
-
-    def profiled(frame: Any, event: str, _: Any) -> None:
-        if event == "call" and "jaxrec" in frame.f_code.co_filename:
-            seen(event, f"{frame.f_code.co_filename} {frame.f_code.co_name}")
-
-    if point.event == "call":
-        sys.setprofile(profiled)
-    else:
-        assert point.event in TOLD
-        sys.addaudithook(audited)
 
 
 def start(run: Path, moment: Moment | None = None) -> int:

@@ -33,6 +33,7 @@ class New(NamedTuple):
     seed: int = 0
     repeat: int = 0
     notes: Mapping[str, Any] = {}
+    refused: str = ""  # why it cannot be trained at all
 
 
 class Lease(NamedTuple):
@@ -138,11 +139,13 @@ class Ledger:
                         f"trial {new.number} is {there[0]} in {self.path}, not {new.id}; choose another --out"
                     )
                 if there is None:
+                    state = "same" if known else "failed" if new.refused else "waiting"
+                    notes = dict(new.notes) | ({"refused": new.refused} if new.refused else {})
                     db.execute(
                         """INSERT INTO trials (number, id, state, same_as, bucket, seed, repeat, touched, point, config,
                         notes) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
-                        (new.number, new.id, "same" if known else "waiting", known and known[0], new.bucket, new.seed,
-                         new.repeat, tick, _text(new.point), _text(new.config), _text(dict(new.notes))),
+                        (new.number, new.id, state, known and known[0], new.bucket, new.seed,
+                         new.repeat, tick, _text(new.point), _text(new.config), _text(notes)),
                     )  # fmt: skip
 
     def restore(self, new: New, state: str, result: Mapping[str, Any], readings: Sequence[Mapping[str, Any]]) -> None:
@@ -164,7 +167,7 @@ class Ledger:
 
     def first(self) -> list[tuple[int, str, dict[str, Any]]]:
         """Number, id and configuration of the first trial, where there is one."""
-        rows = self._store.all("SELECT number, id, config FROM trials ORDER BY number LIMIT 1")
+        rows = self._store.all("SELECT number, id, config FROM trials WHERE config != '{}' ORDER BY number LIMIT 1")
         return [(number, run_id, json.loads(config)) for number, run_id, config in rows]
 
     def next_number(self) -> int:

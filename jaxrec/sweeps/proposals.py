@@ -58,8 +58,12 @@ class Proposals:
         return [self.trial(number + repeat, proposal.point, proposal.notes, repeat) for repeat in range(self.seeds)]
 
     def trial(self, number: int, point: Mapping[str, Any], notes: Mapping[str, Any], repeat: int) -> New:
-        """The trial at a point."""
-        config = resolve(Config, flags=self.space.flags(point)).section
+        """The trial at a point, one that failed already where the point is no configuration."""
+        try:
+            config = resolve(Config, flags=self.space.flags(point)).section
+        except Mistake as mistake:
+            name = f"refused-{fingerprint(point)}-s{repeat}"
+            return New(number, name, dict(point), {}, "", repeat, repeat, dict(notes), refused=str(mistake))
         config = changed(config, seed=config.seed + repeat)
         self.refuse(config)
         plain = to_dict(config)

@@ -238,6 +238,17 @@ def test_errors_are_retried_and_refusals_and_results_are_not(tmp_path):
     assert any(sentence.startswith("w0 ended with SIGKILL: ") for sentence in said)
 
 
+def test_a_point_that_is_no_configuration_fails_and_the_others_go_on(tmp_path):
+    given = TINY | {"model.width": 4, "demo.items": "240|480", "demo.events": "20|60"}
+    found, _ = go(tmp_path / "sweep", given, workers=1)
+    rows = table(tmp_path / "sweep")
+    assert {row["state"] for row in rows} == {"done", "failed"}
+    for row in rows:
+        assert ("would run out" in row["notes"].get("refused", "")) == (row["state"] == "failed")
+        assert len(row["attempts"]) == (row["state"] == "done")
+    assert found["complete"]
+
+
 def test_when_every_worker_fails_all_the_time_the_sweep_stops(tmp_path):
     (tmp_path / "cell.py").write_text(CELL)
     given = TINY | {"model.cell": f"{tmp_path / 'cell.py'}:Fails(kind=error)", "model.width": "4|5|6|7|8|9"}

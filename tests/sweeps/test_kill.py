@@ -1,0 +1,23 @@
+"""A sweep of four workers, killed for real, ends in the table of one that was not; the long form is the script's."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_four_kills_of_a_sweep_and_its_workers_leave_no_trace():
+    command = [sys.executable, "-W", "ignore", "scripts/kill_sweep.py", "--kills", "4", "--trials", "8", "--no-row"]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [*command, "--search", "sobol"], cwd=ROOT, env=env, capture_output=True, text=True, timeout=600, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    row = json.loads(done.stdout.splitlines()[-1])
+    assert row["kills"] >= 4
+    assert sum(row["points"].values()) >= 1
+    assert row["random"]["sweep"] >= 1
+    assert row["different"] == row["lost"] == row["twice"] == row["stray"] == 0

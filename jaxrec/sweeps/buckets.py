@@ -1,16 +1,32 @@
-"""Which trials compile alike, without importing JAX."""
+"""Which trainings can share one compiled program, without importing JAX."""
+
+from typing import Any
 
 from jaxrec.config import fingerprint, to_dict
 from jaxrec.runs.options import Config
 
-TRACED = {"optimizer": ("lr", "weight_decay", "clip"), "model": ("dropout", "state_dropout", "embedding_dropout")}
+# what only the host decides by
+HOST = (
+    "seed", "epochs", "run", "fresh", "max_seconds", "checkpoint_seconds", "on_nan", "nan_limit", "tensorboard", "eval",
+    "stop", "verify",
+)  # fmt: skip
+# numbers that a step takes traced
+TRACED = {
+    "optimizer": ("lr", "weight_decay", "clip", "momentum"),
+    "model": ("dropout", "embedding_dropout", "state_dropout"),
+    "loss": ("temperature", "propensity", "label_smoothing", "alpha", "log_q", "reg", "t"),
+}
 
 
 def bucket(config: Config) -> str:
     """What is static in a configuration, as a short hash."""
-    static = to_dict(config)
-    for name in ("seed", "run", "fresh"):
-        del static[name]
-    for section, names in TRACED.items():
-        static[section] = {name: value for name, value in static[section].items() if name not in names}
+    static: dict[str, Any] = {name: value for name, value in to_dict(config).items() if name not in HOST}
+    for section in ("optimizer", "model"):
+        static[section] = {name: value for name, value in static[section].items() if name not in TRACED[section]}
+    loss, model = config.loss, config.model
+    options = sorted((name, str(value)) for name, value in loss.options.items() if name not in TRACED["loss"])
+    static["loss"] = [loss.name, options]
+    # at zero these are left out of the program
+    rates = (config.optimizer.momentum, model.state_dropout, model.dropout or model.embedding_dropout)
+    static["with"] = [bool(rate) for rate in (*rates, loss.options.get("propensity"))]
     return fingerprint(static)

@@ -13,9 +13,8 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from jaxrec.config import fingerprint, to_dict
 from jaxrec.evaluation.ranks import Ranks, evaluate_members
-from jaxrec.runs import build, judge
+from jaxrec.runs import judge
 from jaxrec.runs.fitting import GIVEN_UP, GivenUp, rows_a_step
 from jaxrec.runs.options import Config
 from jaxrec.runs.run import Say, begin, conclude, remember_compilations
@@ -24,44 +23,21 @@ from jaxrec.sweeps.probe import Report, fastest, memory, sentence
 from jaxrec.training import source
 from jaxrec.training.loop import RECORD, informed
 from jaxrec.training.population import Executor, Members, executors, put, stack, take
-from jaxrec.training.step import Metrics, State, Step
+from jaxrec.training.step import Metrics, State
 from jaxrec.training.stop import Stopped, StopSignal
-
-# what may differ between members: numbers that a step takes traced, and what only the host decides by
-OWN = (
-    "seed", "epochs", "run", "fresh", "max_seconds", "checkpoint_seconds", "on_nan", "nan_limit", "tensorboard", "eval",
-    "stop", "loss", "verify",
-)  # fmt: skip
-TRACED = {
-    "optimizer": ("lr", "weight_decay", "clip", "momentum"),
-    "model": ("dropout", "embedding_dropout", "state_dropout"),
-}
 
 
 class Jobs(Protocol):
     """Who has trainings to do."""
 
     def more(self, count: int) -> Sequence[Job]:
-        """At most so many that wait, all of one `bucket`."""
+        """At most so many that wait, all of one bucket (`sweeps.buckets`)."""
 
-    def ask(self, job: Job, epoch: int, seconds: float, values: dict[str, float]) -> bool:
+    def ask(self, job: Any, epoch: int, seconds: float, values: dict[str, float]) -> bool:
         """Whether to give a training up after a validation."""
 
-    def ended(self, job: Job, outcome: dict[str, Any] | Exception) -> None:
+    def ended(self, job: Any, outcome: dict[str, Any] | Exception) -> None:
         """A training's result, or why it has none."""
-
-
-def bucket(config: Config) -> str:
-    """What trainings must share to run in one program, as a short hash."""
-    static = {name: value for name, value in to_dict(config).items() if name not in OWN}
-    for section, names in TRACED.items():
-        static[section] = {name: value for name, value in static[section].items() if name not in names}
-    loss, model = build.loss(config.loss), config.model
-    dropped = model.dropout or model.embedding_dropout
-    # at zero these are left out of the program
-    static["with"] = [bool(on) for on in (config.optimizer.momentum, model.state_dropout, dropped, loss.propensity)]
-    static["loss"] = repr(Step(loss).plain().loss)
-    return fingerprint(static)
 
 
 def train(jobs: Jobs, *, slots: int, say: Say = print, executor: Executor | None = None) -> Report | None:

@@ -46,6 +46,7 @@ class Shift:
         self.about, self.options = given(ledger), ledger.options
         self.pasts = Pasts(self.about["objectives"])
         self.bucket: str | None = None
+        self.several = False
         self.ready: list[Lease] = []
         self.marked: set[int] = set()  # trials whose folder has their number
 
@@ -55,7 +56,7 @@ class Shift:
             together = int(self.options.get("together", 1))
             self.bucket, self.ready = None, self.ledger.lease(self.worker, together)
             if self.ready:
-                self.bucket = self.ready[0].bucket
+                self.bucket, self.several = self.ready[0].bucket, len(self.ready) > 1
                 try:
                     self.train()
                 finally:
@@ -69,9 +70,13 @@ class Shift:
         stop.heard()
 
     def train(self) -> None:
-        """Train what is ready, one after the other."""
-        while jobs := self.more(1):
-            self.alone(jobs[0])
+        """Train what is ready: a lone trial as it is, several in one program."""
+        if len(self.ready) == 1:
+            self.alone(self.more(1)[0])
+            return
+        from jaxrec.sweeps import together
+
+        together.train(self, slots=len(self.ready), say=say)
 
     def alone(self, job: Job) -> None:
         from jaxrec.runs.run import train
@@ -85,7 +90,9 @@ class Shift:
             self.ended(job, error)
 
     def more(self, count: int) -> list[Job]:
-        """At most so many trials of the bucket at hand."""
+        """At most so many trials of the bucket at hand; others follow while a program with several runs."""
+        if len(self.ready) < count and self.several:
+            self.ready += self.ledger.lease(self.worker, count - len(self.ready), self.bucket)
         taken, self.ready = self.ready[:count], self.ready[count:]
         found = []
         for lease in taken:

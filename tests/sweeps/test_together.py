@@ -1,0 +1,198 @@
+"""Trainings that run in one program are the runs that they are alone, in folders of their own."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxrec import losses
+from jaxrec.config import changed, resolve
+from jaxrec.evaluation.ranks import Ranks, evaluate, evaluate_members
+from jaxrec.losses.loss import Loss, traced
+from jaxrec.runs import build, fitting, run
+from jaxrec.runs.bundle import load
+from jaxrec.runs.fitting import Diverged, GivenUp
+from jaxrec.runs.options import Config
+from jaxrec.sweeps import together
+from jaxrec.sweeps.buckets import TRACED, bucket
+from jaxrec.training.population import Executor, stack
+
+TINY = {
+    "demo.users": 60, "demo.items": 240, "demo.genres": 4, "demo.lag": 2, "model.width": 4, "epochs": 3,
+    "batch.size": 4, "stop.patience": 0,
+}  # fmt: skip
+OWN = [
+    {"seed": 0, "optimizer.lr": 0.01}, {"seed": 1, "optimizer.lr": 0.003, "model.dropout": 0.4, "epochs": 2},
+    {"seed": 2, "optimizer.lr": 0.03, "stop.patience": 1}, {"seed": 0, "optimizer.weight_decay": 0.1},
+]  # fmt: skip
+
+
+def config(folder, number, **other):
+    return resolve(Config, flags=TINY | OWN[number % 4] | other | {"run": str(folder / str(number))}).section
+
+
+@dataclass
+class Job:
+    config: Config
+
+
+class Queue:
+    """Trainings that wait; ``gives_up`` names epochs after which a training is given up."""
+
+    def __init__(self, configs, gives_up=None):
+        self.left, self.outcomes, self.heard, self.gives_up = [Job(one) for one in configs], {}, [], gives_up or {}
+
+    def more(self, count):
+        given, self.left = self.left[:count], self.left[count:]
+        return given
+
+    def ask(self, job, epoch, seconds, values):
+        number = Path(job.config.run).name
+        self.heard.append((number, epoch))
+        return epoch >= self.gives_up.get(number, np.inf)
+
+    def ended(self, job, outcome):
+        self.outcomes[Path(job.config.run).name] = outcome
+        if isinstance(outcome, KeyboardInterrupt):
+            raise outcome
+
+
+def train(queue, slots=2, executor=None):
+    return together.train(queue, slots=slots, say=lambda sentence: None, executor=executor or Executor(slots))
+
+
+def plain(result):
+    """A result without what depends on the clock and the place."""
+    return {key: value for key, value in result.items() if key not in ("seconds", "run")}
+
+
+def near(a, b):
+    if isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key, value in a.items():
+            near(value, b[key])
+    elif isinstance(a, float):
+        assert a == pytest.approx(b, rel=1e-5)
+    else:
+        assert a == b
+
+
+def test_more_trainings_than_slots_end_as_each_does_alone(tmp_path):
+    queue = Queue([config(tmp_path / "together", number) for number in range(4)])
+    report = train(queue)
+    assert report.slots == 2
+    assert sorted(queue.outcomes) == ["0", "1", "2", "3"]
+    for number in range(4):
+        here, found = config(tmp_path / "alone", number), queue.outcomes[str(number)]
+        wanted = run.train(here, say=lambda sentence: None)
+        near(plain(found), plain(wanted))
+        one, other = Path(here.run), tmp_path / "together" / str(number)
+        assert sorted(path.name for path in one.iterdir()) == sorted(path.name for path in other.iterdir())
+        records = [
+            [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+            for folder in (one, other)
+        ]
+        assert [entry["step"] for entry in records[0]] == [entry["step"] for entry in records[1]]
+        for name in ("greater", "equal", "target"):
+            np.testing.assert_array_equal(np.load(one / "ranks.npz")[name], np.load(other / "ranks.npz")[name])
+    again = Queue([config(tmp_path / "together", number) for number in range(4)])
+    assert train(again) is None, "complete runs are answered from their folders"
+    assert len(again.outcomes) == 4
+
+
+def test_what_is_given_up_or_breaks_makes_room_and_leaves_the_others_alone(tmp_path):
+    configs = [
+        config(tmp_path, 0),
+        config(tmp_path, 1, **{"optimizer.lr": 1e38}),
+        *(config(tmp_path, n) for n in (2, 3)),
+    ]
+    queue = Queue(configs, gives_up={"2": 1})
+    train(queue)
+    assert isinstance(queue.outcomes["1"], Diverged)
+    assert isinstance(queue.outcomes["2"], GivenUp)
+    assert not (tmp_path / "2" / "result.json").exists()
+    assert [epoch for number, epoch in queue.heard if number == "2"] == [1]
+    assert [queue.outcomes[number]["epochs"] for number in "03"] == [3, 3]
+    resumed = run.train(config(tmp_path, 2), say=lambda sentence: None)
+    near(plain(resumed), plain(run.train(config(tmp_path / "alone", 2), say=lambda sentence: None)))
+
+
+def test_a_cut_population_goes_on_from_its_checkpoints(tmp_path, monkeypatch):
+    """Killed after some steps; who goes on has the numbers of who was never cut."""
+    whole = Queue([config(tmp_path / "whole", number) for number in (0, 3)])
+    train(whole)
+    pause, dispatches = fitting.Fitting.pause, []
+
+    def dies(self, held, clock):
+        dispatches.append(clock.step)
+        if len(dispatches) > 7:
+            raise KeyboardInterrupt
+        self.save(held())
+        return pause(self, held, clock)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fitting.Fitting, "pause", dies)
+        with pytest.raises(KeyboardInterrupt):
+            train(Queue([config(tmp_path / "cut", number) for number in (0, 3)]))
+    queue = Queue([config(tmp_path / "cut", number) for number in (0, 3)])
+    train(queue)
+    for number in "03":
+        near(plain(queue.outcomes[number]), plain(whole.outcomes[number]))
+
+
+@pytest.mark.parametrize("split", ["valid", "test"])
+def test_stacked_models_are_ranked_as_each_is(tmp_path, split):
+    queue = Queue([config(tmp_path, number) for number in (0, 3)])
+    train(queue)
+    models = [load(tmp_path / number, allow_code=False).model for number in "03"]
+    prepared = run.prepare_cached(config(tmp_path, 0), run.cache(), say=lambda sentence: None)
+    found = evaluate_members(stack(models), prepared, split, k=5)
+    for one, model in zip(found, models, strict=True):
+        wanted = evaluate(model, prepared, split, k=5)
+        for name in Ranks._fields:
+            np.testing.assert_array_equal(getattr(one, name), getattr(wanted, name), err_msg=name)
+    models[1].tables["item"] = models[1].tables["item"] * np.nan
+    fine, broken = evaluate_members(stack(models), prepared, split)
+    assert isinstance(fine, Ranks)
+    assert "not a number" in str(broken)
+
+
+def test_a_bucket_is_what_one_program_serves(tmp_path):
+    """Whatever shares a bucket shares its step and the names of its rates; what a step takes traced divides nothing."""
+    one = config(tmp_path, 0, loss="sampled_softmax(negatives=8, alpha=0.5)")
+    alike = [
+        {"seed": 5}, {"epochs": 9}, {"optimizer.lr": 1.0}, {"optimizer.clip": 0.0}, {"eval.users": 3},
+        {"model.dropout": 0.9}, {"loss": "sampled_softmax(alpha=0.1, log_q=0.5, negatives=8, temperature=2)"},
+    ]  # fmt: skip
+    other = [
+        {"model.dropout": 0.0}, {"model.width": 8}, {"batch.size": 8}, {"optimizer.name": "adam"},
+        {"optimizer.momentum": 0.1}, {"model.state_dropout": 0.1}, {"loss": "sampled_softmax(negatives=9)"},
+        {"loss": "sampled_softmax(negatives=8, propensity=0.1)"}, {"demo.users": 70}, {"model.cell": "lstm"},
+    ]  # fmt: skip
+
+    def with_(**changes):
+        flags = TINY | OWN[0] | {"loss": str(one.loss)} | changes
+        return resolve(Config, flags=flags).section
+
+    known = build.step(one, 10)
+    for changes in alike:
+        same = with_(**changes)
+        assert bucket(same) == bucket(one), changes
+        step, hyper = build.step(same, 20)
+        assert step == known[0]
+        assert hyper.keys() == known[1].keys()
+    assert len({bucket(with_(**changes)) for changes in [{}, *other]}) == len(other) + 1
+    kinds = [kind for kind in vars(losses).values() if isinstance(kind, type) and issubclass(kind, Loss)]
+    floats = {name for kind in kinds if not getattr(kind, "__abstractmethods__", None) for name in traced(kind())}
+    assert floats == set(TRACED["loss"])
+
+
+def test_plans_of_one_seed_are_packed_once(tmp_path, monkeypatch):
+    made = []
+    plan = fitting.plan
+    monkeypatch.setattr("jaxrec.sweeps.member.plan", lambda *given: made.append(given[2]) or plan(*given))
+    one = config(tmp_path, 0)
+    train(Queue([one, changed(one, run=str(tmp_path / "b"), optimizer=changed(one.optimizer, lr=0.002))]))
+    assert sorted(made) == [0, 1, 2]

@@ -12,16 +12,27 @@ import textwrap
 import types
 import typing
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from jaxrec.config import Call, Mistake, Resolved, Section, did_you_mean, idle, keys, resolve, value_at, watch
+from jaxrec.config import (
+    Call,
+    Mistake,
+    Resolved,
+    Section,
+    did_you_mean,
+    field_types,
+    idle,
+    keys,
+    resolve,
+    value_at,
+    watch,
+)
 from jaxrec.data.options import Preparation, Prepare
 from jaxrec.reports.options import Check, Inspect, Listing, Report
 from jaxrec.runs.options import Compare, Config, Evaluate, Recommend, Train
 from jaxrec.runs.profiles import profile_file
-from jaxrec.sweeps.options import Sweep, default, divided
+from jaxrec.sweeps.options import Sweep, default, divided, value_of
 from jaxrec.training.stop import AGAIN, Stopped, StopSignal, interruption
 
 S = TypeVar("S", bound=Section)
@@ -137,9 +148,11 @@ def sweep(argv: list[str]) -> int:
     words, given = divided(argv)
     options = _parse(Sweep, words, "sweep", default=default(words))
     from jaxrec.reports.sweep_summary import print_sweep
+    from jaxrec.reports.sweep_watch import watching
     from jaxrec.sweeps.sweep import sweep as run
 
-    found = run(options, given, command=["jaxrec", "sweep", *argv], say=_say)
+    with watching(Path(options.out), _say) if options.watch else contextlib.nullcontext(_say) as say:
+        found = run(options, given, command=["jaxrec", "sweep", *argv], say=say)
     print_sweep(found, as_json=options.json)
     return 1 if found["trials"].get("failed") else 0
 
@@ -204,9 +217,11 @@ def report(argv: list[str]) -> int:
 
     if is_sweep(options.run):
         from jaxrec.reports.sweep_card import print_sweep, sweep_card
+        from jaxrec.sweeps.judging import judgement
 
         about, rows = read_sweep(options.run)
-        print_sweep(sweep_card(options, about, rows, ["jaxrec", "report", *argv]), as_json=options.json)
+        shown = sweep_card(options, about, rows, ["jaxrec", "report", *argv], **judgement(about, rows))
+        print_sweep(shown, as_json=options.json)
         return 0
     from jaxrec.reports.run_card import card
     from jaxrec.reports.run_page import print_report, write_page
@@ -283,22 +298,12 @@ def _say(sentence: str) -> None:
 
 def _resolve_train(argv: list[str]) -> tuple[Resolved[Config], Train]:
     """TOML is read first, so that help shows its values; then flags are laid over it by the one rule in `resolve`."""
-    toml = Path(file) if (file := _value(argv, "--config")) else None
-    profile = profile_file(name) if (name := _value(argv, "--profile")) else None
+    toml = Path(file) if (file := value_of(argv, "--config")) else None
+    profile = profile_file(name) if (name := value_of(argv, "--profile")) else None
     from_file = resolve(Config, toml, profile=profile).section
     shown = _parse(Train, argv, "train", default=Train(**_fields(Config, from_file)))
     flags = {key: value_at(shown, key) for key in _given(argv, Config)}
     return resolve(Config, toml, flags, profile), shown
-
-
-def _value(argv: list[str], flag: str) -> str | None:
-    """What stands behind a flag, before anything is parsed."""
-    for place, word in enumerate(argv):
-        if word.startswith(f"{flag}="):
-            return word.partition("=")[2]
-        if word == flag and place + 1 < len(argv):
-            return argv[place + 1]
-    return None
 
 
 def _given(argv: list[str], cls: type[Section]) -> list[str]:
@@ -309,7 +314,7 @@ def _given(argv: list[str], cls: type[Section]) -> list[str]:
 
 
 def _fields(cls: type[Section], section: Section) -> dict[str, Any]:
-    return {entry.name: value_at(section, entry.name) for entry in fields(cls)}  # type: ignore[arg-type]
+    return {name: value_at(section, name) for name in field_types(cls)}
 
 
 def _as(cls: type[S], section: Section) -> S:

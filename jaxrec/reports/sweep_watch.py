@@ -1,13 +1,30 @@
 """A live view of a sweep in a terminal: counts, time left, the best so far, who works, failures. It only reads."""
 
+import contextlib
 import math
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+from jaxrec.config import Mistake
 from jaxrec.reports.sweep_findings import Sweep, counted, failures, gathered, lane, moment, state
 from jaxrec.reports.sweep_options import point_text
-from jaxrec.reports.sweep_rows import FAILED, OPEN, STATES, Row, duration, epochs, four, readings, seconds
+from jaxrec.reports.sweep_rows import (
+    FAILED,
+    OPEN,
+    STATES,
+    Row,
+    duration,
+    epochs,
+    four,
+    is_sweep,
+    read_sweep,
+    readings,
+    seconds,
+)  # fmt: skip
 
 TOP = 5  # configurations
 RUNNING = 8  # trials
@@ -33,6 +50,37 @@ def watch(
             until = time.monotonic() + every
             while time.monotonic() < until and not stop():
                 time.sleep(min(0.1, every))
+
+
+@contextmanager
+def watching(folder: Path, say: Callable[[str], None]) -> Iterator[Callable[[str], None]]:
+    """Show the sweep in ``folder`` while something else runs it. What that has to say goes to the function that this
+    gives, and to ``say`` when the view has ended.
+    """
+    ended, said = threading.Event(), list[str]()
+
+    def look() -> None:
+        while not is_sweep(folder) and not ended.wait(0.1):
+            pass
+        rows: list[Row] = []
+
+        def read() -> list[Row]:
+            with contextlib.suppress(Mistake, OSError):  # the rows before are shown once more
+                rows[:] = read_sweep(folder)[1]
+            return rows
+
+        if is_sweep(folder):
+            watch(read, read_sweep(folder)[0], ended.is_set)
+
+    viewer = threading.Thread(target=look, daemon=True)
+    viewer.start()
+    try:
+        yield said.append
+    finally:
+        ended.set()
+        viewer.join()
+        for sentence in said:
+            say(sentence)
 
 
 def view(rows: Sequence[Row], about: Row, now: float, width: int = WIDTH) -> Any:

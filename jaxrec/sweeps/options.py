@@ -60,6 +60,8 @@ class Sweep(Section):
     """seconds without a sign of life after which a worker's trials are given to others"""
     strict_code: bool = False
     """let the commit be a part of what identifies a trial, and refuse to go on with another"""
+    watch: bool = False
+    """show a live table of the trials while they run"""
     rebuild: bool = False
     """make a damaged ledger anew from the run directories; the damaged one is kept beside it"""
     json: bool = False
@@ -107,13 +109,13 @@ def _only(name: str, values: list[str]) -> Any:
 
 def default(argv: Sequence[str]) -> Sweep | None:
     """The options as the file that ``argv`` names has them in its table [sweep]; None where it has none."""
-    file = _value(argv, "--space")
+    file = value_of(argv, "--space")
     if file is None:
         return None
     from jaxrec.sweeps.space import read
 
     table = {name.removeprefix("sweep."): value for name, value in read(Path(file)).items() if _ours(name)}
-    out = _value(argv, "--out") or table.get("out")
+    out = value_of(argv, "--out") or table.get("out")
     return from_dict(Sweep, table | {"out": out, "space": file}, f"{Path(file).name} [sweep]") if out else None
 
 
@@ -131,7 +133,8 @@ def _ours(name: str) -> bool:
     return name.startswith("sweep.")
 
 
-def _value(argv: Sequence[str], flag: str) -> str | None:
+def value_of(argv: Sequence[str], flag: str) -> str | None:
+    """What stands behind a flag, before anything is parsed."""
     for place, word in enumerate(argv):
         if word.startswith(f"{flag}="):
             return word.partition("=")[2]

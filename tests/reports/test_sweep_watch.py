@@ -1,13 +1,14 @@
 """The live view of a sweep: true to the rows, eighty columns, and it only reads."""
 
 import io
+import json
 
 import pytest
 from rich.console import Console
 
 from jaxrec.reports.sweep_findings import gathered
 from jaxrec.reports.sweep_rows import four
-from jaxrec.reports.sweep_watch import time_left, view, watch
+from jaxrec.reports.sweep_watch import time_left, view, watch, watching
 
 
 def shown(rows, about, now=0.0, width=80):
@@ -81,3 +82,18 @@ def test_it_reads_until_it_is_stopped_and_leaves_the_last_view(synthetic):
     watch(read, about, lambda: len(seen) >= 2, every=0.01, console=Console(file=out, width=80, force_terminal=True))
     assert len(seen) == 3
     assert "6 trials: 6 done" in out.getvalue().partition("6 trials: 4 done")[2]
+
+
+def test_it_shows_the_files_of_a_sweep_that_something_else_runs(synthetic, tmp_path, capfd):
+    about, rows = synthetic(6, failed=0, pruned=0)
+    said = []
+    with watching(tmp_path / "sweep", said.append) as say:
+        say("it begins")
+        (tmp_path / "sweep").mkdir()
+        (tmp_path / "sweep" / "trials.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (tmp_path / "sweep" / "sweep.json").write_text(json.dumps(about))
+        assert said == [], "what is said would tear the view"
+    assert said == ["it begins"]
+    assert "6 trials: 6 done" in capfd.readouterr().err
+    with watching(tmp_path / "nothing", said.append):
+        pass

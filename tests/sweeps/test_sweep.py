@@ -1,5 +1,6 @@
 """Sweeps with real trainings: what is missing is trained and only that, and every end is written down as it was."""
 
+import contextlib
 import json
 import os
 import signal
@@ -11,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from jaxrec.cli import main
 from jaxrec.config import Mistake
 from jaxrec.runs.run import train
+from jaxrec.sweeps.judging import judgement
 from jaxrec.sweeps.ledger import Ledger
 from jaxrec.sweeps.options import Sweep
 from jaxrec.sweeps.rows import timeless
@@ -295,6 +298,31 @@ def test_several_seeds_and_pruning(tmp_path):
         assert any((tmp_path / "sweep" / row["run"] / "checkpoints").iterdir())
         assert not (tmp_path / "sweep" / row["run"] / "result.json").exists()
     assert set(found["best"][0]["values"]) == {"ndcg@10", "seconds"}
+
+
+def test_trials_of_one_bucket_that_a_worker_trains_together_are_what_each_is_alone(whole, tmp_path):
+    """Also where a worker is killed in the midst of them."""
+    found, _ = go(tmp_path / "sweep", workers=1, together=2)
+    assert outcome(tmp_path / "sweep") == outcome(whole[0])
+    assert found["trials"] == {"done": 4}
+    process = child(tmp_path / "cut", GRID, "--workers", "1", "--together", "2")
+    until(lambda: len(running(tmp_path / "cut")) == 2)
+    for attempt in running(tmp_path / "cut"):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(attempt["pid"], signal.SIGKILL)
+    assert process.wait(120) == 0
+    assert outcome(tmp_path / "cut") == outcome(whole[0])
+
+
+def test_the_page_hears_who_won_and_what_mattered(whole):
+    about, rows = json.loads((whole[0] / "sweep.json").read_text()), table(whole[0])
+    found = judgement(about, rows)
+    best = max(rows, key=lambda row: row["objectives"]["ndcg@10"])
+    assert f"{best['test']['ndcg@10']:.4f}" in found["judged"]
+    assert found["importances"] == [], "of four configurations nothing can be said"
+    assert judgement({}, rows) == {"judged": "", "importances": []}
+    assert main(["report", str(whole[0])]) == 0
+    assert found["judged"].split(";")[0][1:] in (whole[0] / "report.html").read_text()
 
 
 def test_by_hand_a_worker_helps_and_leaves(tmp_path):

@@ -1,0 +1,26 @@
+"""What a sweep's rows say, in plain values for whoever shows them."""
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jaxrec.config import Mistake
+from jaxrec.sweeps.importance import importances
+from jaxrec.sweeps.selection import winner
+from jaxrec.sweeps.space import Space
+
+
+def judgement(about: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """``judged``, the sentence about the winner by the first objective, and ``importances`` of options with their
+    bounds; empty where the sweep does not say what it sought, and no importances without Optuna.
+    """
+    found: dict[str, Any] = {"judged": "", "importances": []}
+    if not (about.get("objectives") and about.get("space")):
+        return found
+    name, direction = about["objectives"][0]["name"], about["objectives"][0]["direction"]
+    if (won := winner(rows, name, direction=direction)) is not None:
+        found["judged"] = won.said
+    with contextlib.suppress(Mistake):  # it is not installed
+        shares = importances(rows, Space.of(about["space"]), name, direction=direction)
+        found["importances"] = [(one.option, one.importance, one.low, one.high) for one in shares]
+    return found

@@ -1,34 +1,28 @@
 """The command line: parse, call one function, print. Every verb imports what it needs when it runs."""
 
 import contextlib
-import io
-import itertools
 import os
-import re
 import shutil
 import signal
 import sys
 import textwrap
-import types
-import typing
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from jaxrec.config import (
-    Call,
     Mistake,
     Resolved,
     Section,
     did_you_mean,
     field_types,
     idle,
-    keys,
     resolve,
     value_at,
     watch,
 )
 from jaxrec.data.options import Preparation, Prepare
+from jaxrec.flags import given, parse
 from jaxrec.reports.options import Check, Inspect, Listing, Report
 from jaxrec.runs.options import Compare, Config, Evaluate, Recommend, Train
 from jaxrec.runs.profiles import profile_file
@@ -36,10 +30,6 @@ from jaxrec.sweeps.options import Sweep, default, divided, value_of
 from jaxrec.training.stop import AGAIN, Stopped, StopSignal, interruption
 
 S = TypeVar("S", bound=Section)
-
-# verbs whose required options are written without their names
-POSITIONAL = ("list", "check", "compare", "inspect", "report")
-PAIRED = ("train",)  # verbs whose truth values have a flag for yes and one for no: a file may have said the other
 
 OVERVIEW = """\
 jaxrec: recurrent recommenders in JAX
@@ -134,7 +124,7 @@ def train(argv: list[str]) -> int:
 
 
 def evaluate(argv: list[str]) -> int:
-    options = _parse(Evaluate, argv, "evaluate")
+    options = parse(Evaluate, argv, "evaluate")
     from jaxrec.reports.results import print_result
     from jaxrec.runs.run import evaluate as run
 
@@ -145,20 +135,20 @@ def evaluate(argv: list[str]) -> int:
 
 
 def sweep(argv: list[str]) -> int:
-    words, given = divided(argv)
-    options = _parse(Sweep, words, "sweep", default=default(words))
+    words, space = divided(argv)
+    options = parse(Sweep, words, "sweep", default=default(words))
     from jaxrec.reports.sweep_summary import print_sweep
     from jaxrec.reports.sweep_watch import watching
     from jaxrec.sweeps.sweep import sweep as run
 
     with watching(Path(options.out), _say) if options.watch else contextlib.nullcontext(_say) as say:
-        found = run(options, given, command=["jaxrec", "sweep", *argv], say=say)
+        found = run(options, space, command=["jaxrec", "sweep", *argv], say=say)
     print_sweep(found, as_json=options.json)
     return 1 if found["trials"].get("failed") else 0
 
 
 def compare(argv: list[str]) -> int:
-    options = _parse(Compare, argv, "compare")
+    options = parse(Compare, argv, "compare")
     from jaxrec.reports.comparison import print_comparison
     from jaxrec.runs.compare import compare as run
 
@@ -169,7 +159,7 @@ def compare(argv: list[str]) -> int:
 
 
 def recommend(argv: list[str]) -> int:
-    options = _parse(Recommend, argv, "recommend")
+    options = parse(Recommend, argv, "recommend")
     from jaxrec.reports.tables import print_recommendations
     from jaxrec.serving import load
     from jaxrec.serving.histories import asked
@@ -184,7 +174,7 @@ def recommend(argv: list[str]) -> int:
 
 
 def prepare(argv: list[str]) -> int:
-    options = _parse(Prepare, argv, "prepare")
+    options = parse(Prepare, argv, "prepare")
     from jaxrec.data.export import export
     from jaxrec.data.prepare import prepare as run
     from jaxrec.data.prepared import save
@@ -198,7 +188,7 @@ def prepare(argv: list[str]) -> int:
 
 
 def inspect(argv: list[str]) -> int:
-    options = _parse(Inspect, _without_name(argv, "data"), "inspect")
+    options = parse(Inspect, _without_name(argv, "data"), "inspect")
     from jaxrec.data.inspection import inspect as look
     from jaxrec.reports.inspection import print_inspection
     from jaxrec.reports.inspection_page import write_page
@@ -212,7 +202,7 @@ def inspect(argv: list[str]) -> int:
 
 
 def report(argv: list[str]) -> int:
-    options = _parse(Report, _without_name(argv, "run"), "report")
+    options = parse(Report, _without_name(argv, "run"), "report")
     from jaxrec.reports.sweep_rows import is_sweep, read_sweep
 
     if is_sweep(options.run):
@@ -233,7 +223,7 @@ def report(argv: list[str]) -> int:
 
 
 def list_(argv: list[str]) -> int:
-    options = _parse(Listing, argv, "list")
+    options = parse(Listing, argv, "list")
     from jaxrec.reports.listing import entries
     from jaxrec.reports.tables import print_backends, print_entries
 
@@ -249,7 +239,7 @@ def list_(argv: list[str]) -> int:
 
 
 def check(argv: list[str]) -> int:
-    options = _parse(Check, argv, "check")
+    options = parse(Check, argv, "check")
     from jaxrec.recurrence.laws import check as run
     from jaxrec.reports.tables import print_laws, progress
 
@@ -283,7 +273,7 @@ def _watched(options: Preparation, argv: list[str]) -> Iterator[Preparation]:
     """Work with options, and say which of those that were given it has not read."""
     with watch(options) as seen:
         yield options
-    for key in seen.unread(_given(argv, Preparation)):
+    for key in seen.unread(given(argv, Preparation)):
         if value_at(options, key) != value_at(Preparation(), key):
             _say(f"note: {idle(key)}")
 
@@ -301,16 +291,9 @@ def _resolve_train(argv: list[str]) -> tuple[Resolved[Config], Train]:
     toml = Path(file) if (file := value_of(argv, "--config")) else None
     profile = profile_file(name) if (name := value_of(argv, "--profile")) else None
     from_file = resolve(Config, toml, profile=profile).section
-    shown = _parse(Train, argv, "train", default=Train(**_fields(Config, from_file)))
-    flags = {key: value_at(shown, key) for key in _given(argv, Config)}
+    shown = parse(Train, argv, "train", default=Train(**_fields(Config, from_file)))
+    flags = {key: value_at(shown, key) for key in given(argv, Config)}
     return resolve(Config, toml, flags, profile), shown
-
-
-def _given(argv: list[str], cls: type[Section]) -> list[str]:
-    """Dotted keys that the flags name."""
-    words = {word[2:].partition("=")[0].replace("-", "_") for word in argv if word.startswith("--")}
-    named = words | {_positive(word) for word in words}
-    return [key for key in keys(cls) if key in named]
 
 
 def _fields(cls: type[Section], section: Section) -> dict[str, Any]:
@@ -320,93 +303,3 @@ def _fields(cls: type[Section], section: Section) -> dict[str, Any]:
 def _as(cls: type[S], section: Section) -> S:
     """The part of a section that belongs to one of its base classes."""
     return cls(**_fields(cls, section))
-
-
-def _parse(cls: type[S], argv: list[str], verb: str, *, default: S | None = None) -> S:
-    import tyro
-
-    _refuse_unknown(argv, cls)
-    registry = tyro.constructors.ConstructorRegistry()
-    registry.primitive_rule(_primitive)
-    markers: list[Any] = [] if verb in PAIRED else [tyro.conf.FlagCreatePairsOff]
-    markers += [tyro.conf.PositionalRequiredArgs] if verb in POSITIONAL else []
-    extra: dict[str, Any] = {} if default is None else {"default": default}
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            return tyro.cli(cls, prog=f"jaxrec {verb}", args=argv, registry=registry, config=markers, **extra)
-    except SystemExit as end:
-        if end.code in (0, None):  # --help
-            raise
-        raise Mistake(f"{_sentence(said.getvalue())}; jaxrec {verb} --help shows what it takes") from None
-
-
-def _sentence(box: str) -> str:
-    """What tyro says in the first part of a message, framed or ruled below its title."""
-    lines = [line.strip("\u2502 ") for line in box.splitlines()[1:]]
-    rule = lambda line: not line.strip("\u2500-")  # noqa: E731
-    return " ".join(itertools.takewhile(lambda line: not rule(line), itertools.dropwhile(rule, lines))).rstrip(".")
-
-
-def _primitive(info: Any) -> Any:
-    """How tyro reads a `Call` and anything that may be none; help shows `INT`, not `{None}|INT`."""
-    from tyro.constructors import PrimitiveConstructorSpec
-
-    if info.type == tuple[str, ...]:
-        return PrimitiveConstructorSpec(
-            nargs="*",
-            metavar="STR ...",
-            instance_from_str=lambda words: () if words == ["none"] else tuple(words),
-            is_instance=lambda value: isinstance(value, tuple) and all(isinstance(word, str) for word in value),
-            str_from_instance=lambda value: list(value) or ["none"],
-        )
-    union = typing.get_origin(info.type) in (typing.Union, types.UnionType)
-    choices = [_bare(choice) for choice in (typing.get_args(info.type) if union else (info.type,))]
-    optional = union and type(None) in choices
-    kind = next((choice for choice in choices if choice is not type(None)), None)
-    if kind is None or kind not in READERS or (kind is str and not optional):
-        return None
-    read = READERS[kind]
-    return PrimitiveConstructorSpec(
-        nargs=1,
-        metavar=("NAME(OPTION=VALUE,...)|none" if optional else "NAME(...)") if kind is Call else kind.__name__.upper(),
-        instance_from_str=lambda words: None if optional and words[0].lower() == "none" else read(words[0]),
-        is_instance=lambda value: isinstance(value, kind) or (optional and value is None),
-        str_from_instance=lambda value: ["none" if value is None else str(value)],
-    )
-
-
-def _number(kind: type[Any], description: str) -> Callable[[str], Any]:
-    def read(word: str) -> Any:
-        try:
-            return kind(word)
-        except ValueError:
-            raise ValueError(f"{word!r} is not {description}") from None
-
-    return read
-
-
-READERS: dict[Any, Callable[[str], Any]] = {
-    Call: Call.parse,
-    str: str,
-    int: _number(int, "a whole number"),
-    float: _number(float, "a number"),
-}
-
-
-def _bare(annotation: Any) -> Any:
-    return typing.get_args(annotation)[0] if typing.get_origin(annotation) is typing.Annotated else annotation
-
-
-def _refuse_unknown(argv: list[str], cls: type[Section]) -> None:
-    known = ["help", *keys(cls)]
-    for word in argv:
-        name = word[2:].partition("=")[0].replace("-", "_")
-        if word.startswith("--") and name not in known and _positive(name) not in known:
-            close = did_you_mean(_positive(name), known).replace("_", "-").replace("'", "'--", 1)
-            raise Mistake(f"{word.partition('=')[0]!r} is not an option{close or '; --help lists them'}")
-
-
-def _positive(name: str) -> str:
-    """`model.no_bias` is the flag that sets `model.bias` to false."""
-    return re.sub(r"(^|\.)no_(?=\w+$)", r"\1", name)

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # A room may import only rooms to its left, and itself.
 ROOMS = """
     words types config | data cells losses metrics | recurrence | models | parallel training
-    | evaluation diagnostics | runs | sweeps serving bench reports | cli __main__ __init__
+    | evaluation diagnostics | runs | sweeps serving bench reports | flags | cli __main__ __init__
 """.replace("|", " ").split()
 APART = ({"data", "cells", "losses", "metrics"},)  # and these do not import each other
 WITHOUT_JAX = (

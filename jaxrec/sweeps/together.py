@@ -57,6 +57,8 @@ def train(jobs: Jobs, *, slots: int, say: Say = print, executor: Executor | None
                 pool.round()
                 pool.refill()
             pool.conclude(pool.waiting)  # a signal came before they had a slot
+            if pool.signal.requested:
+                raise Stopped(f"{pool.signal.requested}: what was saved stands; the same command goes on from there")
         finally:
             for member in filter(None, [*pool.members, *pool.waiting]):
                 member.close()

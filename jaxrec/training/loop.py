@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ import numpy as np
 from jax import Array
 
 from jaxrec.data.batches import Rows
+from jaxrec.losses.negatives import Popularity
 from jaxrec.training.optimisers import Hyper
 from jaxrec.training.source import Slab, Source, slabs
 from jaxrec.training.step import Metrics, State, Step
@@ -34,7 +36,13 @@ class NotFinite(ArithmeticError):
 
 def informed(step: Step, source: Source, hyper: Hyper) -> Source:
     """The source with what the step's loss must know of its counts: many passes over them, so once a run."""
-    return source._replace(known=jax.jit(step.know)(source.counts, hyper))
+    return source._replace(known=known(step, source.counts, hyper))
+
+
+@partial(jax.jit, static_argnums=0)
+def known(step: Step, counts: Array | None, hyper: Hyper) -> Popularity | None:
+    """`Step.know` as a program that equal steps share."""
+    return step.know(counts, hyper)
 
 
 def run_steps(

@@ -1,6 +1,8 @@
 """Trainings that run in one program are the runs that they are alone, in folders of their own."""
 
 import json
+import os
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from jaxrec.runs.options import Config
 from jaxrec.sweeps import together
 from jaxrec.sweeps.buckets import TRACED, bucket
 from jaxrec.training.population import Executor, stack
+from jaxrec.training.stop import Stopped
 
 TINY = {
     "demo.users": 60, "demo.items": 240, "demo.genres": 4, "demo.lag": 2, "model.width": 4, "epochs": 3,
@@ -140,6 +143,28 @@ def test_a_cut_population_goes_on_from_its_checkpoints(tmp_path, monkeypatch):
     train(queue)
     for number in "03":
         near(plain(queue.outcomes[number]), plain(whole.outcomes[number]))
+
+
+def test_a_signal_saves_everybody_and_is_not_forgotten(tmp_path):
+    """One comes in the midst of an epoch; all go on from there to where they would have come."""
+    queue, ask = Queue([config(tmp_path, number) for number in (0, 3)]), Queue.ask
+
+    def kicked(*heard):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return ask(queue, *heard)
+
+    queue.ask = kicked
+    with pytest.raises(Stopped, match="SIGTERM"):
+        train(queue)
+    assert all(isinstance(outcome, Stopped) for outcome in queue.outcomes.values())
+    again, alone = (
+        Queue([config(tmp_path, number) for number in (0, 3)]),
+        Queue([config(tmp_path / "a", n) for n in (0, 3)]),
+    )
+    train(again)
+    train(alone)
+    for number in "03":
+        near(plain(again.outcomes[number]), plain(alone.outcomes[number]))
 
 
 @pytest.mark.parametrize("split", ["valid", "test"])

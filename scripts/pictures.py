@@ -1,4 +1,5 @@
-"""Make the pictures of README.md, none by hand: `python scripts/pictures.py FILE RUN OTHER [--titles FILE]`.
+"""Make the pictures of README.md, none by hand: `python scripts/pictures.py FILE RUN OTHER [--titles FILE]
+[--sweep DIR]`.
 
 FILE is a file of events, RUN and OTHER are folders of finished runs; the pages are written as `jaxrec inspect` and
 `jaxrec report RUN` write them, the terminal shows what `jaxrec compare RUN OTHER` prints, and a headless browser
@@ -38,10 +39,13 @@ SIZES = {  # of the window
     "compare": (720, 700),
     "recurrence": (1060, 1330),
     "catalogue": (1060, 520),
+    "sweep": (1060, 1990),
 }
-SCALE = {"inspect": 0.7, "report": 1, "compare": 1, "recurrence": 0.8, "catalogue": 0.9}
+SCALE = {"inspect": 0.7, "report": 1, "compare": 1, "recurrence": 0.8, "catalogue": 0.9, "sweep": 0.68}
 # which are taken, dark or not
-THEMES = {"report": (False, True), "compare": (True,)} | dict.fromkeys(("inspect", "recurrence", "catalogue"), (False,))
+THEMES = {"report": (False, True), "compare": (True,)} | dict.fromkeys(
+    ("inspect", "recurrence", "catalogue", "sweep"), (False,)
+)
 TERMINAL = """<!doctype html><meta charset="utf-8"><style>body { margin: 0; background: #16181d; color: #d8dbe0 }
 pre { font: 13px/1.35 "DejaVu Sans Mono", monospace; padding: 1em }</style><pre>"""
 LARGEST = 200_000  # bytes of a picture
@@ -114,6 +118,7 @@ def main() -> int:
     parser.add_argument("run", help="folder of a finished run")
     parser.add_argument("other", help="folder of another one on the same data")
     parser.add_argument("--titles", help="table with an item's id and its title")
+    parser.add_argument("--sweep", help="folder of a sweep, whose page `jaxrec report` has written")
     parser.add_argument("--browser", help="program that takes the pictures")
     options = parser.parse_args()
     if (browser := browser_of(options.browser)) is None:
@@ -126,6 +131,8 @@ def main() -> int:
         "report": run_page(run, f"jaxrec report {Path(options.run).name}"),
         "compare": terminal([options.run, options.other]),
     }
+    if options.sweep:
+        pages["sweep"] = (Path(options.sweep) / "report.html").read_text(encoding="utf-8")
     for name, page in pages.items():
         for dark in THEMES[name]:
             print(picture(browser, page, name, dark))

@@ -147,7 +147,7 @@ class Pool:
         return informed(self.step, self.data, member.hyper).known
 
     def refill(self) -> None:
-        """Give free slots to trainings that wait. None is compiled for."""
+        """Give free slots to trainings that wait, and judge those of which nothing is left to train."""
         free = [number for number, member in enumerate(self.members) if member is None]
         if len(self.waiting) < len(free) and not self.signal.requested:
             self.waiting += self.begin(len(free) - len(self.waiting))

@@ -85,9 +85,9 @@ def apart(options: Model) -> None:
     if not (options.one_hot or options.embedding not in (None, options.width)):
         return
     if options.tied:
-        raise Mistake(f"{which} gives items vectors of another width than those that score; add --no-model.tied")
+        raise Mistake(f"{which} gives items vectors of another width than those that score; add --model.no-tied")
     if options.residual:
-        raise Mistake(f"{which} cannot be added to the first layer's output; add --no-model.residual")
+        raise Mistake(f"{which} cannot be added to the first layer's output; add --model.no-residual")
     if options.one_hot and (options.user or options.context):
         raise Mistake("model.one_hot = True leaves users and context nothing to be added to; leave model.one_hot out")
 

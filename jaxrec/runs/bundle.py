@@ -191,8 +191,14 @@ def code_files(call: Call) -> set[str]:
 
 
 def read_code(call: Call) -> dict[str, bytes]:
-    """The content of every user's file that a call names."""
-    return {file: Path(file).expanduser().read_bytes() for file in sorted(code_files(call))}
+    """The content of every user's file that a call names. `Mistake` for one that cannot be read."""
+    found = {}
+    for file in sorted(code_files(call)):
+        try:
+            found[file] = Path(file).expanduser().read_bytes()
+        except OSError as error:
+            raise Mistake(f"{file}: cannot be read ({error.strerror}); give the path of a cell's file") from None
+    return found
 
 
 def copy_code(code: dict[str, bytes], place: Path) -> dict[str, dict[str, str]]:

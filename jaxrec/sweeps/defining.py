@@ -57,9 +57,14 @@ def look_at(now: str, strict: bool, known: Mapping[str, Any] | None, say: Callab
 
 
 def total(options: Sweep, asked: Mapping[str, Any], known: Mapping[str, Any] | None) -> int | None:
-    """Trials in all; None for the whole grid. What was asked for before is not taken back."""
+    """Trials in all; None for the whole grid. `Mistake` for fewer than were asked for before."""
     before, seeds = (known or {}).get("trials"), asked["seeds"]
-    count = max(options.trials, before or 0) if options.trials else before
+    count = options.trials or before
+    if count is not None and before is not None and count < before:
+        raise Mistake(
+            f"trials = {count} is fewer than the {before} that this sweep was asked for before, which are not taken "
+            f"back; give {before} or more, stop it where you like (it stays as it is), or choose another --out"
+        )
     if count is None and asked["search"] != "grid":
         raise Mistake("a sweep needs an end; say how many trainings, as in --trials 100")
     if count is not None and count % seeds:

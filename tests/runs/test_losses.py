@@ -89,9 +89,9 @@ def test_what_cannot_be_is_one_sentence(written, sentence):
 @pytest.mark.parametrize(
     ("model", "sentence"),
     [
-        ({"one_hot": True}, "add --no-model.tied"),
+        ({"one_hot": True}, "add --model.no-tied"),
         ({"embedding": 5}, "model.embedding = 5 gives items vectors of another width than those that score"),
-        ({"embedding": 5, "tied": False}, "add --no-model.residual"),
+        ({"embedding": 5, "tied": False}, "add --model.no-residual"),
         ({"embedding": 5, "one_hot": True}, "keep one"),
         ({"one_hot": True, "tied": False, "residual": False, "user": True}, "leave model.one_hot out"),
     ],

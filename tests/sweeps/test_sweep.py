@@ -300,6 +300,14 @@ def test_several_seeds_and_pruning(tmp_path):
     assert set(found["best"][0]["values"]) == {"ndcg@10", "seconds"}
 
 
+def test_what_was_asked_for_is_not_taken_back_and_a_file_that_is_not_there_is_named(tmp_path):
+    go(tmp_path / "sweep", trials=2, workers=1)
+    with pytest.raises(Mistake, match=r"trials = 1 is fewer than the 2 .*give 2 or more"):
+        go(tmp_path / "sweep", trials=1)
+    with pytest.raises(Mistake, match=r"my_cel.py: cannot be read \(No such file"):
+        go(tmp_path / "other", TINY | {"model.cell": "my_cel.py:MyCell|gru"})
+
+
 def test_trials_of_one_bucket_that_a_worker_trains_together_are_what_each_is_alone(whole, tmp_path):
     """Also where a worker is killed in the midst of them."""
     found, _ = go(tmp_path / "sweep", workers=1, together=2)

@@ -262,20 +262,21 @@ class Ledger:
 
     def end(
         self, attempt: int, state: str, *, result: Mapping[str, Any] | None = None, reason: str = "",
-        signature: str = "", again: bool = True, log: Sequence[str] = (), compile_seconds: float = 0.0,
+        signature: str = "", again: bool = True, counts: bool = True, log: Sequence[str] = (),
+        compile_seconds: float = 0.0,
     ) -> str | None:  # fmt: skip
         """An attempt is over; returns the state of its trial, or None, changing nothing, where it was not running.
 
         ``waiting`` gives the trial back. After ``failed`` it waits ``again``, unless it has failed more than
-        ``retries`` times with this ``signature``.
+        ``retries`` times with this ``signature``. Of many that failed with one process, one ``counts`` for the worker.
         """
         with self._store.writing() as db:
             held = db.execute(
-                "SELECT number, worker, begun FROM attempts WHERE attempt = ? AND state = 'running'", (attempt,)
+                "SELECT number, worker FROM attempts WHERE attempt = ? AND state = 'running'", (attempt,)
             ).fetchone()
             if held is None:
                 return None
-            number, worker, begun = held
+            number, worker = held
             db.execute(
                 """UPDATE attempts SET state = ?, end = ?, seconds = max(seconds, ? - begun), compile_seconds = ?,
                 reason = ?, signature = ?, log = ? WHERE attempt = ?""",
@@ -288,21 +289,21 @@ class Ledger:
                 "UPDATE trials SET state = ?, failures = failures + ?, result = ?, touched = ? WHERE number = ?",
                 (after, state == "failed", _text(dict(result or {})), self._tick(db), number),
             )
-            if state != "waiting" and (state != "failed" or again):  # one that is refused anywhere says nothing
-                self._judge(db, worker, number, begun, failed=state == "failed")
+            if counts and state != "waiting" and (state != "failed" or again):  # a refusal says nothing of a worker
+                self._judge(db, worker, number, failed=state == "failed")
             return after
 
     def _retried(self, db: Any, number: int, signature: str) -> bool:
         query = "SELECT count(*) FROM attempts WHERE number = ? AND signature = ? AND state = 'failed'"
         return bool(db.execute(query, (number, signature)).fetchone()[0] <= self.options["retries"])
 
-    def _judge(self, db: Any, worker: str, number: int, begun: float, failed: bool) -> None:
-        """Count a worker's failures in a row; one trial counts once, and so does what was leased together."""
-        query = "SELECT failing, last, begun FROM workers WHERE name = ?"
-        failing, last, together = db.execute(query, (worker,)).fetchone() or (0, None, None)
-        failing = failing + (last != number and together != begun) if failed else 0
-        row = (worker, failing, number, begun, failing >= RUNNING) if failed else (worker, 0, None, None, False)
-        db.execute("INSERT OR REPLACE INTO workers VALUES (?, ?, ?, ?, ?)", row)
+    def _judge(self, db: Any, worker: str, number: int, failed: bool) -> None:
+        """Count a worker's failures in a row; one trial counts once."""
+        found = db.execute("SELECT failing, last FROM workers WHERE name = ?", (worker,)).fetchone()
+        failing, last = found or (0, None)
+        failing = failing + (last != number) if failed else 0
+        row = (worker, failing, number if failed else None, failing >= RUNNING)
+        db.execute("INSERT OR REPLACE INTO workers VALUES (?, ?, ?, ?)", row)
 
     def quarantined(self) -> list[str]:
         """Workers that failed in three trials one after the other since the last `start`."""

@@ -181,9 +181,9 @@ class Coordinator:
         for post, pid, status in self.crew.ended():
             log, failed = self.log(post.name), status not in (0, AGAIN, DISK) and not stopped
             state, signature = ("failed", named(status)) if failed else ("waiting", "")
-            for attempt in self.ledger.held(post.name, pid):
-                reason = f"the process ended with {named(status)}"
-                self.ledger.end(attempt, state, reason=reason, signature=signature, log=log)
+            for place, attempt in enumerate(self.ledger.held(post.name, pid)):
+                reason, counts = f"the process ended with {named(status)}", place == 0
+                self.ledger.end(attempt, state, reason=reason, signature=signature, counts=counts, log=log)
             if self.ledger.began(post.name, pid):
                 post.failed = 0  # what it did the ledger counts
             if status in (2, DISK) and not stopped:

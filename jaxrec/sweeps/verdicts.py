@@ -33,7 +33,7 @@ def verdict(error: BaseException) -> Verdict:
     said = first_line(error, type(error).__name__)
     if said.endswith("(most recent call last):"):  # of an error inside a compiled program: the last line is what it is
         said = str(error).strip().splitlines()[-1]
-    if isinstance(error, Stopped | Lost | Busy) or interruption(error) or disk(error):
+    if ends(error) or isinstance(error, Lost | Busy):
         return Verdict("waiting", said)
     if isinstance(error, GivenUp):
         return Verdict("pruned", said)
@@ -44,6 +44,12 @@ def verdict(error: BaseException) -> Verdict:
     if isinstance(error, Mistake):
         return Verdict("failed", said, signature(error))
     return Verdict("failed", f"{type(error).__name__}: {said}", signature(error), again=True)
+
+
+def ends(error: BaseException) -> bool:
+    """Whether an error ends the process's work, whatever trial it came in: a signal, an exit, a disk that refuses."""
+    told = isinstance(error, Stopped) or not isinstance(error, Exception) or interruption(error) is not None
+    return told or disk(error)
 
 
 def signature(error: BaseException) -> str:

@@ -23,7 +23,7 @@ from jaxrec.sweeps.pasts import Pasts
 from jaxrec.sweeps.presence import Worker
 from jaxrec.sweeps.pruning import pruner
 from jaxrec.sweeps.rebuilding import note
-from jaxrec.sweeps.verdicts import Lost, disk, row, verdict
+from jaxrec.sweeps.verdicts import Lost, disk, ends, row, verdict
 from jaxrec.training.stop import AGAIN, Stopped, StopSignal, interruption
 
 DISK, QUARANTINED = 74, 69  # exit statuses: no place to write, as EX_IOERR; not to be started again, EX_UNAVAILABLE
@@ -45,6 +45,7 @@ class Shift:
         self.out, self.ledger, self.worker, self.compiled = out, ledger, worker, compiled
         self.about, self.options = given(ledger), ledger.options
         self.pasts = Pasts(self.about["objectives"])
+        self.together = int(self.options.get("together", 1))
         self.bucket: str | None = None
         self.several = False
         self.ready: list[Lease] = []
@@ -53,14 +54,10 @@ class Shift:
     def work(self, stop: StopSignal, stay: bool) -> None:
         """Train until told to stop; without ``stay`` until nothing waits."""
         while not stop.requested:
-            together = int(self.options.get("together", 1))
-            self.bucket, self.ready = None, self.ledger.lease(self.worker, together)
+            self.ready = self.ledger.lease(self.worker, self.together)
             if self.ready:
                 self.bucket, self.several = self.ready[0].bucket, len(self.ready) > 1
-                try:
-                    self.train()
-                finally:
-                    self.release()
+                self.train_all()
             elif self.worker.name in self.ledger.quarantined():
                 raise SystemExit(QUARANTINED)
             elif not stay:
@@ -68,6 +65,19 @@ class Shift:
             else:
                 time.sleep(IDLE)
         stop.heard()
+
+    def train_all(self) -> None:
+        """Train what is ready; what is left of it when that ends goes back, or has failed with the whole program."""
+        try:
+            self.train()
+        except Exception as error:
+            if ends(error):
+                raise
+            traceback.print_exception(error)
+            found = verdict(error)
+            self.release("failed", found.reason, found.signature)
+        finally:
+            self.release("waiting", "it had not begun, or stopped with another")
 
     def train(self) -> None:
         """Train what is ready: a lone trial as it is, several in one program."""
@@ -136,7 +146,7 @@ class Shift:
             lease.attempt, found.state, reason=found.reason, signature=found.signature, again=found.again,
             log=self.log(), compile_seconds=seconds,
         )  # fmt: skip
-        if disk(outcome) or isinstance(outcome, Stopped | KeyboardInterrupt | SystemExit) or interruption(outcome):
+        if ends(outcome):
             raise outcome
 
     def log(self) -> list[str]:
@@ -148,10 +158,11 @@ class Shift:
             self.marked.add(job.lease.number)
             note(Path(str(job.config.run)), job.lease, state, reason)
 
-    def release(self) -> None:
-        """Give back what has not begun."""
-        for lease in self.ready:
-            self.ledger.end(lease.attempt, "waiting", reason="it had not begun")
+    def release(self, state: str, reason: str, signature: str = "") -> None:
+        """End in one way whatever is still held. Memory that ran out for many at once says nothing of one."""
+        for number, attempt in enumerate(self.ledger.held(self.worker.name, self.worker.pid)):
+            counts, log = number == 0, self.log()
+            self.ledger.end(attempt, state, reason=reason, signature=signature, counts=counts, log=log)
         self.ready = []
 
 

@@ -108,7 +108,9 @@ def test_adding_again_changes_nothing_and_another_trial_of_that_number_is_refuse
 
 def test_another_definition_is_refused_with_what_differs(ledger):
     assert ledger.about is None
-    ledger.begin(ABOUT)
+    ledger.begin(ABOUT | {"search": "tpe"})
+    ledger.begin(ABOUT)  # nothing was proposed so far: whoever mistyped may say it again
+    ledger.add([new(0)])
     assert ledger.begin(ABOUT | {"trials": 8})["trials"] == 8
     with pytest.raises(
         Mistake, match=r'another sweep \(search: "random" -> "tpe"; seed: 0 -> 1\); choose another --out'
@@ -172,8 +174,8 @@ def test_one_trial_and_one_crash_of_many_count_once(ledger):
     ledger.add([new(number) for number in range(1, 6)])
     leases = ledger.lease(me("w1"), 5)
     assert len(leases) == 5
-    for lease in leases:
-        ledger.end(lease.attempt, "failed", signature="SIGSEGV")
+    for place, lease in enumerate(leases):
+        ledger.end(lease.attempt, "failed", signature="SIGSEGV", counts=place == 0)
     assert ledger.quarantined() == []
     assert len(ledger.lease(me("w1"), 5)) == 1  # what failed comes alone
 

@@ -3,6 +3,8 @@
 import contextlib
 import json
 import os
+import resource
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -78,12 +80,18 @@ def attempts(out):
     return Ledger(out / "ledger.sqlite").attempts()
 
 
-def child(out, given=GRID, *words):
-    """A sweep in a process of its own, which leads a group."""
+def child(out, given=GRID, *words, limit=None):
+    """A sweep in a process of its own, which leads a group; no file may grow beyond ``limit``."""
     flags = [word for name, value in given.items() for word in (f"--{name}", *listed(value))]
     command = [sys.executable, "-m", "jaxrec", "sweep", "--out", str(out), "--search", "grid", *flags, *words]
     return subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=limit and (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))),  # noqa: PLW1509
     )
 
 
@@ -165,8 +173,6 @@ def test_the_same_again_trains_nothing_and_another_space_is_refused(whole):
 
 
 def test_a_ledger_that_is_damaged_is_made_anew_from_the_run_folders(whole, tmp_path):
-    import shutil
-
     out = tmp_path / "sweep"
     shutil.copytree(whole[0], out)
     ledger = out / "ledger.sqlite"
@@ -206,6 +212,17 @@ def test_a_second_sweep_waits_its_turn_and_a_killed_one_takes_its_workers_with_i
     states = [row["state"] for row in attempts(out)]
     assert states.count("done") == 4
     assert set(states) <= {"done", "stopped", "died"}
+
+
+@pytest.mark.parametrize("room", [40_000, 200_000])
+def test_a_full_disk_is_one_sentence_and_the_same_command_goes_on(whole, tmp_path, room):
+    out = tmp_path / "sweep"
+    full = child(out, GRID, "--workers", "1", limit=room)
+    _, said = full.communicate(timeout=120)
+    assert full.returncode == 2, said
+    assert "and the same command goes on from" in said.splitlines()[-1]
+    assert go(out)[0]["trials"] == {"done": 4}
+    assert outcome(out) == outcome(whole[0])
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import resource
 import shutil
 import signal
 import sqlite3
@@ -81,17 +80,13 @@ def attempts(out):
 
 
 def child(out, given=GRID, *words, limit=None):
-    """A sweep in a process of its own, which leads a group; no file may grow beyond ``limit``."""
+    """A sweep in a process of its own, which leads a group; no file may grow beyond ``limit`` KiB."""
     flags = [word for name, value in given.items() for word in (f"--{name}", *listed(value))]
     command = [sys.executable, "-m", "jaxrec", "sweep", "--out", str(out), "--search", "grid", *flags, *words]
+    if limit is not None:
+        command = ["bash", "-c", f'ulimit -f {limit}; exec "$@"', "limited", *command]
     return subprocess.Popen(
-        command,
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        preexec_fn=limit and (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))),  # noqa: PLW1509
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
 
 
@@ -214,7 +209,7 @@ def test_a_second_sweep_waits_its_turn_and_a_killed_one_takes_its_workers_with_i
     assert set(states) <= {"done", "stopped", "died"}
 
 
-@pytest.mark.parametrize("room", [40_000, 200_000])
+@pytest.mark.parametrize("room", [40, 200])
 def test_a_full_disk_is_one_sentence_and_the_same_command_goes_on(whole, tmp_path, room):
     out = tmp_path / "sweep"
     full = child(out, GRID, "--workers", "1", limit=room)

@@ -12,7 +12,8 @@ from jaxrec.sweeps.space import Space
 
 def judgement(about: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """``judged``, the sentence about the winner by the first objective, and ``importances`` of options with their
-    bounds; empty where the sweep does not say what it sought, and no importances without Optuna.
+    bounds. Empty where the sweep does not say what it sought; no importances without Optuna, or of a space that this
+    version cannot read.
     """
     found: dict[str, Any] = {"judged": "", "importances": []}
     if not (about.get("objectives") and about.get("space")):
@@ -20,7 +21,7 @@ def judgement(about: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> di
     name, direction = about["objectives"][0]["name"], about["objectives"][0]["direction"]
     if (won := winner(rows, name, direction=direction)) is not None:
         found["judged"] = won.said
-    with contextlib.suppress(Mistake):  # it is not installed
+    with contextlib.suppress(Mistake, KeyError, TypeError):  # Optuna is not there, or another version wrote the space
         shares = importances(rows, Space.of(about["space"]), name, direction=direction)
         found["importances"] = [(one.option, one.importance, one.low, one.high) for one in shares]
     return found

@@ -130,9 +130,10 @@ class Space:
         dimensions = []
         for entry in plain["dimensions"]:
             rest = {key: value for key, value in entry.items() if key not in ("name", "when")}
-            when = tuple((name, tuple(values)) for name, values in entry["when"].items())
+            when = tuple((name, tuple(values)) for name, values in entry.get("when", {}).items())
             dimensions.append(Dimension(entry["name"], domain(rest), when))
-        return cls(tuple(dimensions), dict(plain["constants"]), {k: dict(v) for k, v in plain["texts"].items()})
+        texts = {name: dict(text) for name, text in plain.get("texts", {}).items()}
+        return cls(tuple(dimensions), dict(plain.get("constants", {})), texts)
 
 
 def _values(found: Domain, grid: bool) -> Iterator[Any]:

@@ -27,7 +27,7 @@ from jaxrec.training.progress import JsonLines, TensorBoard, console
 from jaxrec.training.source import Source
 from jaxrec.training.spread import spread
 from jaxrec.training.step import State, Step
-from jaxrec.training.stop import Interrupted, StopSignal
+from jaxrec.training.stop import Interrupted, Stopped, StopSignal
 
 Answer = tuple[Ranks, dict[str, Any]]
 GIVEN_UP = "given up"
@@ -166,6 +166,17 @@ class Fitting:
         self.progress.done = self.stopped in (None, "patience")
         self.save(state)
         self.progress.seconds, self.began = self.seconds(), time.perf_counter()
+
+    def refuse_unfinished(self) -> None:
+        """Raise `Stopped` after a signal, `GivenUp` where somebody did: there is nothing to judge yet."""
+        clock = self.progress.clock
+        if self.signal.requested:
+            raise Stopped(
+                f"{self.signal.requested}: saved after step {clock.step}; "
+                "the same command, without --fresh, goes on from there"
+            )
+        if self.stopped == GIVEN_UP:
+            raise GivenUp(f"given up after epoch {clock.epoch}; its checkpoint stands")
 
     def plan(self, epoch: int) -> Rows:
         first, self.first = self.first, None

@@ -64,6 +64,24 @@ def cache() -> Path:
     )
 
 
+class Held(Exception):
+    """Another process has a lock; the text is its number."""
+
+
+def lock(path: Path) -> int:
+    """Lock a file, made where there is none, for as long as the number that this gives is open; or raise `Held`."""
+    found = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(found, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        holder = os.pread(found, 20, 0).decode() or "unknown"
+        os.close(found)
+        raise Held(holder) from None
+    os.ftruncate(found, 0)
+    os.pwrite(found, str(os.getpid()).encode(), 0)
+    return found
+
+
 class Folder:
     """The files of one run under `path`. `claim` before writing; reading needs no claim."""
 
@@ -145,18 +163,12 @@ class Folder:
     def _take_lock(self) -> None:
         if self._lock is not None:
             return
-        lock = os.open(self._lock_file, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            holder = os.pread(lock, 20, 0).decode() or "unknown"
-            os.close(lock)
+            self._lock = lock(self._lock_file)
+        except Held as held:
             raise Busy(
-                f"{self.path} is being trained by process {holder}; wait for it, stop it, or choose another --run"
+                f"{self.path} is being trained by process {held}; wait for it, stop it, or choose another --run"
             ) from None
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, str(os.getpid()).encode(), 0)
-        self._lock = lock
 
     def _half_removed(self) -> bool:
         return self.identity.exists() and read_json(self.identity)["id"] is None

@@ -26,7 +26,7 @@ from jaxrec.models.recommender import Recommender
 from jaxrec.runs import build, judge
 from jaxrec.runs.bundle import load, read_code, save as save_bundle
 from jaxrec.runs.change import described
-from jaxrec.runs.fitting import GIVEN_UP, Ask, Fitting, GivenUp, plan, rows_a_step
+from jaxrec.runs.fitting import Ask, Fitting, plan, rows_a_step
 from jaxrec.runs.folder import Folder, cache, mendable, read_json, write_json
 from jaxrec.runs.machine import card as machine
 from jaxrec.runs.options import Config
@@ -157,13 +157,7 @@ def run(begun: Begun) -> dict[str, Any]:
     """Train, then judge the best weights once on the test targets, and write everything down."""
     fitting = begun.fitting
     state = fitting.fit(begun.fresh(), source.load(fitting.prepared, user=fitting.config.model.user))
-    if fitting.signal.requested:
-        raise Stopped(
-            f"{fitting.signal.requested}: saved after step {fitting.progress.clock.step}; "
-            "the same command, without --fresh, goes on from there"
-        )
-    if fitting.stopped == GIVEN_UP:
-        raise GivenUp(f"given up after epoch {fitting.progress.clock.epoch}; its checkpoint stands")
+    fitting.refuse_unfinished()
     late = StopSignal()
     with late, late.raising():
         best, valid, valid_ranks = fitting.chosen(state)

@@ -1,12 +1,12 @@
 """The folder of a sweep: the names of its files, and one sweep at a time in it."""
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from jaxrec.config import Mistake
+from jaxrec.runs.folder import Held, lock
 
 OURS = ("ledger.sqlite", "sweep.json", "trials.jsonl", "runs", "workers")
 
@@ -34,18 +34,13 @@ class Place:
         if there - {self.lock.name} and not there & set(OURS):
             raise Mistake(f"{self.out} is not a sweep, and holds {min(there)!r}; choose another --out")
         self.out.mkdir(parents=True, exist_ok=True)
-        lock = os.open(self.lock, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            holder = os.pread(lock, 20, 0).decode() or "unknown"
-            os.close(lock)
+            held = lock(self.lock)
+        except Held as other:
             raise Mistake(
-                f"a sweep, process {holder}, works in {self.out} already; wait for it, stop it, or choose another --out"
+                f"a sweep, process {other}, works in {self.out} already; wait for it, stop it, or choose another --out"
             ) from None
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, str(os.getpid()).encode(), 0)
         try:
             yield
         finally:
-            os.close(lock)
+            os.close(held)

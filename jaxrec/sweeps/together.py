@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxrec.evaluation.ranks import Ranks, evaluate_members
 from jaxrec.runs import judge
-from jaxrec.runs.fitting import GIVEN_UP, GivenUp, rows_a_step
+from jaxrec.runs.fitting import rows_a_step
 from jaxrec.runs.options import Config
 from jaxrec.runs.run import Say, begin, conclude, remember_compilations
 from jaxrec.sweeps.member import Job, Member, Plans
@@ -230,10 +230,7 @@ class Pool:
         best = []
         for member in members:
             with self.ending(member.job, member):
-                if self.signal.requested:
-                    raise Stopped(f"{self.signal.requested}: saved; the same command goes on from there")
-                if member.fitting.stopped == GIVEN_UP:
-                    raise GivenUp(f"given up after epoch {member.fitting.progress.clock.epoch}; its checkpoint stands")
+                member.fitting.refuse_unfinished()
                 best.append((member, *member.fitting.chosen(member.state)))
         for (member, model, valid, ranks), known in zip(best, self.tested(best), strict=True):
             with self.ending(member.job, member):

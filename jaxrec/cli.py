@@ -142,7 +142,8 @@ def sweep(argv: list[str]) -> int:
     from jaxrec.sweeps.sweep import sweep as run
 
     with watching(Path(options.out), _say) if options.watch else contextlib.nullcontext(_say) as say:
-        found = run(options, space, command=["jaxrec", "sweep", *argv], say=say)
+        said = given(words, Sweep)
+        found = run(options, space, command=["jaxrec", "sweep", *argv], said=said, say=say)
     print_sweep(found, as_json=options.json)
     return 1 if found["trials"].get("failed") else 0
 

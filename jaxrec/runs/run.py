@@ -71,6 +71,11 @@ class Begun(NamedTuple):
         return fitting.step.init(self.recommender, fitting.hyper, jax.random.key(fitting.config.seed), lanes)
 
 
+def again(config: Config) -> list[str]:
+    """The words that go on with a run that no command line began."""
+    return ["python", "-m", "jaxrec.runs", f"{config.run}/config.json"]
+
+
 def train(
     config: Config, *, explicit: Sequence[str] = (), command: Sequence[str] = (), say: Say = print,
     ask: Ask | None = None,
@@ -140,9 +145,9 @@ def announce(begun: Begun, command: Sequence[str], padding: float, say: Say) -> 
         return
     # without `fresh`: whoever repeats what stands here means to go on, not to start over
     write_json(folder.config, to_dict(config) | {"fresh": False})
-    again = shlex.join(word for word in command if word != "--fresh")
+    words = shlex.join(word for word in command if word != "--fresh")
     with replacing(folder.command) as file:
-        file.write((again + "\n").encode())
+        file.write((words + "\n").encode())
     write_json(folder.machine, machine())
     parameters = size(begun.recommender)
     say(f"{folder.path}: {sum(parameters.values()):,} parameters, {parameters['tables']:,} of them in tables")

@@ -1,7 +1,7 @@
 """What is swept: from what a person asked for, and from what the ledger says was asked for before."""
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -14,17 +14,20 @@ from jaxrec.sweeps.worker import code
 
 def definition(
     options: Sweep, given: Mapping[str, Any], known: Mapping[str, Any] | None, command: Sequence[str],
-    say: Callable[[str], None],
+    say: Callable[[str], None], said: Collection[str] = (),
 ) -> dict[str, Any]:  # fmt: skip
-    """What is swept, as the ledger keeps it; without a space what is ``known``, where nothing else is said."""
+    """What is swept, as the ledger keeps it; without a space what is ``known``, where nothing else is ``said``."""
     asked = plain(options)
-    if given or options.space is not None:
+    if given or options.space is not None or options.profile is not None:
         asked["space"] = parse(described(options, given)).plain()
     elif known is None:
         raise Mistake(f"{options.out} holds no sweep yet; say what to sweep, in a file or as in --model.width '32|64'")
     else:
         default = plain(Sweep(out=options.out))
-        asked = {name: known[name] if value == default[name] else value for name, value in asked.items()}
+        told = {"seed" if name == "sweep_seed" else name for name in said}
+        asked = {
+            name: value if name in told or value != default[name] else known.get(name) for name, value in asked.items()
+        }
         asked["space"] = known["space"]
     now = code()
     look_at(now, asked["strict_code"], known, say)
@@ -41,7 +44,8 @@ def plain(options: Sweep) -> dict[str, Any]:
     """The options that define a sweep."""
     return {
         "search": options.search, "seed": options.sweep_seed, "seeds": options.seeds,
-        "objectives": objectives(options.objectives), "prune": options.prune, "strict_code": options.strict_code,
+        "objectives": objectives(options.objectives), "prune": options.prune, "prune_after": options.prune_after,
+        "strict_code": options.strict_code,
     }  # fmt: skip
 
 

@@ -1,11 +1,11 @@
-"""What an option may be told, as text or as a value: checked as its field and its section check it."""
+"""What an option may be told, as text or as a value: checked as its field checks it."""
 
 import functools
 import math
 import typing
 from typing import Any
 
-from jaxrec.config import Call, Mistake, Section, checked, did_you_mean, field_types, keys
+from jaxrec.config import Call, Mistake, checked, did_you_mean, field_types, keys
 from jaxrec.runs.options import Config
 from jaxrec.sweeps import grammar
 from jaxrec.sweeps.domains import Range, is_range, read_range
@@ -42,14 +42,11 @@ def kind_of(annotation: Any) -> Any:
 
 
 def plain_value(name: str, annotation: Any, value: Any) -> Any:
-    """A value as JSON has it, checked as the option's field and as its section check it."""
+    """A value as JSON has it, checked as the option's field checks it."""
     try:
         found = checked(value, annotation, name)
     except OverflowError:
         raise Mistake(f"{name} = {short(value)} is beyond every float; give a smaller number") from None
-    *sections, last = name.split(".")
-    section: type[Section] = functools.reduce(lambda cls, part: field_types(cls)[part], sections, Config)
-    section(**{last: found})
     if isinstance(found, float) and not math.isfinite(found):
         raise Mistake(f"{name} = {value!r} is not finite; give a number")
     return list(found) if isinstance(found, tuple) else str(found) if isinstance(found, Call) else found

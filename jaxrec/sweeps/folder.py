@@ -1,5 +1,6 @@
 """The folder of a sweep: the names of its files, and one sweep at a time in it."""
 
+import contextlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,10 +27,12 @@ class Place:
     def claimed(self) -> Iterator[None]:
         """Hold the folder, made where there is none; `Mistake` where it is something else or another sweep works in it.
 
-        The end of this process lets go of it, however it ends.
+        The end of this process lets go of it, however it ends. A sweep that is refused before it has begun leaves
+        nothing behind.
         """
         if self.out.exists() and not self.out.is_dir():
             raise Mistake(f"{self.out} is a file, and a sweep needs a folder; choose another --out")
+        new = not self.out.exists()
         there = {path.name for path in self.out.iterdir()} if self.out.exists() else set()
         if there - {self.lock.name} and not there & set(OURS):
             raise Mistake(f"{self.out} is not a sweep, and holds {min(there)!r}; choose another --out")
@@ -43,4 +46,16 @@ class Place:
         try:
             yield
         finally:
+            if not self.about.exists() and not there & set(OURS):
+                self.clear(new)
             os.close(held)
+
+    def clear(self, folder: bool) -> None:
+        """Take away what a sweep that never began has made."""
+        for path in (*self.out.glob("ledger.sqlite*"), self.lock):
+            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # somebody put something there
+            (self.out / "workers").rmdir()
+        if folder:
+            with contextlib.suppress(OSError):
+                self.out.rmdir()

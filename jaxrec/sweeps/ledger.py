@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jaxrec.config import Mistake
-from jaxrec.runs.change import differences
 from jaxrec.sweeps.presence import Worker, clock, gone, place
 from jaxrec.sweeps.rows import assembled
 from jaxrec.sweeps.store import Store
+from jaxrec.sweeps.wording import differences
 
 ENDS = ("done", "pruned", "diverged", "out_of_memory", "failed")
-DEFINITION = ("space", "search", "seed", "seeds", "objectives", "prune", "strict_code")
 OPTIONS: dict[str, Any] = {"retries": 2, "lease_seconds": 60.0}
 RUNNING = 3  # failures of a worker, one after the other and in as many trials, that put it aside
 
@@ -80,20 +79,22 @@ class Ledger:
         """The sweep's definition, None before `begin`."""
         return self._fact("about")
 
-    def begin(self, about: Mapping[str, Any]) -> dict[str, Any]:
-        """Make this the ledger of a sweep, or go on with it; returns its definition. `Mistake` names what differs."""
-        about = json.loads(json.dumps(about))
+    def agreed(self, about: Mapping[str, Any]) -> dict[str, Any]:
+        """The definition under which this ledger goes on; `Mistake` names what differs from the one before."""
+        about = dict(json.loads(json.dumps(about)))
         known = self.about
-        if known is not None and self.next_number():
-            before, now = ({name: each.get(name) for name in DEFINITION} for each in (known, about))
-            if lines := differences(before, now):
-                what = "; ".join(lines[:5]) + (f"; and {len(lines) - 5} more" if len(lines) > 5 else "")
-                raise Mistake(
-                    f"{self.path.parent} holds another sweep ({what}); choose another --out, or ask as before"
-                )
-            about = known | {name: about[name] for name in ("trials",) if name in about}
+        if known is None or not self.next_number():
+            return about
+        if lines := differences(known, about):
+            what = "; ".join(lines[:5]) + (f"; and {len(lines) - 5} more" if len(lines) > 5 else "")
+            raise Mistake(f"{self.path.parent} holds another sweep: {what}; choose another --out, or ask as before")
+        return known | {name: about[name] for name in ("trials",) if name in about}
+
+    def begin(self, about: Mapping[str, Any]) -> dict[str, Any]:
+        """Make this the ledger of a sweep, or go on with it; returns its definition. `Mistake` where they differ."""
+        about = self.agreed(about)
         self._set("about", about)
-        return dict(about)
+        return about
 
     @property
     def options(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from jaxrec.config import Mistake, Section, Within, did_you_mean, from_dict, keys
 from jaxrec.runs.options import Config
+from jaxrec.runs.profiles import profile_file
 
 Positive = Annotated[int, Within(1)]
 Count = Annotated[int, Within(0)]
@@ -25,6 +26,7 @@ class Sweep(Section):
     --loss "sampled_softmax(negatives=512, alpha={uniform(0, 1)})"
     --epochs 10                           anything else is the same for all
 
+    Any option of a training can stand there (jaxrec train --help lists them).
     A table [sweep] in the file may hold the options below; flags win over it.
 
     The same command goes on with what is missing; --out alone does, too.
@@ -34,6 +36,8 @@ class Sweep(Section):
     """directory of the sweep: its ledger, trials.jsonl with a row a trial, and a run directory for each"""
     space: str | None = None
     """TOML file of the space; a first word without a flag is this file"""
+    profile: Literal["gru4rec"] | None = None
+    """settings of a published model, laid under the space as `jaxrec train --profile` lays them"""
     trials: Positive | None = None
     """trainings in all, over every start of the sweep; none is the whole grid, or as many as before"""
     workers: Positive | None = None
@@ -48,6 +52,8 @@ class Sweep(Section):
     """trainings of each configuration, with seeds 0, 1, 2, ..."""
     prune: Literal["none", "halving", "hyperband", "median"] = "none"
     """give trainings up after a validation that compares badly by the first objective"""
+    prune_after: Positive | None = None
+    """epochs that every training gets before it may be given up; none: a quarter of its own"""
     sweep_seed: Count = 0
     """seed of what is proposed"""
     max_seconds: Amount | None = None
@@ -120,12 +126,14 @@ def default(argv: Sequence[str]) -> Sweep | None:
 
 
 def described(options: Sweep, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The space that a file and flags describe, by dotted name; flags win."""
-    found: dict[str, Any] = {}
-    if options.space is not None:
-        from jaxrec.sweeps.space import read
+    """The space that a profile, a file and flags describe, by dotted name; the later wins."""
+    from jaxrec.sweeps.space import read
 
-        found = {name: value for name, value in read(Path(options.space)).items() if not _ours(name)}
+    found: dict[str, Any] = {}
+    if options.profile is not None:
+        found |= read(profile_file(options.profile))
+    if options.space is not None:
+        found |= {name: value for name, value in read(Path(options.space)).items() if not _ours(name)}
     return found | dict(given)
 
 

@@ -38,6 +38,8 @@ class Proposals:
         self.objectives, self.code = about["objectives"], about["code"] if about["strict_code"] else ""
         directions: list[Any] = [entry["direction"] for entry in self.objectives]
         pruner(about["prune"], most=1)  # refused before anything is trained
+        if about["prune"] == "none" and about.get("prune_after"):
+            raise Mistake(f"--prune-after {about['prune_after']} does nothing without --prune median, or another way")
         if about["prune"] != "none" and self.objectives[0]["name"] in LOWEST:
             raise Mistake(f"--prune {about['prune']} looks at validations; name one first in --objectives")
         self.searcher = searcher(about["search"], self.space, seed=about["seed"], directions=directions)

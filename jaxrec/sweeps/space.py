@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, TypeAlias
 
-from jaxrec.config import Mistake, keys
+from jaxrec.config import Mistake, keys, resolve
 from jaxrec.runs.options import Config
 from jaxrec.sweeps.domains import Choices, Domain, domain, has
 
@@ -160,7 +160,60 @@ def parse(given: Mapping[str, Any]) -> Space:
     draft = Draft()
     for name, value in given.items():
         draft.option(name, value)
-    return Space(*draft.finished())
+    found = Space(*draft.finished())
+    refuse_impossible(found)
+    return found
+
+
+def refuse_impossible(space: Space) -> None:
+    """`Mistake` for a value that no configuration of the space may have, whatever the others are."""
+    for name, value, points in covering(space):
+        refused = None
+        for point in points:
+            refused = _mistake(space, point)
+            if refused is None:
+                break
+        if refused is not None:
+            if name:
+                raise Mistake(f"{name} = {value!r} fits nothing else of this space: {refused}")
+            unnamed = not any(fixed in refused for fixed in space.constants)
+            given = ", ".join(f"{fixed} = {known!r}" for fixed, known in space.constants.items())
+            raise Mistake(f"{given}: {refused}" if unnamed else refused)
+
+
+def _mistake(space: Space, point: Point) -> str | None:
+    try:
+        resolve(Config, flags=space.flags(point))
+    except Mistake as mistake:
+        return str(mistake).removeprefix("flags: ")
+    return None
+
+
+def covering(space: Space) -> Iterator[tuple[str, Any, Iterator[Point]]]:
+    """Every choice and both ends of every range, with points that have it: others in the middle, lowest, highest.
+
+    Without a dimension one empty name with the point that the constants are.
+    """
+    if not space.dimensions:
+        yield "", None, iter([{}])
+    for dimension in space.dimensions:
+        domain = dimension.domain
+        for value in domain.values if isinstance(domain, Choices) else (domain.low, domain.high):
+            points = (_with(space, dimension, value, share) for share in (0.5, 0.0, 1.0))
+            yield dimension.name, value, (point for point in points if point.get(dimension.name) == value)
+
+
+def _with(space: Space, dimension: Dimension, value: Any, share: float) -> Point:
+    """A point with a value of a dimension, and what its conditions ask for; the others at a share of their range."""
+    wanted: Point = {dimension.name: value}
+    point: Point = {}
+    for other in reversed(space.dimensions):
+        if other.name in wanted:
+            wanted |= {name: values[0] for name, values in other.when if name not in wanted}
+    for other in space.dimensions:
+        if other.active(point):
+            point[other.name] = wanted.get(other.name, other.domain.at(share))
+    return point
 
 
 def read(path: Path) -> dict[str, Any]:

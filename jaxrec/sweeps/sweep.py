@@ -1,7 +1,7 @@
 """A sweep: it proposes trials, keeps workers at them, and goes on where it was."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from jaxrec.sweeps.options import Sweep
 from jaxrec.sweeps.pasts import Pasts
 from jaxrec.sweeps.proposals import Proposals
 from jaxrec.sweeps.rebuilding import rebuilt
+from jaxrec.sweeps.rehearsal import rehearse
 from jaxrec.sweeps.rows import Table
 from jaxrec.sweeps.summary import leader, progress, summary
 from jaxrec.sweeps.worker import DISK
@@ -27,16 +28,19 @@ LOOK, TABLE, TELL = 0.1, 3.0, 10.0  # seconds between looks, tables, and words
 Say = Callable[[str], None]
 
 
-def sweep(options: Sweep, given: Mapping[str, Any], *, command: Sequence[str], say: Say = print) -> dict[str, Any]:
+def sweep(
+    options: Sweep, given: Mapping[str, Any], *, command: Sequence[str], said: Collection[str] = (), say: Say = print
+) -> dict[str, Any]:
     """Train what is missing of a sweep; returns what there is to say of it.
 
-    Raises `Stopped` after a signal, with every worker gone in order, and `Mistake` for what the user can mend.
+    Options named in ``said`` count as asked for even where they have their default: a sweep that goes on takes the
+    others from before. Raises `Stopped` after a signal, with every worker gone in order, and `Mistake` for what the
+    user can mend.
     """
     place, stop = Place(Path(options.out)), StopSignal()
     with stop, place.claimed(), mendable(place.out):
         ledger = opened(place, options, say)
-        about = ledger.begin(definition(options, given, ledger.about, command, say))
-        write_json(place.about, about)
+        about = ledger.agreed(definition(options, given, ledger.about, command, say, said))
         return Coordinator(place, ledger, about, options, stop, say).run()
 
 
@@ -64,8 +68,6 @@ class Coordinator:
         self.proposals = Proposals(about, say)
         self.pasts, self.table = Pasts(about["objectives"]), Table(place.table)
         self.began = time.monotonic()
-        told = {name: getattr(options, name) for name in ("retries", "lease_seconds", "together")}
-        self.session = ledger.start(told)
         self.next = ledger.next_number()
         self.gaps = ledger.missing(self.next)
         self.crew = Crew(place.out, [])
@@ -75,7 +77,9 @@ class Coordinator:
     def run(self) -> dict[str, Any]:
         """Until nothing is missing, a budget is spent, or a signal comes."""
         self.unchanged()
-        self.ledger.reclaim()
+        if not self.next:
+            rehearse(self.proposals.space)
+        self.begin()
         self.propose()
         if self.missing():
             machine = crews.machine()
@@ -85,7 +89,17 @@ class Coordinator:
             self.train()
         self.write(now=True)
         self.pasts.look(self.ledger)
+        if self.proposals.over and self.total is not None and self.next < self.total:
+            self.say(f"note: this space holds {self.next} trials, and {self.total} were asked for; there are no more")
         return summary(self.ledger, self.pasts, self.about, self.place.out, self.why)
+
+    def begin(self) -> None:
+        """Write down what is swept, now that nothing speaks against it."""
+        self.ledger.begin(self.about)
+        write_json(self.place.about, self.about)
+        told = {name: getattr(self.options, name) for name in ("retries", "lease_seconds", "together")}
+        self.session = self.ledger.start(told)
+        self.ledger.reclaim()
 
     def train(self) -> None:
         try:
@@ -93,7 +107,8 @@ class Coordinator:
                 self.tend()
                 self.propose()
                 self.write()
-                self.tell()
+                if not self.options.watch:
+                    self.tell()
                 time.sleep(LOOK)
         finally:
             self.stop.heard()

@@ -17,7 +17,7 @@ from jaxrec.evaluation.ranks import Ranks, evaluate_members
 from jaxrec.runs import judge
 from jaxrec.runs.fitting import rows_a_step
 from jaxrec.runs.options import Config
-from jaxrec.runs.run import Say, begin, conclude, remember_compilations
+from jaxrec.runs.run import Say, again, begin, conclude, remember_compilations
 from jaxrec.sweeps.member import Job, Member, Plans
 from jaxrec.sweeps.probe import Report, fastest, memory, sentence
 from jaxrec.training import source
@@ -81,7 +81,7 @@ class Pool:
         while len(begun) < count and not self.signal.requested and (jobs := self.jobs.more(count - len(begun))):
             for job in jobs:
                 with self.ending(job):
-                    one = begin(job.config, say=self.say, ask=self.asked(job))
+                    one = begin(job.config, command=again(job.config), say=self.say, ask=self.asked(job))
                     if one.done is None:
                         begun.append(Member(job, one, self.signal))
                     else:

@@ -89,13 +89,13 @@ class Shift:
         together.train(self, slots=len(self.ready), say=say)
 
     def alone(self, job: Job) -> None:
-        from jaxrec.runs.run import train
+        from jaxrec.runs.run import again, train
 
         def ask(epoch: int, seconds: float, values: dict[str, float]) -> bool:
             return self.ask(job, epoch, seconds, values)
 
         try:
-            self.ended(job, train(job.config, say=say, ask=ask))
+            self.ended(job, train(job.config, command=again(job.config), say=say, ask=ask))
         except BaseException as error:
             self.ended(job, error)
 
@@ -124,7 +124,8 @@ class Shift:
         if self.about["prune"] == "none":
             return False
         first, epochs = self.about["objectives"][0], job.config.epochs
-        judge = pruner(self.about["prune"], direction=first["direction"], most=epochs)
+        least = min(self.about.get("prune_after") or max(1, epochs // 4), epochs)
+        judge = pruner(self.about["prune"], direction=first["direction"], least=least, most=epochs)
         self.pasts.look(self.ledger)
         return judge(self.pasts.trials(), self.pasts.trial(job.lease.number))
 

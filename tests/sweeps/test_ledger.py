@@ -16,8 +16,12 @@ from jaxrec.sweeps import ledger as ledgers
 from jaxrec.sweeps.ledger import Ledger, New
 from jaxrec.sweeps.presence import Worker, born, gone
 from jaxrec.sweeps.rows import Table, timeless
+from jaxrec.sweeps.space import parse
 
-ABOUT = {"space": {"optimizer.lr": "log(1e-4, 1e-2)"}, "search": "random", "seed": 0, "trials": 4}
+ABOUT = {
+    "space": parse({"optimizer.lr": "log(1e-4, 1e-2)", "model.cell": "gru|lru(heads={1|2})"}).plain(),
+    "search": "random", "seed": 0, "trials": 4,
+}  # fmt: skip
 RESULT = {"valid": {"ndcg@10": 0.5}, "test": {"ndcg@10": 0.4}, "objectives": {"ndcg@10": 0.5}, "seconds": 1.5}
 ELSEWHERE = {"host": "far", "place": "another boot"}
 
@@ -112,10 +116,14 @@ def test_another_definition_is_refused_with_what_differs(ledger):
     ledger.begin(ABOUT)  # nothing was proposed so far: whoever mistyped may say it again
     ledger.add([new(0)])
     assert ledger.begin(ABOUT | {"trials": 8})["trials"] == 8
-    with pytest.raises(
-        Mistake, match=r'another sweep \(search: "random" -> "tpe"; seed: 0 -> 1\); choose another --out'
-    ):
-        ledger.begin(ABOUT | {"search": "tpe", "seed": 1})
+    space = parse({"optimizer.lr": "log(1e-4, 1e-3)", "model.cell": "gru|lru(heads={1|2})", "epochs": 3}).plain()
+    with pytest.raises(Mistake) as raised:
+        ledger.begin(ABOUT | {"search": "tpe", "space": space})
+    assert str(raised.value) == (
+        f"{ledger.path.parent} holds another sweep: --optimizer.lr was log(0.0001, 0.01) and is now log(0.0001, 0.001);"
+        " --search was random and is now tpe; --epochs was not given and is now 3; choose another --out, or ask as"
+        " before"
+    )
     assert ledger.about == ABOUT | {"trials": 8}
 
 

@@ -163,7 +163,7 @@ def test_the_same_again_trains_nothing_and_another_space_is_refused(whole):
     assert not any("workers" in sentence for sentence in said)
     alone = sweep(Sweep(out=str(out)), {}, command=[], say=said.append)  # as before
     assert alone["trials"] == before["trials"]
-    with pytest.raises(Mistake, match=r"another sweep .*model.width"):
+    with pytest.raises(Mistake, match=r"another sweep: --model.width was 4\|8 and is now 4\|8\|16; choose another"):
         go(out, GRID | {"model.width": "4|8|16"})
 
 

@@ -56,7 +56,7 @@ def doing(monkeypatch, *outcomes):
     """Let trainings end one after the other in these ways; returns their configurations."""
     left, seen = list(outcomes), []
 
-    def train(config, *, say, ask):
+    def train(config, *, command, say, ask):
         seen.append(config)
         outcome = left.pop(0)
         found = outcome(ask) if callable(outcome) else outcome

@@ -48,7 +48,8 @@ def _sentence(box: str) -> str:
     """What tyro says in the first part of a message, framed or ruled below its title."""
     lines = [line.strip("\u2502 ") for line in box.splitlines()[1:]]
     rule = lambda line: not line.strip("\u2500-")  # noqa: E731
-    return " ".join(itertools.takewhile(lambda line: not rule(line), itertools.dropwhile(rule, lines))).rstrip(".")
+    said = " ".join(itertools.takewhile(lambda line: not rule(line), itertools.dropwhile(rule, lines))).rstrip(".")
+    return re.sub(r"^Error parsing ([A-Z]\w*: )?", "", said)  # a class of ours is nothing that a reader knows
 
 
 def _primitive(info: Any) -> Any:
@@ -67,6 +68,8 @@ def _primitive(info: Any) -> Any:
     choices = [_bare(choice) for choice in (typing.get_args(info.type) if union else (info.type,))]
     optional = union and type(None) in choices
     kind = next((choice for choice in choices if choice is not type(None)), None)
+    if optional and typing.get_origin(kind) is typing.Literal:
+        return _one_of(typing.get_args(kind))
     if kind is None or kind not in READERS or (kind is str and not optional):
         return None
     read = READERS[kind]
@@ -76,6 +79,26 @@ def _primitive(info: Any) -> Any:
         instance_from_str=lambda words: None if optional and words[0].lower() == "none" else read(words[0]),
         is_instance=lambda value: isinstance(value, kind) or (optional and value is None),
         str_from_instance=lambda value: ["none" if value is None else str(value)],
+    )
+
+
+def _one_of(words: tuple[str, ...]) -> Any:
+    """How tyro reads one of some words, or none."""
+    from tyro.constructors import PrimitiveConstructorSpec
+
+    def read(given: list[str]) -> str | None:
+        if given[0].lower() == "none":
+            return None
+        if given[0] not in words:
+            raise ValueError(f"{given[0]!r} is not one of none, {', '.join(words)}{did_you_mean(given[0], words)}")
+        return given[0]
+
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=f"{{none,{','.join(words)}}}",
+        instance_from_str=read,
+        is_instance=lambda value: value is None or value in words,
+        str_from_instance=lambda value: ["none" if value is None else value],
     )
 
 

@@ -1,6 +1,7 @@
 """What a sweep has come to, on a terminal or as JSON. Takes plain values."""
 
 import json
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,7 +17,8 @@ def print_sweep(found: Mapping[str, Any], *, as_json: bool = False) -> None:
     console = Console(highlight=False)
     if found["best"]:
         table = Table(box=None, pad_edge=False)
-        for name in ("trial", *(entry["name"] for entry in found["objectives"])):
+        many = f", mean of {found['seeds']}" if found["seeds"] > 1 else ""
+        for name in ("trial", *(entry["name"] + many for entry in found["objectives"])):
             table.add_column(name, justify="right", no_wrap=True)
         table.add_column("configuration")
         for row in found["best"]:
@@ -28,6 +30,7 @@ def print_sweep(found: Mapping[str, Any], *, as_json: bool = False) -> None:
         where = f"{kind['signature']}, as in trial {kind['trial']}"
         console.print(f"{kind['count']} x {where}: {kind['reason']}", markup=False)
     console.print(sentence(found), markup=False)
+    console.print(f"jaxrec report {shlex.quote(found['sweep'])} writes its page", markup=False, soft_wrap=True)
 
 
 def shown(value: Any) -> str:
@@ -38,5 +41,6 @@ def sentence(found: Mapping[str, Any]) -> str:
     """How many trials ended how, and what they took."""
     states = ", ".join(f"{count} {state.replace('_', ' ')}" for state, count in sorted(found["trials"].items()))
     took = f"{found['seconds']:,.0f} s, {found['device_seconds'] / 3600:.2f} device hours"
+    same = f"; {found['same']} were answered from an earlier one of the same configuration" if found["same"] else ""
     ended = f"; {found['ended']}" if found["ended"] else ""
-    return f"{found['sweep']}: {found['total']} trials ({states}) in {took}{ended}"
+    return f"{found['sweep']}: {found['total']} trials ({states}) in {took}{same}{ended}"

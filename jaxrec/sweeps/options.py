@@ -26,7 +26,8 @@ class Sweep(Section):
     --loss "sampled_softmax(negatives=512, alpha={uniform(0, 1)})"
     --epochs 10                           anything else is the same for all
 
-    Any option of a training can stand there (jaxrec train --help lists them).
+    Any option of a training can stand there: jaxrec train --help lists them.
+
     A table [sweep] in the file may hold the options below; flags win over it.
 
     The same command goes on with what is missing; --out alone does, too.

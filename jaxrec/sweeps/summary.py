@@ -39,24 +39,25 @@ def leader(pasts: Pasts, about: Mapping[str, Any]) -> str:
 
 def summary(ledger: Ledger, pasts: Pasts, about: Mapping[str, Any], out: Path, why: str) -> dict[str, Any]:
     """What there is to say of a sweep that has come to an end, or to the end of a budget, and ``why``."""
-    counts, spent = ledger.counts(), ledger.spent()
+    counts, spent, rows = ledger.counts(), ledger.spent(), ledger.rows()
     names = [entry["name"] for entry in about["objectives"]]
-    seeds = about["seeds"]
+    seeds, same = about["seeds"], {row["number"] for row in rows if row["same_as"] is not None}
     leaders = [
         {"trial": past.number * seeds, "values": dict(zip(names, past.values or (), strict=False)), "point": past.point}
-        for past in best(pasts.configurations(seeds), about)[:BEST]
-    ]
+        for past in best(pasts.configurations(seeds), about)
+        if past.number * seeds not in same
+    ][:BEST]
     return {
         "sweep": str(out), "trials": counts, "total": about["trials"] or sum(counts.values()), "seeds": seeds,
         "complete": not why, "ended": why, "objectives": about["objectives"], "best": leaders,
-        "failures": failures(ledger), "seconds": spent.seconds, "device_seconds": spent.device_seconds,
+        "same": len(same), "failures": failures(rows), "seconds": spent.seconds, "device_seconds": spent.device_seconds,
     }  # fmt: skip
 
 
-def failures(ledger: Ledger) -> list[dict[str, Any]]:
+def failures(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Kinds of errors, the most frequent first, each with one of its trials and what was said there."""
     found: dict[str, dict[str, Any]] = {}
-    for row in ledger.rows():
+    for row in rows:
         for attempt in row["attempts"]:
             if attempt["signature"]:
                 first = {

@@ -147,14 +147,15 @@ def _best_fit(size: Numbers, length: int, rng: np.random.Generator) -> tuple[Num
             if left == length:
                 taken, rows = np.arange(rows, rows + need), rows + need
             else:
-                taken, space[left] = np.split(space[left], [need])
+                taken, space[left] = space[left][:need], space[left][need:]
             if not len(taken):
                 continue
-            now, todo = np.split(todo, [fits * len(taken)])
+            now, todo = todo[: fits * len(taken)], todo[fits * len(taken) :]
             slot = np.arange(len(now))
             row[now], column[now] = taken[slot // fits], length - left + slot % fits * piece
             for group, held in ((taken[:-1], fits), (taken[-1:], len(now) - fits * (len(taken) - 1))):
-                space[left - held * piece] = np.append(space[left - held * piece], group)
+                if len(group):
+                    space[left - held * piece] = np.concatenate((space[left - held * piece], group))
     return row, column
 
 

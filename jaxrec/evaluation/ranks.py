@@ -100,7 +100,8 @@ def passed(
                 top[:, order] = np.asarray(found.top)[..., : len(order), :]
     rows = ({name: values[row] for name, values in results.items()} for row in range(shape[0]))
     answers = [table._replace(**row, top=None if top is None else top[n]) for n, row in enumerate(rows)]
-    return [broken(prepared, answer) or miss(prepared, answer) for answer in answers]
+    lost, hidden = unknown(prepared, table), barred(prepared, table)
+    return [broken(prepared, answer) or miss(prepared, answer, lost, lost | hidden) for answer in answers]
 
 
 def broken(prepared: Prepared, table: Ranks) -> Mistake | None:
@@ -141,10 +142,8 @@ def describe(prepared: Prepared, events: np.ndarray) -> Ranks:
     )  # fmt: skip
 
 
-def miss(prepared: Prepared, ranks: Ranks) -> Ranks:
-    """Targets that training never saw are misses, and under ``mask_seen = history`` so are targets seen before."""
-    lost = unknown(prepared, ranks)
-    hidden = lost | barred(prepared, ranks)
+def miss(prepared: Prepared, ranks: Ranks, lost: np.ndarray, hidden: np.ndarray) -> Ranks:
+    """The answers with ``lost`` targets as misses, and ``hidden`` ones where what was seen is masked."""
 
     def sure(values: np.ndarray, where: np.ndarray, value: int) -> np.ndarray:
         return np.where(where, value, values)

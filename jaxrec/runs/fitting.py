@@ -122,6 +122,7 @@ class Fitting:
         self.alone = True  # or one of many in a program: quiet, and sparing with checkpoints
         self.ready: Answer | None = None  # the next judgement, where somebody has made it already
         self.kept: tuple[int, Recommender, dict[str, Any]] | None = None  # the best weights, before they are written
+        self.champion: tuple[int, Recommender] | None = None  # the best weights, where many train and memory has them
         self.answer: Answer | None = None  # the judgement of the best weights, where this process made it
 
     def fit(self, state: State, data: Source) -> State:
@@ -288,6 +289,7 @@ class Fitting:
         if progress.best is None or value > progress.best:
             progress.best, progress.best_epoch, progress.waited = value, clock.epoch, 0
             self.kept, self.answer = (clock.step, state.model, {"epoch": clock.epoch, self.metric: value}), answer
+            self.champion = None if self.alone else (clock.epoch, state.model)
         else:
             progress.waited += 1
         if self.ask is not None and self.ask(clock.epoch, self.seconds(), values):
@@ -342,6 +344,8 @@ class Fitting:
         if self.keep == "last":
             return current, self.progress.clock.epoch
         best, where, wanted = current, self.progress.clock.epoch, self.progress.best_epoch
+        if self.champion is not None:
+            return self.champion[1], wanted
         if self.checkpoints.best() is not None:
             best, notes = self.checkpoints.restore_best(current)
             where = notes["epoch"]

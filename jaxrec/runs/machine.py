@@ -1,5 +1,6 @@
 """The circumstances of a number: processor, memory, versions, devices, commit."""
 
+import functools
 import importlib.metadata
 import os
 import platform
@@ -28,7 +29,7 @@ def card(devices: bool = True) -> dict[str, Any]:
         "packages": {name: version for name in PACKAGES if (version := _version(name))},
         "settings": {name: os.environ[name] for name in SETTINGS if name in os.environ},
     }
-    found |= _git(Path(__file__).resolve().parents[2])
+    found |= _code()
     return found | ({"devices": _devices()} if devices else {})
 
 
@@ -53,6 +54,12 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+@functools.cache
+def _code() -> dict[str, Any]:
+    """Of this package, as it was when this process first asked: later changes are not what it runs."""
+    return _git(Path(__file__).resolve().parents[2])
 
 
 def _git(root: Path) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from jaxrec.data.prepare import prepare_cached
 from jaxrec.data.prepared import Prepared
 from jaxrec.data.replacing import replacing
 from jaxrec.evaluation.ranks_file import Ranks, to_parquet
-from jaxrec.evaluation.slices import slices
 from jaxrec.evaluation.summary import headline
 from jaxrec.metrics import parse
 from jaxrec.metrics.sampled import split_name
@@ -178,7 +177,7 @@ def conclude(
     folder, fitting, code = begun.folder, begun.fitting, begun.code
     config, prepared = fitting.config, fitting.prepared
     judged.save(folder)
-    judge.write_ranks(folder.ranks_valid, valid_ranks, slices(prepared, valid_ranks))
+    judge.write_ranks(folder.ranks_valid, valid_ranks, judge.sliced(prepared, valid_ranks))
     save_bundle(folder.bundle, best, prepared, config, code)
     needs = build.needs(best, build.columns(config.model, build.offered(prepared)))
     result = {
@@ -255,7 +254,7 @@ def evaluate(
     with folder, mendable(folder.path):
         judged.save(folder)
         if valid is not None:
-            judge.write_ranks(folder.ranks_valid, valid, slices(prepared, valid))
+            judge.write_ranks(folder.ranks_valid, valid, judge.sliced(prepared, valid))
         result = read_json(folder.result) | new
         write_json(folder.result, result)
     if parquet is not None:

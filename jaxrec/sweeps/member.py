@@ -1,15 +1,19 @@
 """One training among many in a program: its own decisions, folder and records; its arithmetic is done elsewhere."""
 
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 from jaxrec.data.batches import Rows
 from jaxrec.data.prepared import Prepared
+from jaxrec.evaluation.ranks_file import Ranks
+from jaxrec.models.recommender import Recommender
+from jaxrec.runs import judge
 from jaxrec.runs.fitting import plan
 from jaxrec.runs.folder import mendable
 from jaxrec.runs.options import Config
-from jaxrec.runs.run import Begun
+from jaxrec.runs.run import Begun, conclude
 from jaxrec.training.loop import Course, Held, answered
 from jaxrec.training.population import level
 from jaxrec.training.source import Slab, Source
@@ -36,6 +40,7 @@ class Member:
         self.state = self.fitting.resumed(begun.fresh())  # until it is in a slot
         self.hyper = level(self.fitting.hyper)
         self.question: tuple[Slab, int] | None = None
+        self.trained = False  # to its end in this process, and not saved yet
 
     def start(self, held: Held, data: Source, plans: "Plans") -> None:
         """Open the course; its first question waits, None where nothing is left to train."""
@@ -66,6 +71,19 @@ class Member:
         assert self.question is not None
         slab, fitting = self.question[0], self.fitting
         return slab.last and end == slab.count and fitting.due(fitting.progress.clock.epoch + 1)
+
+    def chosen(self) -> tuple[Recommender, dict[str, Any], Ranks]:
+        """Save what was trained, and take the best weights; raises where there is nothing to judge yet."""
+        if self.trained:
+            self.fitting.ended(self.state)
+        self.fitting.refuse_unfinished()
+        return self.fitting.chosen(self.state)
+
+    def result(self, model: Recommender, valid: dict[str, Any], ranks: Ranks, known: Ranks | None) -> dict[str, Any]:
+        """Judge the best weights on the test targets, whose ranks may be known, and write everything down."""
+        began, fitting = time.perf_counter(), self.fitting
+        judged = judge.on_test(model, fitting.prepared, fitting.config.eval.metrics, known)
+        return conclude(self.begun, model, valid, ranks, judged, time.perf_counter() - began)
 
     def close(self) -> None:
         self.listening.close()

@@ -6,18 +6,20 @@ again.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import jax
 import numpy as np
 
 from jaxrec.evaluation.ranks import Ranks, evaluate_members
+from jaxrec.models.recommender import Recommender
 from jaxrec.runs import judge
 from jaxrec.runs.fitting import rows_a_step
 from jaxrec.runs.options import Config
-from jaxrec.runs.run import Say, again, begin, conclude, remember_compilations
+from jaxrec.runs.run import Say, again, begin, remember_compilations
 from jaxrec.sweeps.member import Job, Member, Plans
 from jaxrec.sweeps.probe import Report, fastest, memory, sentence
 from jaxrec.training import source
@@ -25,6 +27,9 @@ from jaxrec.training.loop import RECORD, informed
 from jaxrec.training.population import Executor, Members, executors, put, stack, take
 from jaxrec.training.step import Metrics, State
 from jaxrec.training.stop import Stopped, StopSignal
+
+WRITERS = 8  # threads that write what members leave
+T = TypeVar("T")
 
 
 class Jobs(Protocol):
@@ -189,8 +194,7 @@ class Pool:
             with self.ending(member.job, member):
                 member.told(until_broken(jax.tree.map(lambda leaf, n=number, part=part: leaf[n, part], metrics)))
                 if member.question is None:
-                    member.state = self.held(number)
-                    member.fitting.ended(member.state)
+                    member.state, member.trained = self.held(number), True
                     finished.append(member)
             if member.question is None:
                 self.members[number] = None
@@ -227,30 +231,37 @@ class Pool:
 
     def conclude(self, members: list[Member]) -> None:
         """Judge what trained to its end on the test targets, and write everything down."""
-        best = []
-        for member in members:
+        best: list[tuple[Member, Recommender, dict[str, Any], Ranks]] = []
+        for member, chosen in self.writing(members, Member.chosen):
             with self.ending(member.job, member):
-                member.fitting.refuse_unfinished()
-                best.append((member, *member.fitting.chosen(member.state)))
-        for (member, model, valid, ranks), known in zip(best, self.tested(best), strict=True):
+                best.append((member, *chosen()))
+        known = self.tested([(member, model) for member, model, _, _ in best])
+        rest = {one[0]: (*one[1:], ranks) for one, ranks in zip(best, known, strict=True)}
+        for member, result in self.writing(list(rest), lambda member: member.result(*rest[member])):
             with self.ending(member.job, member):
-                began = time.perf_counter()
-                fitting = member.fitting
-                judged = judge.on_test(model, fitting.prepared, fitting.config.eval.metrics, known)
-                result = conclude(member.begun, model, valid, ranks, judged, time.perf_counter() - began)
+                found = result()
                 member.close()
-                self.jobs.ended(member.job, result)
+                self.jobs.ended(member.job, found)
 
-    def tested(self, best: Sequence[tuple[Any, ...]]) -> list[Ranks | None]:
+    def writing(
+        self, members: Sequence[Member], what: Callable[[Member], T]
+    ) -> Iterator[tuple[Member, Callable[[], T]]]:
+        """What is to be done for every member, which is files above all, by some threads; in the members' order."""
+        with ThreadPoolExecutor(WRITERS) as threads:
+            futures = [(member, threads.submit(what, member)) for member in members]
+            for member, future in futures:
+                yield member, future.result
+
+    def tested(self, best: Sequence[tuple[Member, Recommender]]) -> list[Ranks | None]:
         """Ranks of the best weights on the test targets in one pass, where there are enough of them."""
-        if 2 * len(best) <= len(self.members):
-            return [None] * len(best)
-        models = [model for _, model, _, _ in best]
-        models += models[:1] * (len(self.members) - len(models))  # always so many: nothing is compiled again
+        count, models = len(best), [model for _, model in best]
+        if 2 * count <= len(self.members):
+            return [None] * count
+        models += models[:1] * (len(self.members) - count)  # always so many: nothing is compiled again
         fitting = best[0][0].fitting
         shown = judge.shown(fitting.prepared, fitting.config.eval.metrics, "test")
         found = evaluate_members(stack(models), fitting.prepared, "test", k=shown)
-        return [ranks if isinstance(ranks, Ranks) else None for ranks in found[: len(best)]]
+        return [ranks if isinstance(ranks, Ranks) else None for ranks in found[:count]]
 
 
 def batch_shape(config: Config) -> tuple[int, int]:

@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -216,24 +217,30 @@ class _Shelf:
             time.sleep(quiet / 10)
 
 
+_ONE = (
+    threading.RLock()
+)  # Orbax numbers what it writes by a count of the process: threads of one get in each other's way
+
+
 @contextmanager
 def _one_word() -> Iterator[None]:
     """An error has one word, the exception's: Orbax logs its traceback as well, and the arrays that did not fail go on
-    reporting to an event loop that is closed, for a while after.
+    reporting to an event loop that is closed, for a while after. One thread at a time.
     """
-    log, hook = logging.getLogger("absl"), sys.unraisablehook
-    before, log.disabled = log.disabled, True
+    with _ONE:
+        log, hook = logging.getLogger("absl"), sys.unraisablehook
+        before, log.disabled = log.disabled, True
 
-    def without_closed_loops(unraisable: Any) -> None:
-        if str(unraisable.exc_value) != "Event loop is closed":
-            hook(unraisable)
+        def without_closed_loops(unraisable: Any) -> None:
+            if str(unraisable.exc_value) != "Event loop is closed":
+                hook(unraisable)
 
-    sys.unraisablehook = without_closed_loops
-    try:
-        yield
-        sys.unraisablehook = hook
-    finally:
-        log.disabled = before
+        sys.unraisablehook = without_closed_loops
+        try:
+            yield
+            sys.unraisablehook = hook
+        finally:
+            log.disabled = before
 
 
 def _as_system_error(error: BaseException, place: Path) -> BaseException:

@@ -18,6 +18,7 @@ from jaxrec.metrics.sampled import ranked
 from jaxrec.models.recommender import Recommender
 from jaxrec.parallel.strategy import local_devices
 from jaxrec.runs import judge
+from jaxrec.runs.ancestry import Start
 from jaxrec.runs.options import Config
 from jaxrec.training.autopsy import explain
 from jaxrec.training.checkpoints import Checkpoints
@@ -115,6 +116,7 @@ class Fitting:
         self.checkpoints = Checkpoints(directory / "checkpoints", say=say)
         self.progress = Progress()
         self.signal = StopSignal()
+        self.start: Start | None = None  # where it begins, unless afresh
         self.stopped: str | None = None
         self.warnings: list[str] = []
         self.looked = False
@@ -193,6 +195,8 @@ class Fitting:
             fresh, notes = self.checkpoints.restore(step, fresh)
             self.progress = Progress.from_notes(notes)
             self.say(f"resuming {self.directory} after step {step}")
+        elif self.start is not None:
+            fresh, self.progress.clock = self.start(fresh)
         self.began = self.ticked = self.saved = time.perf_counter()
         progress = self.progress
         self.over = progress.done and bool(progress.stopped or progress.clock.epoch >= self.config.epochs)

@@ -147,6 +147,8 @@ class Config(Preparation):
     """directory of the run, created or resumed; none makes one under runs/ named after the configuration"""
     epochs: Count = 20
     """passes over the training data, at most"""
+    start_from: str | None = None
+    """directory of a finished run whose weights and optimiser training goes on from; --epochs counts its epochs"""
     seed: Count = 0
     """seed of the initial weights, the order of the data and dropout"""
     max_seconds: Amount | None = None

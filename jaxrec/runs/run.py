@@ -23,6 +23,7 @@ from jaxrec.metrics import parse
 from jaxrec.metrics.sampled import split_name
 from jaxrec.models.recommender import Recommender
 from jaxrec.runs import build, judge
+from jaxrec.runs.ancestry import ancestor, start
 from jaxrec.runs.bundle import load, read_code, save as save_bundle
 from jaxrec.runs.change import described
 from jaxrec.runs.fitting import Ask, Fitting, plan, rows_a_step
@@ -48,6 +49,10 @@ def identity(config: Config, prepared: Prepared, code: dict[str, bytes]) -> tupl
     fingerprint, the seed.
     """
     deciding = {name: value for name, value in to_dict(config).items() if name not in VOLATILE}
+    if deciding["start_from"] is None:
+        del deciding["start_from"]  # so that the ids of runs from before there was this option still hold
+    else:
+        deciding["start_from"] = ancestor(deciding["start_from"])["id"]
     deciding["data"] = prepared.card["fingerprint"]
     deciding["code"] = {Path(file).name: hashlib.sha256(content).hexdigest() for file, content in code.items()}
     return f"{fingerprint(deciding)}-s{config.seed}", deciding | {"seed": config.seed}
@@ -123,6 +128,8 @@ def begin(
         run_id, deciding = identity(config, prepared, code)
         folder = Folder(config.run or f"runs/{prepared.card['name']}-{config.model.cell.name}-{run_id}")
         fitting = Fitting(config, prepared, folder.path, step, hyper, steps, say, first, ask)
+        if config.start_from is not None:
+            fitting.start = start(config.start_from, prepared, config.epochs)
         fresh = config.fresh
         ignored = seen.unread(explicit)
     folder.claim(run_id, deciding, fresh=fresh, data=described(prepared))

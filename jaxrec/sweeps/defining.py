@@ -43,7 +43,7 @@ def definition(
 def plain(options: Sweep) -> dict[str, Any]:
     """The options that define a sweep."""
     return {
-        "search": options.search, "seed": options.sweep_seed, "seeds": options.seeds,
+        "search": options.search, "population": options.population, "seed": options.sweep_seed, "seeds": options.seeds,
         "objectives": objectives(options.objectives), "prune": options.prune, "prune_after": options.prune_after,
         "strict_code": options.strict_code,
     }  # fmt: skip

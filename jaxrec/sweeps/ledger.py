@@ -171,6 +171,10 @@ class Ledger:
         rows = self._store.all("SELECT number, id, config FROM trials WHERE config != '{}' ORDER BY number LIMIT 1")
         return [(number, run_id, json.loads(config)) for number, run_id, config in rows]
 
+    def id(self, number: int) -> str:
+        """The id of a trial's run."""
+        return str(self._store.all("SELECT id FROM trials WHERE number = ?", number)[0][0])
+
     def next_number(self) -> int:
         """One more than the largest number of a trial."""
         return int(self._store.all("SELECT coalesce(max(number), -1) + 1 FROM trials")[0][0])

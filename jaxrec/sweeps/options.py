@@ -45,8 +45,10 @@ class Sweep(Section):
     """processes that train; none: one for each accelerator, or for each processor core where there is none"""
     together: Positive = 1
     """trials that a worker leases at a time, of configurations that compile alike"""
-    search: Literal["grid", "random", "sobol", "tpe", "cmaes", "nsga2"] = "random"
-    """who proposes the next configuration"""
+    search: Literal["grid", "random", "sobol", "tpe", "cmaes", "nsga2", "pbt"] = "random"
+    """who proposes the next configuration; pbt is population-based training: the weak go on from the strong"""
+    population: Positive | None = None
+    """members that --search pbt trains side by side (10 unless given), each for --epochs a generation"""
     objectives: tuple[str, ...] = ("ndcg@10",)
     """what is sought, the first above all: validation metrics (the highest), seconds, parameters (the lowest)"""
     seeds: Positive = 1

@@ -12,9 +12,10 @@ from jaxrec.metrics.sampled import ranked
 from jaxrec.runs.folder import cache
 from jaxrec.runs.options import Config
 from jaxrec.sweeps.buckets import bucket
+from jaxrec.sweeps.generations import Generations
 from jaxrec.sweeps.ledger import New
 from jaxrec.sweeps.pruning import pruner
-from jaxrec.sweeps.search import Past, searcher
+from jaxrec.sweeps.search import Past, Proposal, searcher
 from jaxrec.sweeps.space import Space
 
 LOWEST = ("seconds", "parameters")  # objectives that are no metric
@@ -30,10 +31,26 @@ def objectives(names: Sequence[str]) -> list[dict[str, str]]:
     return [{"name": name, "direction": "minimize" if name in LOWEST else "maximize"} for name in names]
 
 
+def generations(about: Mapping[str, Any], space: Space) -> dict[str, int]:
+    """What population-based training is told beside the others. `Mistake` for what does not go with it."""
+    population = about.get("population")
+    if about["search"] != "pbt":
+        if population:
+            raise Mistake(f"--population {population} does nothing without --search pbt")
+        return {}
+    for name, off in (("seeds", 1), ("prune", "none")):
+        if about[name] != off:
+            raise Mistake(f"--{name} {about[name]} does not go with --search pbt, which lets the weak go by itself")
+    if space.constants.get("optimizer.schedule", "constant") != "constant":
+        raise Mistake("optimizer.schedule does not go with --search pbt, which changes the rate itself; leave it out")
+    return {"population": population or 10, "epochs": space.constants.get("epochs", Config().epochs)}
+
+
 class Proposals:
     """The trials of a sweep, by number. A configuration has ``seeds`` of them, one after the other."""
 
-    def __init__(self, about: dict[str, Any], say: Callable[[str], None]):
+    def __init__(self, about: dict[str, Any], say: Callable[[str], None], home: Callable[[int], str]):
+        self.home = home
         self.space, self.seeds, self.say = Space.of(about["space"]), about["seeds"], say
         self.objectives, self.code = about["objectives"], about["code"] if about["strict_code"] else ""
         directions: list[Any] = [entry["direction"] for entry in self.objectives]
@@ -42,9 +59,15 @@ class Proposals:
             raise Mistake(f"--prune-after {about['prune_after']} does nothing without --prune median, or another way")
         if about["prune"] != "none" and self.objectives[0]["name"] in LOWEST:
             raise Mistake(f"--prune {about['prune']} looks at validations; name one first in --objectives")
-        self.searcher = searcher(about["search"], self.space, seed=about["seed"], directions=directions)
+        self.searcher = searcher(
+            about["search"], self.space, seed=about["seed"], directions=directions, **generations(about, self.space)
+        )
         self.data: dict[str, Prepared] = {}
         self.over = False
+
+    def ready(self, number: int, past: Sequence[Past]) -> bool:
+        """Whether trial ``number`` can be proposed before more of the others have ended."""
+        return not isinstance(self.searcher, Generations) or self.searcher.ready(number, past)
 
     @property
     def adaptive(self) -> bool:
@@ -57,12 +80,15 @@ class Proposals:
         if proposal is None:
             self.over = True
             return []
-        return [self.trial(number + repeat, proposal.point, proposal.notes, repeat) for repeat in range(self.seeds)]
+        return [self.trial(number + repeat, proposal, repeat) for repeat in range(self.seeds)]
 
-    def trial(self, number: int, point: Mapping[str, Any], notes: Mapping[str, Any], repeat: int) -> New:
+    def trial(self, number: int, proposal: Proposal, repeat: int) -> New:
         """The trial at a point, one that failed already where the point is no configuration."""
+        point, notes, options = proposal.point, proposal.notes, dict(proposal.options)
+        if "parent" in notes:
+            options["start_from"] = self.home(notes["parent"])
         try:
-            config = resolve(Config, flags=self.space.flags(point)).section
+            config = resolve(Config, flags=self.space.flags(point) | options).section
         except Mistake as mistake:
             name = f"refused-{fingerprint(point)}-s{repeat}"
             return New(number, name, dict(point), {}, "", repeat, repeat, dict(notes), refused=str(mistake))

@@ -14,7 +14,7 @@ from jaxrec.config import Mistake, did_you_mean, fingerprint
 from jaxrec.sweeps.space import Point, Space
 
 Direction: TypeAlias = Literal["maximize", "minimize"]
-SEARCHES = ("grid", "random", "sobol", "tpe", "cmaes", "nsga2")
+SEARCHES = ("grid", "random", "sobol", "tpe", "cmaes", "nsga2", "pbt")
 LISTED = 100_000  # points of a finite space that are listed when draws find nothing new
 REDRAWS = 64  # draws in a row that may repeat earlier points before the rest is listed
 
@@ -33,10 +33,13 @@ class Past:
 
 @dataclass(frozen=True)
 class Proposal:
-    """A point to try, and what its searcher wants to see again beside the result, as JSON has it."""
+    """A point to try, what its searcher wants to see again beside the result, as JSON has it, and options that are the
+    searcher's.
+    """
 
     point: Point
     notes: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 class Searcher(Protocol):
@@ -47,8 +50,13 @@ class Searcher(Protocol):
         ...
 
 
-def searcher(name: str, space: Space, *, seed: int, directions: Sequence[Direction]) -> Searcher:
-    """The searcher of that name, for objectives with these directions; `Mistake` when it cannot search this space."""
+def searcher(
+    name: str, space: Space, *, seed: int, directions: Sequence[Direction], population: int = 10, epochs: int = 1
+) -> Searcher:
+    """The searcher of that name, for objectives with these directions; `Mistake` when it cannot search this space.
+
+    pbt has a ``population`` whose generations last ``epochs``.
+    """
     if name not in SEARCHES:
         raise Mistake(f"--search {name} is not one of {', '.join(SEARCHES)}{did_you_mean(name, SEARCHES)}")
     if name == "grid":
@@ -57,6 +65,10 @@ def searcher(name: str, space: Space, *, seed: int, directions: Sequence[Directi
         return Drawn(space, seed, lambda k: np.random.default_rng([seed, k]).random(len(space.dimensions)).tolist())
     if name == "sobol":
         return Drawn(space, seed, sobol(len(space.dimensions), seed))
+    if name == "pbt":
+        from jaxrec.sweeps.generations import Generations
+
+        return Generations(space, seed, directions, population, epochs)
     from jaxrec.sweeps.study import study_searcher
 
     return study_searcher(name, space, seed, directions)

@@ -65,7 +65,7 @@ class Coordinator:
     ):  # fmt: skip
         self.place, self.ledger, self.about, self.options = place, ledger, about, options
         self.stop, self.say, self.total, self.seeds = stop, say, about["trials"], about["seeds"]
-        self.proposals = Proposals(about, say)
+        self.proposals = Proposals(about, say, lambda number: str(place.runs / ledger.id(number)))
         self.pasts, self.table = Pasts(about["objectives"]), Table(place.table)
         self.began = time.monotonic()
         self.next = ledger.next_number()
@@ -148,6 +148,9 @@ class Coordinator:
     def room(self) -> int:
         """How many more trials should wait: few where the next one depends on what comes out."""
         if self.proposals.adaptive:
+            self.pasts.look(self.ledger)
+            if not self.proposals.ready(self.gaps[0] if self.gaps else self.next, self.pasts.trials()):
+                return 0
             return max(1, len(self.crew.posts)) * self.options.together - self.running - self.waiting
         return 0 if self.waiting > AHEAD // 2 else min(AT_ONCE, AHEAD - self.waiting)
 

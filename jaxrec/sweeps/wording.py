@@ -9,7 +9,7 @@ from jaxrec.sweeps.space import OPTIONS, Space, literal
 
 _HOLE = re.compile(r"\{([\w.]+)\}")
 NAMES = {"seed": "--sweep-seed", "prune_after": "--prune-after", "strict_code": "--strict-code"}
-PLAIN = ("search", "seed", "seeds", "prune", "prune_after", "strict_code")
+PLAIN = ("search", "population", "seed", "seeds", "prune", "prune_after", "strict_code")
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -108,6 +108,8 @@ class Shift:
         for lease in taken:
             print(f"{logs.MARK}{lease.number}, attempt {lease.attempt}", file=sys.stderr, flush=True)
             here = {"run": str(self.out / "runs" / lease.id), "fresh": False}
+            if "parent" in lease.notes:  # wherever the sweep's folder is by now
+                here["start_from"] = str(self.out / "runs" / Path(lease.config["start_from"]).name)
             found.append(Job(lease, from_dict(Config, lease.config | here, f"trial {lease.number}")))
         return found
 

@@ -219,7 +219,9 @@ def test_whoever_does_not_look_back_says_so():
         name: searcher(name, FINITE if name == "grid" else CONTINUOUS, seed=0, directions=("minimize",))
         for name in SEARCHES
     }
-    assert {name: kind.adaptive for name, kind in kinds.items()} == {name: name in ADAPTIVE for name in SEARCHES}
+    assert {name: kind.adaptive for name, kind in kinds.items()} == {
+        name: name in (*ADAPTIVE, "pbt") for name in SEARCHES
+    }
 
 
 def test_a_space_is_searched_without_jax():

@@ -1,0 +1,52 @@
+"""A training that goes on from the end of another run: its weights, its optimiser, its count of epochs."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from jaxrec.config import Mistake
+from jaxrec.data.prepared import Prepared
+from jaxrec.runs.folder import Folder, read_json
+from jaxrec.training.checkpoints import Checkpoints
+from jaxrec.training.loop import Clock
+from jaxrec.training.step import State
+
+Start = Callable[[State], tuple[State, Clock]]
+
+
+def ancestor(directory: str) -> dict[str, Any]:
+    """What makes the run in ``directory``, as its ``run.json`` has it. `Mistake` where none stands complete there."""
+    folder = Folder(directory)
+    if not (folder.identity.exists() and folder.result.exists()):
+        raise Mistake(
+            f"start_from = {directory!r} holds no finished run; give the directory of one, or finish it first"
+        )
+    if not read_json(folder.result).get("complete"):
+        raise Mistake(f"start_from = {directory!r} was cut short; finish it first, with the same command as before")
+    return dict(read_json(folder.identity))
+
+
+def start(directory: str, prepared: Prepared, epochs: int) -> Start:
+    """From a fresh state to the one that the run in ``directory`` ended with, and to where its clock stands.
+
+    `Mistake` where that is no beginning for so many ``epochs`` on this data.
+    """
+    about, done = ancestor(directory), read_json(Folder(directory).result)["epochs"]
+    if about["of"]["data"] != prepared.card["fingerprint"]:
+        raise Mistake(
+            f"start_from = {directory!r} was trained on other data (its fingerprint differs); give a run of this data"
+        )
+    if epochs <= done:
+        raise Mistake(f"epochs = {epochs} counts those of start_from = {directory!r}, which has {done}; give more")
+
+    def started(fresh: State) -> tuple[State, Clock]:
+        shelf = Checkpoints(Path(directory) / "checkpoints")
+        if (step := shelf.latest()) is None:
+            raise Mistake(f"start_from = {directory!r} has no checkpoint left; train it again with --fresh")
+        try:
+            state, notes = shelf.restore(step, fresh)
+        except Mistake as mistake:
+            raise Mistake(f"start_from = {directory!r}: {mistake}") from None
+        return state, Clock(**notes["clock"])
+
+    return started

@@ -46,6 +46,8 @@ HEAVY: dict[str, set[str]] = {
     "tensorflow_datasets": {"jaxrec/data/builders.py"},
     "tensorflow": set(),
     "tensorboardX": set(),
+    "mlflow": set(),
+    "wandb": set(),
     "matplotlib": set(),
     "pandas": set(),
     "pyarrow": set(),

@@ -71,6 +71,8 @@ class Sweep(Section):
     """let the commit be a part of what identifies a trial, and refuse to go on with another"""
     watch: bool = False
     """show a live table of the trials while they run"""
+    track: tuple[str, ...] = ()
+    """tell tensorboard, mlflow, wandb each trial that has ended, once; files under OUT/tracking"""
     rebuild: bool = False
     """make a damaged ledger anew from the run directories; the damaged one is kept beside it"""
     json: bool = False

@@ -20,6 +20,7 @@ from jaxrec.sweeps.rebuilding import rebuilt
 from jaxrec.sweeps.rehearsal import rehearse
 from jaxrec.sweeps.rows import Table
 from jaxrec.sweeps.summary import leader, progress, summary
+from jaxrec.sweeps.tracking import Tracking
 from jaxrec.sweeps.worker import DISK
 from jaxrec.training.stop import AGAIN, Stopped, StopSignal
 
@@ -41,7 +42,8 @@ def sweep(
     with stop, place.claimed(), mendable(place.out):
         ledger = opened(place, options, say)
         about = ledger.agreed(definition(options, given, ledger.about, command, say, said))
-        return Coordinator(place, ledger, about, options, stop, say).run()
+        with Tracking(options.track, place.out, about, stop, say) as tracking:
+            return Coordinator(place, ledger, about, options, stop, say, tracking).run()
 
 
 def opened(place: Place, options: Sweep, say: Say) -> Ledger:
@@ -61,9 +63,10 @@ class Coordinator:
     """The process that a person started: only it proposes."""
 
     def __init__(
-        self, place: Place, ledger: Ledger, about: dict[str, Any], options: Sweep, stop: StopSignal, say: Say
+        self, place: Place, ledger: Ledger, about: dict[str, Any], options: Sweep, stop: StopSignal, say: Say,
+        tracking: Tracking,
     ):  # fmt: skip
-        self.place, self.ledger, self.about, self.options = place, ledger, about, options
+        self.place, self.ledger, self.about, self.options, self.tracking = place, ledger, about, options, tracking
         self.stop, self.say, self.total, self.seeds = stop, say, about["trials"], about["seeds"]
         self.proposals = Proposals(about, say, lambda number: str(place.runs / ledger.id(number)))
         self.pasts, self.table = Pasts(about["objectives"]), Table(place.table)
@@ -233,6 +236,7 @@ class Coordinator:
         before = time.monotonic()
         if now or before - self.written > max(TABLE, 20 * self.cost):
             self.table.write(self.ledger)
+            self.tracking.look(self.ledger)
             self.written = time.monotonic()
             self.cost = self.written - before
 

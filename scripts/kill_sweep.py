@@ -2,9 +2,10 @@
 
 Claim     A sweep of four workers, killed with SIGKILL again and again (the sweep itself or one of its workers) and
           started again by the same command, loses no trial, trains none twice to its end, and ends with the rows of an
-          undisturbed one, times aside: for grid, random and Sobol search.
-Command   python scripts/kill_sweep.py --kills 30
-Time      About half an hour on two cores.
+          undisturbed one, times aside: for grid, random and Sobol search, also where a worker trains several in one
+          program.
+Command   python scripts/kill_sweep.py --kills 30; then the same with --together 2
+Time      About half an hour on two cores for each.
 Expect    "30 kills: same table, none lost, none twice" for each search, and a row each in
           experiments/results/kill_sweep.jsonl.
 
@@ -55,6 +56,11 @@ WORKER = {
     "between result and ledger": Point("call", r"sweeps/ledger\.py end$", (1, 2)),
     "the trial's note written, before its rename": Point("os.rename", r"\.trial\.json\.tmp", (1, 2)),
     "ending: inside the transaction": Point("call", r"sweeps/ledger\.py _judge$", (1, 2)),
+}
+TOGETHER = {  # of a program of several: two trials are cut at once, one between what the other has done
+    "between two trainings' decisions": Point("call", r"sweeps/member\.py told$", (2, 4)),
+    "between two trainings' ends": Point("call", r"sweeps/together\.py conclude$", (1, 2), r"sweeps/ledger\.py end$"),
+    "giving a slot": Point("call", r"sweeps/together\.py enter$", (2, 3)),
 }
 SWEEP = {
     "beginning": Point("call", r"sweeps/ledger\.py begin$"),
@@ -145,23 +151,24 @@ def table(out: Path) -> list[dict[str, Any]]:
     return [timeless(json.loads(line)) for line in (out / "trials.jsonl").read_text().splitlines()]
 
 
-def command(search: str, trials: int) -> list[str]:
+def command(search: str, trials: int, together: int) -> list[str]:
     values = [word.format(n=-(-trials // 4)) for word in (GRID if search == "grid" else RANGE)]
     rest = ["--search", search, "--trials", str(trials), "--workers", "4", "--retries", "1000"]
+    rest += ["--together", str(together)]
     return [sys.executable, "-m", "jaxrec", "sweep", *SPACE, *values, *rest]
 
 
 def survey(place: Path, search: str, options: argparse.Namespace) -> dict[str, Any]:
     """Sweeps under fire until there were so many kills, each held against an undisturbed one; the row."""
     began, draw = time.perf_counter(), random.Random(f"{options.seed} {search}")
-    words = command(search, options.trials)
+    words = command(search, options.trials, options.together)
     whole = place / "whole"
     done = subprocess.run([*words, "--out", str(whole)], cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"an undisturbed sweep ended with {done.returncode}: {done.stderr[-3000:]}")
-    expected, turns = table(whole), schedule(draw, options.kills)
-    row: dict[str, Any] = {"search": search}
-    row |= dict.fromkeys(("kills", "sweeps", "starts", "lost", "twice", "stray", "different"), 0)
+    expected, turns = table(whole), schedule(draw, options.kills, options.together > 1)
+    row: dict[str, Any] = {"search": search, "together": options.together}
+    row |= dict.fromkeys(("kills", "sweeps", "starts", "at_once", "lost", "twice", "stray", "different"), 0)
     points, at_random = Counter[str](), Counter[str]()
     while row["kills"] < options.kills:
         (place / f"sweep-{row['sweeps']}").mkdir()
@@ -173,10 +180,12 @@ def survey(place: Path, search: str, options: argparse.Namespace) -> dict[str, A
             turns.append(turns.pop(0))
         while not fire.over():
             time.sleep(0.1)
-        found, ledger = table(fire.out), Ledger(fire.out / "ledger.sqlite")
-        ends = Counter(each["number"] for each in ledger.attempts() if each["state"] == "done")
+        found, attempts = table(fire.out), Ledger(fire.out / "ledger.sqlite").attempts()
+        ends = Counter(each["number"] for each in attempts if each["state"] == "done")
+        cut = Counter((each["worker"], each["pid"]) for each in attempts if each["state"] in ("failed", "died"))
         row["kills"] += fire.kills
         row["sweeps"], row["starts"] = row["sweeps"] + 1, row["starts"] + fire.starts
+        row["at_once"] += sum(count > 1 for count in cut.values())  # processes killed with several trials in hand
         row["lost"] += sum(not ends[each["number"]] for each in found) + len(expected) - len(found)
         row["twice"] += sum(count > 1 for count in ends.values())
         row["stray"] += len([*fire.out.rglob(".*.tmp"), *fire.out.rglob("*orbax-checkpoint-tmp*")])
@@ -189,9 +198,10 @@ def survey(place: Path, search: str, options: argparse.Namespace) -> dict[str, A
     }  # fmt: skip
 
 
-def schedule(draw: random.Random, kills: int) -> list[tuple[str, str, Point]]:
+def schedule(draw: random.Random, kills: int, several: bool) -> list[tuple[str, str, Point]]:
     """A role and a point for every pair of kills, two of workers for one of the sweep; the points in turn."""
-    workers, sweeps = (draw.sample(sorted(points), len(points)) for points in (WORKER, SWEEP))
+    points = WORKER | (TOGETHER if several else {})
+    workers, sweeps = (draw.sample(sorted(names), len(names)) for names in (points, SWEEP))
     found = []
     for number in range(-(-kills // 2)):
         if number % 3 == 0:
@@ -199,7 +209,7 @@ def schedule(draw: random.Random, kills: int) -> list[tuple[str, str, Point]]:
             found.append(("sweep", name, SWEEP[name]))
         else:
             name = workers[(number - number // 3 - 1) % len(workers)]
-            found.append(("worker", name, WORKER[name]))
+            found.append(("worker", name, points[name]))
     return found
 
 
@@ -208,6 +218,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=30, help="kills for each search")
     parser.add_argument("--trials", type=int, default=24, help="trials of a sweep, a multiple of 4")
     parser.add_argument("--search", nargs="+", default=["grid", "random", "sobol"])
+    parser.add_argument("--together", type=int, default=1, help="trials that a worker trains in one program")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-row", action="store_true", help="print the rows instead of adding them to the results")
     options = parser.parse_args()

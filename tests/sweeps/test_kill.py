@@ -6,18 +6,21 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_four_kills_of_a_sweep_and_its_workers_leave_no_trace():
+@pytest.mark.parametrize(("search", "together"), [("sobol", 1), ("grid", 2)])
+def test_four_kills_of_a_sweep_and_its_workers_leave_no_trace(search, together):
     command = [sys.executable, "-W", "ignore", "scripts/kill_sweep.py", "--kills", "4", "--trials", "8", "--no-row"]
     env = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [*command, "--search", "sobol"], cwd=ROOT, env=env, capture_output=True, text=True, timeout=600, check=False
-    )
+    command += ["--search", search, "--together", str(together)]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     row = json.loads(done.stdout.splitlines()[-1])
     assert row["kills"] >= 4
     assert sum(row["points"].values()) >= 1
     assert row["random"]["sweep"] >= 1
+    assert row["at_once"] >= 1 if together > 1 else row["at_once"] == 0
     assert row["different"] == row["lost"] == row["twice"] == row["stray"] == 0

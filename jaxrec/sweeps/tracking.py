@@ -105,8 +105,7 @@ class MLflow:
         from mlflow import MlflowClient
 
         self.where = os.environ.get("MLFLOW_TRACKING_URI") or HERE
-        here = f"sqlite:///{folder.resolve() / 'mlflow.db'}"
-        self.client = MlflowClient(tracking_uri=here if self.where == HERE else self.where)
+        self.client = MlflowClient(tracking_uri=database(folder) if self.where == HERE else self.where)
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or sweep
         found = self.client.get_experiment_by_name(name)
         self.experiment = found.experiment_id if found else self.client.create_experiment(name)
@@ -129,6 +128,22 @@ class MLflow:
         for start in range(0, len(metrics), 1000):
             self.client.log_batch(run, metrics=metrics[start : start + 1000])
         self.client.set_terminated(run, "FINISHED" if trial.fine else "FAILED", trial.ended)
+
+
+def database(folder: Path) -> str:
+    """The address of MLflow's database in ``folder``, which takes its place when it is whole: MLflow makes it in fifty
+    steps, and cannot use one that a kill cut short.
+    """
+    from mlflow import MlflowClient
+
+    path, new = folder.resolve() / "mlflow.db", folder.resolve() / "new"
+    if not path.exists():
+        shutil.rmtree(new, ignore_errors=True)  # with the journal of what was cut short
+        new.mkdir()
+        MlflowClient(tracking_uri=f"sqlite:///{new / path.name}")
+        (new / path.name).rename(path)
+        new.rmdir()
+    return f"sqlite:///{path}"
 
 
 class WandB:

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sqlite3
 import struct
 
 import pytest
@@ -209,6 +210,16 @@ def test_a_server_that_is_not_there_takes_no_minutes(tmp_path, monkeypatch):
     [said] = tell(tmp_path, DONE, names=("mlflow",))
     assert said.startswith("note: --track mlflow failed (MlflowException: ")
     assert not (tmp_path / "tracking" / "mlflow" / "told").exists()
+
+
+def test_a_database_of_mlflow_that_a_kill_left_half_made_is_made_anew(tmp_path):
+    half = tmp_path / "tracking" / "mlflow" / "new" / "mlflow.db"
+    half.parent.mkdir(parents=True)
+    sqlite3.connect(half).execute("CREATE TABLE datasets (number INTEGER)")
+    half.with_name("mlflow.db-journal").write_bytes(b"of what was cut short")
+    assert tell(tmp_path, DONE, names=("mlflow",)) == []
+    assert runs(tmp_path)[0].keys() == {"0"}
+    assert not half.parent.exists()
 
 
 def test_another_store_is_told_everything_too(tmp_path, monkeypatch):

@@ -120,7 +120,7 @@ def aside(table: Rows, context: Context) -> Array:
 def build(
     make_cell: Any, *, items: int, users: int, width: int, depth: int, feedforward: int, norm: bool, residual: bool,
     tied: bool, bias: bool, user: bool, backend: Any, wants: Event, seed: int, context: int = 0,
-    embedding: int | None = None, one_hot: bool = False, init: str = "cell",
+    embedding: int | None = None, one_hot: bool = False, init: str = "cell", scale: float = 1.0,
 ) -> Recommender:  # fmt: skip
     """A fresh recommender.
 
@@ -128,7 +128,7 @@ def build(
     what the data offers, so that a cell that needs more is refused here, in one sentence; ``context`` is how many rows
     the features of events need. Tables start normal with
     standard deviation ``width ** -0.5`` (tied: scores of order one; the norm in front of the cell rescales the
-    input).
+    input). ``scale`` multiplies every matrix and table; vectors (biases, gains, eigenvalues) stay as they are.
     """
     keys = dict(zip(("item", "output", "user", "network"), jax.random.split(jax.random.key(seed), 4), strict=True))
     keys["context"] = jax.random.fold_in(keys["user"], 0)  # whoever asks for none gets the weights that he always got
@@ -157,7 +157,9 @@ def build(
     if context:
         tables["context"] = table(keys["context"], context, inputs, inputs**-0.5)
     made = Recommender(tables, Network(blocks, width, norm=norm, backend=backend, rngs=rngs))
-    return glorot(made, jax.random.fold_in(keys["item"], 0)) if init == "glorot" else made
+    if init == "glorot":
+        made = glorot(made, jax.random.fold_in(keys["item"], 0))
+    return made if scale == 1 else jax.tree.map(lambda leaf: leaf * scale if leaf.ndim > 1 else leaf, made)
 
 
 def glorot(model: Recommender, key: Array) -> Recommender:

@@ -71,7 +71,7 @@ def model(options: Model, offer: Offer, *, seed: int, allow_code: bool = True) -
         items=offer.items, users=offer.users, width=options.width, depth=options.depth, feedforward=options.feedforward,
         norm=options.norm, residual=options.residual, tied=options.tied, bias=options.bias, user=options.user,
         backend=options.backend, wants=example, seed=seed, context=context.rows(picked),
-        embedding=options.embedding, one_hot=options.one_hot, init=options.init,
+        embedding=options.embedding, one_hot=options.one_hot, init=options.init, scale=options.init_scale,
     )  # fmt: skip
 
 

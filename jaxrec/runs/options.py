@@ -45,6 +45,8 @@ class Model(Section):
     """the first layer reads which item it was: its input weights are the item table (with no-tied)"""
     init: Literal["cell", "glorot"] = "cell"
     """cell: as each cell's paper has it; glorot: every matrix uniform in +-sqrt(6 / (rows + columns)), as GRU4Rec"""
+    init_scale: Amount = 1.0
+    """what every initial matrix and every vector of a table is multiplied with"""
     tied: bool = True
     """score items with the vectors that embed them; otherwise with a second table"""
     bias: bool = True

@@ -17,12 +17,16 @@ TRACED = {
     "loss": ("temperature", "propensity", "label_smoothing", "alpha", "log_q", "reg", "t"),
 }
 
+# what initial weights are drawn by
+BEGINNING = ("init", "init_scale")
+
 
 def bucket(config: Config) -> str:
     """What is static in a configuration, as a short hash."""
     static: dict[str, Any] = {name: value for name, value in to_dict(config).items() if name not in HOST}
     for section in ("optimizer", "model"):
-        static[section] = {name: value for name, value in static[section].items() if name not in TRACED[section]}
+        gone = {*TRACED[section], *BEGINNING}
+        static[section] = {name: value for name, value in static[section].items() if name not in gone}
     loss, model = config.loss, config.model
     options = sorted((name, str(value)) for name, value in loss.options.items() if name not in TRACED["loss"])
     static["loss"] = [loss.name, options]

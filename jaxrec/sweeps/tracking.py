@@ -203,7 +203,6 @@ class Teller(threading.Thread):
 
     def run(self) -> None:
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
             self.tell_all()
         except Exception as error:
             why = f"{type(error).__name__}: {first_line(error)}"
@@ -217,6 +216,7 @@ class Teller(threading.Thread):
         path, before = self.folder / "told", set[str]()
         while (trial := self.trials.get()) is not None and not self.leaving:
             if tracker is None:
+                self.folder.mkdir(parents=True, exist_ok=True)
                 tracker = TRACKERS[self.tracker](self.folder, self.sweep)
                 before = set(path.read_text().splitlines()) if path.exists() else before
             line = f"{trial.key} {fingerprint({'where': tracker.where})}"  # the address itself may hold a password

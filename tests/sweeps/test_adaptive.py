@@ -133,5 +133,4 @@ def test_cmaes_refuses_a_choice_before_anything_is_trained(tmp_path, capsys):
         "jaxrec: --search cmaes needs a space of numbers that are always there, and model.cell is a choice between "
         "values; use tpe, or leave it out of the space"
     )
-    assert not (tmp_path / "sweep" / "trials.jsonl").exists()
-    assert attempts(tmp_path / "sweep") == []
+    assert not (tmp_path / "sweep").exists()

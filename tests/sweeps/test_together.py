@@ -28,7 +28,8 @@ TINY = {
 }  # fmt: skip
 OWN = [
     {"seed": 0, "optimizer.lr": 0.01}, {"seed": 1, "optimizer.lr": 0.003, "model.dropout": 0.4, "epochs": 2},
-    {"seed": 2, "optimizer.lr": 0.03, "stop.patience": 1}, {"seed": 0, "optimizer.weight_decay": 0.1},
+    {"seed": 2, "optimizer.lr": 0.03, "stop.patience": 1},
+    {"seed": 0, "optimizer.weight_decay": 0.1, "model.init_scale": 0.5},
 ]  # fmt: skip
 
 
@@ -189,6 +190,7 @@ def test_a_bucket_is_what_one_program_serves(tmp_path):
     one = config(tmp_path, 0, loss="sampled_softmax(negatives=8, alpha=0.5)")
     alike = [
         {"seed": 5}, {"epochs": 9}, {"optimizer.lr": 1.0}, {"optimizer.clip": 0.0}, {"eval.users": 3},
+        {"model.init": "glorot"}, {"model.init_scale": 0.5},
         {"model.dropout": 0.9}, {"loss": "sampled_softmax(alpha=0.1, log_q=0.5, negatives=8, temperature=2)"},
     ]  # fmt: skip
     other = [

@@ -4,6 +4,7 @@ With several objectives a pruner sees readings of the first alone. It keeps noth
 Optuna would have noted at earlier readings follows from these readings.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -20,6 +21,7 @@ PRUNERS = ("none", "halving", "hyperband", "median")
 _RUNG = "completed_rung_{}"  # the attribute in which Optuna 5 keeps the reading that a trial came to a rung with
 
 
+@functools.lru_cache(maxsize=64)
 def pruner(
     name: str, *, direction: Direction = "maximize", least: int = 1, most: int | None = None, factor: int = 3,
     startup: int = 5,

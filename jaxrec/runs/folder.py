@@ -64,19 +64,19 @@ def cache() -> Path:
     )
 
 
-class Held(Exception):
+class Locked(Exception):
     """Another process has a lock; the text is its number."""
 
 
 def lock(path: Path) -> int:
-    """Lock a file, made where there is none, for as long as the number that this gives is open; or raise `Held`."""
+    """Lock a file, made where there is none, for as long as the number that this gives is open; or raise `Locked`."""
     found = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(found, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         holder = os.pread(found, 20, 0).decode() or "unknown"
         os.close(found)
-        raise Held(holder) from None
+        raise Locked(holder) from None
     os.ftruncate(found, 0)
     os.pwrite(found, str(os.getpid()).encode(), 0)
     return found
@@ -165,7 +165,7 @@ class Folder:
             return
         try:
             self._lock = lock(self._lock_file)
-        except Held as held:
+        except Locked as held:
             raise Busy(
                 f"{self.path} is being trained by process {held}; wait for it, stop it, or choose another --run"
             ) from None

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from jaxrec.config import Mistake
-from jaxrec.runs.folder import Held, lock
+from jaxrec.runs.folder import Locked, lock
 
 OURS = ("ledger.sqlite", "sweep.json", "trials.jsonl", "runs", "workers")
 
@@ -39,7 +39,7 @@ class Place:
         self.out.mkdir(parents=True, exist_ok=True)
         try:
             held = lock(self.lock)
-        except Held as other:
+        except Locked as other:
             raise Mistake(
                 f"a sweep, process {other}, works in {self.out} already; wait for it, stop it, or choose another --out"
             ) from None

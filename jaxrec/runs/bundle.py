@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrec.cells.find import path_of
 from jaxrec.config import Call, Mistake, from_dict, to_dict
 from jaxrec.data.context import Column
 from jaxrec.data.prepared import Feature, Prepared
@@ -195,7 +196,7 @@ def read_code(call: Call) -> dict[str, bytes]:
     found = {}
     for file in sorted(code_files(call)):
         try:
-            found[file] = Path(file).expanduser().read_bytes()
+            found[file] = path_of(file).read_bytes()
         except OSError as error:
             raise Mistake(f"{file}: cannot be read ({error.strerror}); give the path of a cell's file") from None
     return found

@@ -5,24 +5,30 @@ import signal
 import sys
 import threading
 import time
-from pathlib import Path
-from typing import Self
+from collections.abc import Callable
+from typing import Any, Self
 
 from jaxrec.config import Mistake
-from jaxrec.sweeps.ledger import Ledger
 from jaxrec.sweeps.presence import Worker
+from jaxrec.sweeps.remote import Books, Unreachable
 
-LOOK = 0.5  # seconds between two looks at the process that started this one
+LOOK = 0.5  # seconds between two looks whether to leave
+
+
+def orphaned(parent: int | None) -> str:
+    """Why a process that ``parent`` started is to leave; nothing while that one lives, or where it works for itself."""
+    gone = parent is not None and os.getppid() != parent
+    return f"process {parent}, which started this one, is gone" if gone else ""
 
 
 class Heart(threading.Thread):
-    """Beats for ``worker`` while the context is open. ``parent`` is the process without which it leaves, None where it
-    works for itself; ``why`` says why it has asked the process to leave, by SIGTERM: training saves and stops.
+    """Beats for ``worker`` while the context is open. ``leave``, given the books of this thread, says why to leave, or
+    nothing; ``why`` says why it has asked the process to leave, by SIGTERM: training saves and stops.
     """
 
-    def __init__(self, path: Path, worker: Worker, parent: int | None, every: float):
+    def __init__(self, books: Books, worker: Worker, leave: Callable[[Any], str], every: float):
         super().__init__(name="jaxrec-heart", daemon=True)
-        self._path, self._worker, self._parent, self._every = path, worker, parent, every
+        self._books, self._worker, self._leaving, self._every = books, worker, leave, every
         self._over = threading.Event()
         self.why: str | None = None
 
@@ -35,15 +41,21 @@ class Heart(threading.Thread):
         self.join(2.0)
 
     def run(self) -> None:
-        ledger, beaten, known = Ledger(self._path), 0.0, set[int]()
+        try:
+            self._beat(self._books.again())
+        except Unreachable as error:
+            self._leave(str(error))
+
+    def _beat(self, books: Books) -> None:
+        beaten, known = 0.0, set[int]()
         while not self._over.wait(min(LOOK, self._every)):
-            if self._parent is not None and os.getppid() != self._parent:
-                self._leave(f"process {self._parent}, which started this one, is gone")
+            if why := self._leaving(books):
+                self._leave(why)
             if time.monotonic() - beaten < self._every:
                 continue
             beaten = time.monotonic()
             try:
-                taken = set(ledger.beat(self._worker))
+                taken = set(books.beat(self._worker))
             except Mistake as mistake:  # training finds out when it has something to write down
                 print(f"no beat: {mistake}", file=sys.stderr, flush=True)
                 continue

@@ -8,7 +8,7 @@ import json
 import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from jaxrec.config import Mistake
 from jaxrec.sweeps.presence import Worker, clock, gone, place
@@ -71,6 +71,10 @@ class Ledger:
 
     def close(self) -> None:
         self._store.close()
+
+    def again(self) -> Self:
+        """The same for another thread."""
+        return type(self)(self.path)
 
     # the sweep
 

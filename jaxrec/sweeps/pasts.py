@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxrec.sweeps.ledger import ENDS, Ledger
+from jaxrec.sweeps.ledger import ENDS
+from jaxrec.sweeps.remote import Books
 from jaxrec.sweeps.search import Past
 
 
@@ -15,7 +16,7 @@ class Pasts:
         self._trials: dict[int, Past] = {}
         self._tick = 0
 
-    def look(self, ledger: Ledger) -> None:
+    def look(self, ledger: Books) -> None:
         """See what has changed."""
         tick = ledger.tick()
         for row in ledger.rows(self._tick) if tick != self._tick else ():

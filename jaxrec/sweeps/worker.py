@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,17 +17,19 @@ from typing import Any
 from jaxrec.config import Mistake, from_dict
 from jaxrec.runs.options import Config
 from jaxrec.sweeps import logs
-from jaxrec.sweeps.heart import Heart
+from jaxrec.sweeps.heart import Heart, orphaned
 from jaxrec.sweeps.ledger import ENDS, Lease, Ledger
 from jaxrec.sweeps.pasts import Pasts
 from jaxrec.sweeps.presence import Worker
 from jaxrec.sweeps.pruning import pruner
 from jaxrec.sweeps.rebuilding import note
+from jaxrec.sweeps.remote import Books, Remote
 from jaxrec.sweeps.verdicts import Lost, disk, ends, row, verdict
 from jaxrec.training.stop import AGAIN, Stopped, StopSignal, interruption
 
 DISK, QUARANTINED = 74, 69  # exit statuses: no place to write, as EX_IOERR; not to be started again, EX_UNAVAILABLE
 IDLE = 0.2  # seconds between two looks for work
+FAR = 1.0  # and of a worker on another machine, of which there may be many
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Job:
 class Shift:
     """What one process does for a sweep. It is also who `sweeps.together` asks for trainings and tells of them."""
 
-    def __init__(self, out: Path, ledger: Ledger, worker: Worker, compiled: "Compiled"):
+    def __init__(self, out: Path, ledger: Books, worker: Worker, compiled: "Compiled"):
         self.out, self.ledger, self.worker, self.compiled = out, ledger, worker, compiled
         self.about, self.options = given(ledger), ledger.options
         self.pasts = Pasts(self.about["objectives"])
@@ -63,7 +65,7 @@ class Shift:
             elif not stay:
                 return
             else:
-                time.sleep(IDLE)
+                time.sleep(FAR if isinstance(self.ledger, Remote) else IDLE)
         stop.heard()
 
     def train_all(self) -> None:
@@ -169,7 +171,7 @@ class Shift:
         self.ready = []
 
 
-def given(ledger: Ledger) -> dict[str, Any]:
+def given(ledger: Books) -> dict[str, Any]:
     """The sweep's definition; `Mistake` where there is none yet."""
     if ledger.about is None:
         raise Mistake(f"{ledger.path} holds no sweep yet; begin one with: jaxrec sweep")
@@ -219,7 +221,7 @@ def say(sentence: str) -> None:
 
 
 def serve(out: Path, name: str, parent: int | None) -> int:
-    """Work for the sweep in ``out``; the exit status."""
+    """Work for the sweep in ``out``, which this machine holds; the exit status."""
     from jaxrec.runs.run import remember_compilations
 
     stop = StopSignal()
@@ -228,24 +230,15 @@ def serve(out: Path, name: str, parent: int | None) -> int:
         remember_compilations()
         worker = Worker.here(name, device(), code())
         every = float(ledger.options["lease_seconds"]) / 6
-        with Heart(ledger.path, worker, parent, every):
+        with Heart(ledger, worker, lambda _: orphaned(parent), every):
             Shift(out, ledger, worker, Compiled()).work(stop, stay=parent is not None)
     return AGAIN if stop.requested else 0
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m jaxrec.sweeps.worker", description=__doc__)
-    parser.add_argument("out", type=Path, help="folder of the sweep")
-    parser.add_argument("--name", default=f"by-hand-{os.getpid()}", help="what the ledger calls this worker")
-    parser.add_argument("--parent", type=int, help="leave when this process is no longer the parent")
-    options = parser.parse_args(argv)
-    early = StopSignal(signal.SIGTERM)  # imports take seconds
+def left(work: Callable[[], int]) -> int:
+    """The exit status of some work, also where it ends with what a person can mend or asked for."""
     try:
-        if not (options.out / "ledger.sqlite").exists():
-            raise Mistake(f"{options.out} holds no sweep (no ledger.sqlite); begin one with: jaxrec sweep")
-        with early, early.raising():
-            pass
-        return serve(options.out, options.name, options.parent)
+        return work()
     except BaseException as error:
         if isinstance(error, Stopped | KeyboardInterrupt) or interruption(error):
             say(f"jaxrec: {error}")
@@ -254,6 +247,24 @@ def main(argv: Sequence[str] | None = None) -> int:
             say(f"jaxrec: {error}")
             return DISK if disk(error) else 2
         raise
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m jaxrec.sweeps.worker", description=__doc__)
+    parser.add_argument("out", type=Path, help="folder of the sweep")
+    parser.add_argument("--name", default=f"by-hand-{os.getpid()}", help="what the ledger calls this worker")
+    parser.add_argument("--parent", type=int, help="leave when this process is no longer the parent")
+    options = parser.parse_args(argv)
+
+    def work() -> int:
+        if not (options.out / "ledger.sqlite").exists():
+            raise Mistake(f"{options.out} holds no sweep (no ledger.sqlite); begin one with: jaxrec sweep")
+        with early, early.raising():
+            pass
+        return serve(options.out, options.name, options.parent)
+
+    early = StopSignal(signal.SIGTERM)  # imports take seconds
+    return left(work)
 
 
 if __name__ == "__main__":

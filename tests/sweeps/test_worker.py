@@ -20,7 +20,7 @@ from jaxrec.runs.folder import Busy
 from jaxrec.runs.options import Config
 from jaxrec.sweeps import crew, logs, worker as workers
 from jaxrec.sweeps.crew import Crew, Machine, named, shares
-from jaxrec.sweeps.heart import Heart
+from jaxrec.sweeps.heart import Heart, orphaned
 from jaxrec.sweeps.ledger import Ledger, New
 from jaxrec.sweeps.presence import Worker
 from jaxrec.sweeps.store import NoRoom
@@ -197,7 +197,7 @@ def test_the_heart_keeps_leases_and_notices_when_they_are_gone(tmp_path):
     me = Worker.here("w0")
     ledger.lease(me)
     first = ledger._store.all("SELECT beat FROM attempts")[0][0]
-    with StopSignal() as stop, Heart(ledger.path, me, None, 0.05) as heart:
+    with StopSignal() as stop, Heart(ledger, me, lambda _: "", 0.05) as heart:
         deadline = time.monotonic() + 10
         while ledger._store.all("SELECT beat FROM attempts")[0][0] == first:
             assert time.monotonic() < deadline
@@ -213,7 +213,7 @@ def test_the_heart_keeps_leases_and_notices_when_they_are_gone(tmp_path):
 
 def test_the_heart_leaves_with_the_process_that_started_it(tmp_path):
     ledger = Ledger(tmp_path / "ledger.sqlite")
-    with StopSignal() as stop, Heart(ledger.path, Worker.here("w0"), 1 << 22, 0.05) as heart:
+    with StopSignal() as stop, Heart(ledger, Worker.here("w0"), lambda _: orphaned(1 << 22), 0.05) as heart:
         deadline = time.monotonic() + 10
         while stop.requested is None:
             assert time.monotonic() < deadline

@@ -1,21 +1,20 @@
-"""The workers of a sweep as processes: started with their share of the machine, started again, told to stop."""
+"""The workers of a sweep as processes of this machine, each with its share of it."""
 
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from jaxrec.config import Mistake
 from jaxrec.sweeps import logs
+from jaxrec.sweeps.team import PATIENCE, Ended, Post, Team
 
 LOOK = "import jax; found = jax.local_devices(); print(found[0].platform, len(found))"
-PATIENCE = 20.0  # seconds for a worker to save and leave; it knows of a signal within ten
-PAUSE = 1.0  # seconds before a worker that died at once is started again; doubled every time
 FLAG = "--xla_cpu_multi_thread_eigen"
 
 
@@ -45,7 +44,7 @@ def shares(machine: Machine, workers: int | None, environ: Mapping[str, str] = o
     if machine.platform == "cpu":
         count = workers or machine.cores
         threads = max(1, machine.cores // count)
-        return [_threads(threads, environ) for _ in range(count)] if count > 1 else [{}]
+        return [computing(threads, environ) for _ in range(count)] if count > 1 else [{}]
     count = workers or machine.devices
     if machine.platform not in ("gpu", "cuda", "rocm"):
         if count > 1:
@@ -58,7 +57,7 @@ def shares(machine: Machine, workers: int | None, environ: Mapping[str, str] = o
     return [{"CUDA_VISIBLE_DEVICES": names[number % machine.devices], **memory} for number in range(count)]
 
 
-def _threads(count: int, environ: Mapping[str, str]) -> dict[str, str]:
+def computing(count: int, environ: Mapping[str, str]) -> dict[str, str]:
     """So many threads for computing: XLA sizes its pool by NPROC. A worker is bound to no core: others may be busy."""
     found = {"NPROC": str(count), "OMP_NUM_THREADS": str(count)}
     flags = environ.get("XLA_FLAGS", "")
@@ -77,19 +76,8 @@ def shared(machine: Machine, count: int) -> str:
 
 
 @dataclass
-class Post:
-    """One worker's place: the process that has it, and how often in a row it ended before it did anything."""
-
-    name: str
-    extra: dict[str, str]
-    process: subprocess.Popen[bytes] | None = None
-    began: float = 0.0
-    failed: int = 0
-
-
-@dataclass
-class Crew:
-    """The worker processes of the sweep in ``out``."""
+class Crew(Team):
+    """The workers of the sweep in ``out`` as processes of this machine, each with its share of it."""
 
     out: Path
     shares: list[dict[str, str]]
@@ -97,43 +85,29 @@ class Crew:
 
     def __post_init__(self) -> None:
         (self.out / "workers").mkdir(parents=True, exist_ok=True)
-        self.posts = [Post(f"w{number}", extra) for number, extra in enumerate(self.shares)]
+        self.posts = [Post(f"w{number}") for number in range(len(self.shares))]
 
-    def fill(self, most: int, without: Collection[str]) -> None:
-        """Start workers where a place is empty, up to ``most`` at work, but none of those named in ``without``."""
-        now, active = time.monotonic(), sum(post.process is not None for post in self.posts)
-        for post in self.posts:
-            wait = PAUSE * 2 ** min(post.failed - 1, 5) if post.failed else 0.0
-            if post.process is None and active < most and post.name not in without and now >= post.began + wait:
-                self._start(post)
-                active += 1
+    @property
+    def children(self) -> list[int]:
+        return [post.process.pid for post in self.posts if post.process is not None]
 
-    def _start(self, post: Post) -> None:
+    def start(self, post: Post) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "jaxrec.sweeps.worker", str(self.out), "--name", post.name]
         command += ["--parent", str(os.getpid())]
         with logs.place(self.out, post.name).open("ab") as log:
-            post.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=os.environ | post.extra,
+            return subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                env=os.environ | self.shares[self.posts.index(post)],
                 start_new_session=True,  # ctrl-C is for the sweep, which tells its workers
             )  # fmt: skip
-        post.began = time.monotonic()
 
-    def ended(self) -> list[tuple[Post, int, int]]:
-        """Places whose process has ended since last asked, with its number and its exit status."""
-        found = []
-        for post in self.posts:
-            if post.process is not None and (status := post.process.poll()) is not None:
-                found.append((post, post.process.pid, status))
-                post.failed = post.failed + 1 if status and time.monotonic() - post.began < 60 else 0
-                post.process = None
-        return found
-
-    @property
-    def working(self) -> bool:
-        return any(post.process is not None for post in self.posts)
+    def over(self, post: Post) -> Ended | None:
+        status = post.process.poll()
+        if status is None:
+            return None
+        return Ended(post, post.process.pid, status, named(status), logs.tail(logs.place(self.out, post.name)))
 
     def stop(self, patience: float = PATIENCE) -> None:
-        """Let every worker save and leave; what is still there after ``patience`` seconds is killed."""
         self.signal(signal.SIGTERM)
         deadline = time.monotonic() + patience
         try:
@@ -146,7 +120,6 @@ class Crew:
             self.signal(signal.SIGKILL)
 
     def kill(self, which: Callable[[str, int], bool]) -> None:
-        """End those that a name and the number of a process pick out."""
         for post in self.posts:
             if post.process is not None and which(post.name, post.process.pid):
                 post.process.kill()

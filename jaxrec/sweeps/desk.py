@@ -56,6 +56,10 @@ class Desk:
         """The number of the process that came last, by the name of the worker."""
         return dict(self._present)
 
+    def forget(self, name: str) -> None:
+        """Another process is to come under this name."""
+        self._present.pop(name, None)
+
     def dismiss(self, names: Collection[str]) -> None:
         """Let these workers save and leave: they look twice a second."""
         self._dismissed.update(names)

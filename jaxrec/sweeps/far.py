@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from jaxrec.config import Mistake
 from jaxrec.sweeps import logs
+from jaxrec.sweeps.crew import computing
 from jaxrec.sweeps.heart import Heart
 from jaxrec.sweeps.presence import Worker
 from jaxrec.sweeps.remote import Carry, Remote
@@ -25,9 +26,13 @@ class Left(NamedTuple):
     log: list[str]
 
 
-def work(out: Path, name: str, where: str, connect: Callable[[], Carry], environ: Mapping[str, str] = {}) -> Left:
-    """Work for the sweep in ``out`` until its desk lets go. ``where`` tells machines apart whose names are the same."""
-    os.environ.update(environ)
+def work(
+    out: Path, name: str, where: str, connect: Callable[[], Carry], threads: int | None, environ: Mapping[str, str]
+) -> Left:
+    """Work for the sweep in ``out`` until its desk lets go. ``where`` tells machines apart whose names are the same;
+    ``threads`` are those for computing, None for as many as there are.
+    """
+    os.environ.update(environ if threads is None else {**environ, **computing(threads, os.environ)})
     with tempfile.TemporaryDirectory(prefix="jaxrec-cells-", ignore_cleanup_errors=True) as copies:
         remote = Remote(connect, out, Path(copies))
         worker = Worker.here(name)

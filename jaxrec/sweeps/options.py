@@ -42,7 +42,15 @@ class Sweep(Section):
     trials: Positive | None = None
     """trainings in all, over every start of the sweep; none is the whole grid, or as many as before"""
     workers: Positive | None = None
-    """processes that train; none: one for each accelerator, or for each processor core where there is none"""
+    """processes that train; none: one for each accelerator, or for each processor core where there is none; with slurm
+    the jobs at a time"""
+    on: Literal["here", "ray", "slurm"] = "here"
+    """where workers are: on this machine, in a Ray cluster, or as Slurm's jobs"""
+    address: str | None = None
+    """of the Ray cluster: host:port, or auto for one on this machine; none begins one. With slurm what jobs know this
+    machine by; none: its name"""
+    slurm: tuple[str, ...] = ()
+    """what a job asks for, in submitit's words: partition=gpu timeout_min=120 gpus_per_node=1"""
     together: Positive = 1
     """trials that a worker leases at a time, of configurations that compile alike"""
     search: Literal["grid", "random", "sobol", "tpe", "cmaes", "nsga2", "pbt"] = "random"

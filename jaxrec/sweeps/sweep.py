@@ -8,10 +8,10 @@ from typing import Any
 from jaxrec.config import Mistake, from_dict
 from jaxrec.runs.folder import mendable, write_json
 from jaxrec.runs.options import Config
-from jaxrec.sweeps import crew as crews, logs
-from jaxrec.sweeps.crew import Crew, named
+from jaxrec.sweeps.crew import Crew
 from jaxrec.sweeps.defining import definition
 from jaxrec.sweeps.folder import Place
+from jaxrec.sweeps.hiring import hired, refuse
 from jaxrec.sweeps.ledger import RUNNING, Ledger, New
 from jaxrec.sweeps.options import Sweep
 from jaxrec.sweeps.pasts import Pasts
@@ -20,6 +20,7 @@ from jaxrec.sweeps.rebuilding import rebuilt
 from jaxrec.sweeps.rehearsal import rehearse
 from jaxrec.sweeps.rows import Table
 from jaxrec.sweeps.summary import leader, progress, summary
+from jaxrec.sweeps.team import Team
 from jaxrec.sweeps.tracking import Tracking
 from jaxrec.sweeps.worker import DISK
 from jaxrec.training.stop import AGAIN, Stopped, StopSignal
@@ -38,6 +39,7 @@ def sweep(
     others from before. Raises `Stopped` after a signal, with every worker gone in order, and `Mistake` for what the
     user can mend.
     """
+    refuse(options)
     place, stop = Place(Path(options.out)), StopSignal()
     with stop, place.claimed(), mendable(place.out):
         ledger = opened(place, options, say)
@@ -73,7 +75,7 @@ class Coordinator:
         self.began = time.monotonic()
         self.next = ledger.next_number()
         self.gaps = ledger.missing(self.next)
-        self.crew = Crew(place.out, [])
+        self.crew: Team = Crew(place.out, [])
         self.written = self.counted = self.cost = 0.0
         self.told, self.why = self.began, ""
 
@@ -85,10 +87,8 @@ class Coordinator:
         self.begin()
         self.propose()
         if self.missing():
-            machine = crews.machine()
-            shares = crews.shares(machine, self.options.workers)
-            self.crew = Crew(self.place.out, shares)
-            self.say(f"{self.place.out}: {progress(self.ledger, self.total)}; {crews.shared(machine, len(shares))}")
+            self.crew, who = hired(self.place.out, self.options)
+            self.say(f"{self.place.out}: {progress(self.ledger, self.total)}; {who}")
             self.train()
         self.write(now=True)
         self.pasts.look(self.ledger)
@@ -185,35 +185,34 @@ class Coordinator:
     def tend(self) -> None:
         """Settle what ended workers leave, take back what is not kept alive, fill empty places."""
         self.settle()
-        children = [post.process.pid for post in self.crew.posts if post.process is not None]
-        if self.ledger.reclaim(children):
+        if self.ledger.reclaim(self.crew.children):
             self.crew.kill(lambda name, pid: bool(self.ledger.taken(name, pid)))
         self.count()
         aside = {*self.ledger.quarantined(), *(post.name for post in self.crew.posts if post.failed >= RUNNING)}
         if self.waiting and not self.crew.working and len(aside) == len(self.crew.posts):
+            said = last(self.crew.posts[0].log)
             raise Mistake(
-                f"every worker failed {RUNNING} times running and was put aside ({last(self.log('w0'))}); look into "
+                f"every worker failed {RUNNING} times running and was put aside ({said}); look into "
                 f"{self.place.out / 'workers'}, and the same command tries again"
             )
         self.crew.fill(-(-(self.waiting + self.running) // self.options.together), aside)
 
     def settle(self, stopped: bool = False) -> None:
         """Write down what ended workers held. Those that were ``stopped`` have not failed, whatever they say."""
-        for post, pid, status in self.crew.ended():
-            log, failed = self.log(post.name), status not in (0, AGAIN, DISK) and not stopped
-            state, signature = ("failed", named(status)) if failed else ("waiting", "")
+        for post, pid, status, said, log in self.crew.ended():
+            failed = status not in (0, AGAIN, DISK, None) and not stopped
+            state, signature = ("failed", said) if failed else ("waiting", "")
             for place, attempt in enumerate(self.ledger.held(post.name, pid)):
-                reason, counts = f"the process ended with {named(status)}", place == 0
-                self.ledger.end(attempt, state, reason=reason, signature=signature, counts=counts, log=log)
+                reason = said if status is None else f"the process ended with {said}"
+                self.ledger.end(attempt, state, reason=reason, signature=signature, counts=place == 0, log=log)
             if self.ledger.began(post.name, pid):
                 post.failed = 0  # what it did the ledger counts
             if status in (2, DISK) and not stopped:
                 raise Mistake(last(log).removeprefix("jaxrec: "))
+            if status is None and not stopped:
+                self.say(f"{post.name}: {said}; what it had waits for another")
             if failed:
-                self.say(f"{post.name} ended with {named(status)}: {last(log)}")
-
-    def log(self, name: str) -> list[str]:
-        return logs.tail(logs.place(self.place.out, name))
+                self.say(f"{post.name} ended with {said}: {last(log)}")
 
     # accounts
 

@@ -1,0 +1,161 @@
+"""A sweep on a real Ray cluster, of which a node is killed, ends in the table of one that stayed on its machine."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from jaxrec.config import Mistake
+from jaxrec.sweeps.ledger import Ledger
+from jaxrec.sweeps.rows import timeless
+
+ROOT = Path(__file__).resolve().parents[2]
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # and nobody else is let in
+CELL = """
+import os
+from jaxrec.cells import GRU
+
+class Mine(GRU):
+    if os.environ.get("FAR") and "jaxrec-cells-" not in __file__:
+        raise RuntimeError(f"{__file__} is not what came with the trial")
+"""
+SPACE = {
+    "demo.users": "60", "demo.items": "240", "demo.genres": "4", "demo.lag": "2", "epochs": "8",
+    "model.dropout": "0.0", "batch.size": "8", "batch.length": "10", "eval.metrics": "ndcg@10", "stop.patience": "0",
+    "model.width": "4", "model.cell": "mine.py:Mine", "optimizer.lr": "0.01|0.02|0.05|0.1",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """Where sweeps are started; no worker is."""
+    place = tmp_path_factory.mktemp("home")
+    (place / "mine.py").write_text(CELL)
+    return place
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """A head without processors and two nodes with one each."""
+    pytest.importorskip("ray", reason="ray is an extra")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {**QUIET, "PYTHONPATH": str(ROOT), "FAR": "1"}.items():
+            patch.setenv(name, value)
+        patch.setenv("JAXREC_CACHE", str(tmp_path_factory.mktemp("far")))
+        patch.chdir(tmp_path_factory.mktemp("elsewhere"))
+        from ray.cluster_utils import Cluster
+
+        small = {"node_ip_address": "127.0.0.1", "object_store_memory": 80 << 20}
+        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, **small})
+        try:
+            for _ in range(2):
+                made.add_node(num_cpus=1, **small)
+            yield made
+        finally:
+            made.shutdown()
+
+
+def begin(out, home, *words, space=SPACE):
+    flags = [word for name, value in space.items() for word in (f"--{name}", value)]
+    command = [sys.executable, "-m", "jaxrec", "sweep", "--out", str(out), "--search", "grid", *flags, *words]
+    env = {name: value for name, value in os.environ.items() if name != "FAR"} | QUIET | {"PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(command, cwd=home, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def table(out):
+    return [timeless(json.loads(line)) for line in (out / "trials.jsonl").read_text().splitlines()]
+
+
+def attempts(out):
+    return Ledger(out / "ledger.sqlite").attempts() if (out / "sweep.json").exists() else []
+
+
+def readings(out, number):
+    return Ledger(out / "ledger.sqlite").readings(number)
+
+
+def until(condition, process, seconds=120.0):
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return found
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, home):
+    """The table of a sweep that nothing disturbed, on this machine."""
+    out = tmp_path_factory.mktemp("whole") / "sweep"
+    here = begin(out, home, "--workers", "1")
+    said = here.communicate(timeout=120)
+    assert here.returncode == 0, said
+    return table(out)
+
+
+def running(out, count):
+    """Attempts that have validated so often, once there is a worker on each of two nodes."""
+    rows = attempts(out)
+    found = [row for row in rows if row["state"] == "running" and len(readings(out, row["number"])) >= count]
+    return len({row["host"] for row in rows}) >= 2 and found
+
+
+def ends(out):
+    return sorted(row["number"] for row in attempts(out) if row["state"] == "done")
+
+
+def test_a_node_that_is_killed_costs_no_trial_and_the_table_is_the_same(cluster, home, whole, tmp_path):
+    out = tmp_path / "sweep"
+    far = begin(out, home, "--on", "ray", "--address", cluster.address)
+    [hit, *_] = until(lambda: running(out, 2), far)
+    [node] = [node for node in cluster.worker_nodes if node.node_id[:8] in hit["host"]]
+    cluster.remove_node(node, allow_graceful=False)
+    _, said = far.communicate(timeout=180)
+    assert far.returncode == 0, said
+    assert table(out) == whole
+    assert {row["state"] for row in table(out)} == {"done"}
+    assert ends(out) == [0, 1, 2, 3]
+    lost, after = [row for row in attempts(out) if row["number"] == hit["number"]]
+    assert (lost["state"], lost["reason"]) == ("stopped", "its node is gone")
+    assert lost["host"] != after["host"]
+    assert "its node is gone; what it had waits for another" in said
+    log = (out / "workers" / f"{after['worker']}.log").read_text().partition(f"trial {hit['number']}, ")[2]
+    assert "resum" in log.splitlines()[3], log
+
+
+def test_a_worker_that_is_killed_and_a_sweep_that_is_stopped_go_on(cluster, home, whole, tmp_path):
+    out, words = tmp_path / "sweep", ("--on", "ray", "--address", cluster.address, "--workers", "1")
+    far = begin(out, home, *words)
+    [hit, *_] = until(lambda: [row for row in attempts(out) if row["state"] == "running"], far)
+    os.kill(hit["pid"], signal.SIGKILL)
+    until(lambda: ends(out), far)
+    far.send_signal(signal.SIGTERM)
+    _, said = far.communicate(timeout=60)
+    assert far.returncode == 75, said
+    assert "the same command goes on from there" in said
+    first = attempts(out)[0]
+    assert (first["state"], first["reason"]) == ("failed", "the process ended with no exit status, as after SIGKILL")
+    assert not [row for row in attempts(out) if row["state"] == "running"]
+    again = begin(out, home, *words)
+    assert again.wait(120) == 0, again.communicate()
+    assert table(out) == whole
+    assert ends(out) == [0, 1, 2, 3]
+
+
+def test_slots_are_gpus_or_an_even_share_of_the_processors():
+    slots = pytest.importorskip("jaxrec.sweeps.on_ray", reason="ray is an extra").slots
+    gpus, cores = [{"CPU": 16.0, "GPU": 2.0}, {"CPU": 16.0, "GPU": 1.0}, {"CPU": 4.0}], [{"CPU": 6.0}, {"CPU": 6.0}, {}]
+    assert slots(gpus, None) == (3, {"num_gpus": 1, "num_cpus": 0})
+    assert slots(gpus, 2)[0] == 2
+    assert slots(cores, None) == (12, {"num_cpus": 1})
+    assert slots(cores, 2) == (2, {"num_cpus": 6})
+    assert slots(cores, 3) == (3, {"num_cpus": 3})
+    assert slots(cores, 20) == (20, {"num_cpus": 1})  # some wait until nodes come
+    assert slots([{}], 3) == (3, {"num_cpus": 1})
+    with pytest.raises(Mistake, match="neither GPUs nor CPUs"):
+        slots([{}], None)

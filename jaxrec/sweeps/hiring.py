@@ -15,7 +15,9 @@ HANDED_ON = ("JAXREC_CACHE",)  # what workers elsewhere are told of this environ
 def refuse(options: Sweep) -> None:
     """`Mistake` for options that mean nothing together."""
     if options.on == "here" and options.address is not None:
-        raise Mistake(f"--address {options.address} is of a cluster, and this sweep works here; say --on ray or slurm")
+        raise Mistake(
+            f"--address {options.address} is of a cluster, and this sweep works here; say --on ray or --on slurm"
+        )
     if options.on != "slurm" and options.slurm:
         raise Mistake(f"--slurm {' '.join(options.slurm)} is for Slurm; say --on slurm")
     if options.on == "slurm" and options.workers is None:

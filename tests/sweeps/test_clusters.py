@@ -1,4 +1,4 @@
-"""A sweep on a real Ray cluster, of which a node is killed, ends in the table of one that stayed on its machine."""
+"""Sweeps on a real Ray cluster and as submitit's jobs, disturbed, end in the table of one that stayed at home."""
 
 import json
 import os
@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 
 from jaxrec.config import Mistake
+from jaxrec.sweeps.hiring import hired
 from jaxrec.sweeps.ledger import Ledger
+from jaxrec.sweeps.options import Sweep
 from jaxrec.sweeps.rows import timeless
+from jaxrec.sweeps.sweep import sweep
 
 ROOT = Path(__file__).resolve().parents[2]
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # and nobody else is let in
@@ -63,7 +66,7 @@ def cluster(tmp_path_factory):
 def begin(out, home, *words, space=SPACE):
     flags = [word for name, value in space.items() for word in (f"--{name}", value)]
     command = [sys.executable, "-m", "jaxrec", "sweep", "--out", str(out), "--search", "grid", *flags, *words]
-    env = {name: value for name, value in os.environ.items() if name != "FAR"} | QUIET | {"PYTHONPATH": str(ROOT)}
+    env = os.environ | QUIET | {"PYTHONPATH": str(ROOT)} | ({"FAR": "1"} if "--on" in words else {})
     return subprocess.Popen(command, cwd=home, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -145,6 +148,69 @@ def test_a_worker_that_is_killed_and_a_sweep_that_is_stopped_go_on(cluster, home
     assert again.wait(120) == 0, again.communicate()
     assert table(out) == whole
     assert ends(out) == [0, 1, 2, 3]
+
+
+def test_jobs_that_are_killed_or_given_notice_cost_no_trial(home, whole, tmp_path):
+    pytest.importorskip("submitit", reason="submitit is an extra")
+    out = tmp_path / "sweep"
+    jobs = begin(out, home, "--on", "slurm", "--workers", "2", "--slurm", "cluster=local", "timeout_min=10")
+    [noticed, *_] = until(lambda: running(out, 2), jobs)
+    os.kill(noticed["pid"], signal.SIGUSR2)  # as Slurm does before it takes the machine away
+    [killed, *_] = until(lambda: [row for row in running(out, 1) if row["pid"] != noticed["pid"]], jobs)
+    os.kill(killed["pid"], signal.SIGKILL)
+    _, said = jobs.communicate(timeout=180)
+    assert jobs.returncode == 0, said
+    assert table(out) == whole
+    assert ends(out) == [0, 1, 2, 3]
+    found = {row["attempt"]: row for row in attempts(out)}
+    assert found[noticed["attempt"]]["state"] == "stopped"
+    assert found[killed["attempt"]]["reason"] == "the process ended with no exit status, as after SIGKILL"
+    assert not (out / "desk.json").exists()
+    assert "2 local jobs" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"address": "h:1"}, "--address h:1 is of a cluster, and this sweep works here; say --on ray or --on slurm"),
+        ({"on": "ray", "slurm": ("partition=gpu",)}, "--slurm partition=gpu is for Slurm; say --on slurm"),
+        ({"on": "slurm"}, "--on slurm does not know how many jobs to have at a time; say --workers N"),
+    ],
+    ids=str,
+)
+def test_options_that_mean_nothing_together_are_refused(tmp_path, options, words):
+    with pytest.raises(Mistake) as refused:
+        sweep(Sweep(out=str(tmp_path / "s"), trials=1, **options), {}, command=[])
+    assert str(refused.value) == words
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["cluster=local", "gpu"], "--slurm gpu says no value; write name=value, as in partition=gpu timeout_min=120"),
+        (["cluster=local nodes=2"], "--slurm nodes=2: a worker is one task of one node; say --workers instead"),
+        (["cluster=local", "no_such=2"], "--slurm no_such=2 is refused by submitit: "),
+        (["cluster=there"], "AutoExecutor doesn't know any executor named there"),
+        (["partition=gpu"], 'is refused by submitit: Could not detect "srun"'),
+    ],
+    ids=str,
+)
+def test_words_that_submitit_does_not_know_are_refused(tmp_path, monkeypatch, words, said):
+    pytest.importorskip("submitit", reason="submitit is an extra")
+    monkeypatch.setenv("PATH", str(tmp_path))  # without Slurm
+    options = Sweep(out=str(tmp_path), on="slurm", workers=1, slurm=tuple(words), address="127.0.0.1")
+    with pytest.raises(Mistake) as refused:
+        hired(tmp_path, options)
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(("on", "package"), [("ray", "ray"), ("slurm", "submitit")])
+def test_a_package_that_is_missing_is_named(tmp_path, monkeypatch, on, package):
+    monkeypatch.delitem(sys.modules, f"jaxrec.sweeps.on_{on}", raising=False)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(Mistake, match=rf"--on {on} needs {package}: pip install 'jaxrec\[{on}\]'"):
+        hired(tmp_path, Sweep(out=str(tmp_path), on=on, workers=1))
 
 
 def test_slots_are_gpus_or_an_even_share_of_the_processors():

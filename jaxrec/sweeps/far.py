@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxrec.config import Mistake
 from jaxrec.sweeps import logs
@@ -15,7 +15,7 @@ from jaxrec.sweeps.crew import computing
 from jaxrec.sweeps.heart import Heart
 from jaxrec.sweeps.presence import Worker
 from jaxrec.sweeps.remote import Carry, Remote
-from jaxrec.sweeps.worker import Compiled, Shift, code, device, left
+from jaxrec.sweeps.worker import Compiled, Shift, code, device, given, left
 from jaxrec.training.stop import AGAIN, Stopped, StopSignal
 
 
@@ -71,7 +71,16 @@ def serve(out: Path, remote: Remote, worker: Worker) -> int:
     with stop:
         remember_compilations()
         worker = replace(worker, device=device(), code=code())
+        same_code(worker, given(remote))
         every = float(remote.options["lease_seconds"]) / 6
         with Heart(remote, worker, lambda desk: desk.dismissed(worker.name), every):
             Shift(out, remote, worker, Compiled()).work(stop, stay=True)
     return AGAIN if stop.requested else 0
+
+
+def same_code(worker: Worker, about: Mapping[str, Any]) -> None:
+    """`Mistake` where the sweep is of one commit, and this machine has another."""
+    if about["strict_code"] and about["code"] != worker.code:
+        raise Mistake(
+            f"{worker.host} has code {worker.code}, and --strict-code asks for {about['code']}; install that one there"
+        )

@@ -55,8 +55,9 @@ class SlurmCrew(Away):
         self.threads, self.environ = found.get("cpus_per_task"), dict(environ)
         self.answering = Answering(out, options.address or host(cluster))
         self._looked_at: dict[str, float] = {}
-        self.told = f"{options.workers} {'local ' if cluster == 'local' else 'Slurm '}jobs"
         super().__init__(out, options.workers or 1, self.answering)
+        many = "1 job" if len(self.posts) == 1 else f"{len(self.posts)} jobs at a time"
+        self.told = f"{many} of {'this machine' if cluster == 'local' else 'Slurm'}"
 
     def start(self, post: Post) -> Any:
         self.begun(post)

@@ -127,6 +127,7 @@ class Remote:
             except (OSError, EOFError) as error:
                 self._carry = None
                 if time.monotonic() >= until:
+                    self._patience = 0.0  # it leaves, and need not wait again for every word it has left
                     raise Unreachable(f"nobody answers for the sweep in {self.path.parent}: {error}") from error
             time.sleep(AGAIN)
 

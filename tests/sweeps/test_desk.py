@@ -4,6 +4,7 @@ import json
 import socket
 import stat
 import threading
+import time
 from contextlib import closing
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Client
@@ -16,6 +17,8 @@ from jaxrec.config import Mistake, to_dict
 from jaxrec.runs.bundle import read_code
 from jaxrec.runs.options import Config, Model
 from jaxrec.sweeps.desk import Desk
+from jaxrec.sweeps.far import same_code
+from jaxrec.sweeps.heart import Heart
 from jaxrec.sweeps.ledger import Ledger, New
 from jaxrec.sweeps.pasts import Pasts
 from jaxrec.sweeps.presence import Worker
@@ -23,6 +26,7 @@ from jaxrec.sweeps.remote import Remote, Unreachable
 from jaxrec.sweeps.rows import timeless
 from jaxrec.sweeps.sockets import Open, carrier
 from jaxrec.sweeps.store import NoRoom
+from jaxrec.training.stop import StopSignal
 from jaxrec.words import Call
 
 OBJECTIVES = [{"name": "ndcg@10", "direction": "maximize"}]
@@ -207,3 +211,17 @@ def test_where_nobody_answers_a_worker_leaves(desk, tmp_path):
     remote._carry = None
     with pytest.raises(Unreachable, match=r"nobody answers for the sweep in .*sweep: .*No such file"):
         remote.tick()
+    with StopSignal() as stop, Heart(remote, Worker.here("w0"), lambda desk: desk.dismissed("w0"), 0.05) as heart:
+        deadline = time.monotonic() + 10
+        while stop.requested is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert heart.why.startswith("nobody answers for the sweep")
+
+
+def test_a_machine_with_another_commit_is_refused_where_the_commit_matters():
+    me = Worker.here("w0", code="abc")
+    same_code(me, {"strict_code": False, "code": "def"})
+    same_code(me, {"strict_code": True, "code": "abc"})
+    with pytest.raises(Mistake, match=r"has code abc, and --strict-code asks for def; install that one there"):
+        same_code(me, {"strict_code": True, "code": "def"})

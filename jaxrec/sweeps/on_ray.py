@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import ray
-from ray.exceptions import ActorUnavailableError, RayActorError, RayError
+from ray.exceptions import ActorUnavailableError, NodeDiedError, RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from jaxrec.config import Mistake, first_line
@@ -93,9 +93,9 @@ class RayCrew(Away):
 
     @property
     def told(self) -> str:
-        nodes, many = sum(node["Alive"] for node in ray.nodes()), len(self.posts)
         each = ", ".join(f"{count} {name[4:-1].upper()}" for name, count in self.needs.items() if count)
-        return f"{many} worker{'s' if many > 1 else ''} on a Ray cluster of {nodes}, {each} each"
+        nodes, workers = sum(node["Alive"] for node in ray.nodes()), len(self.posts)
+        return f"workers on Ray: {workers} with {each} each, nodes: {nodes}"
 
     def start(self, post: Post) -> Working:
         self.begun(post)
@@ -111,12 +111,12 @@ class RayCrew(Away):
         try:
             status, log = ray.get(working.work)
             return Ended(post, self.pid(post), status, named(status), log)
-        except RayActorError as error:
+        except RayTaskError as error:  # as where jaxrec is not installed there
+            return Ended(post, self.pid(post), 1, "an error before it began", str(error).strip().splitlines()[-1:])
+        except RayError as error:
             if lost(error, working):
                 return Ended(post, self.pid(post), None, GONE, [])
             return Ended(post, self.pid(post), 1, "no exit status, as after SIGKILL", [first_line(error)])
-        except RayError as error:  # as where jaxrec is not installed there
-            return Ended(post, self.pid(post), 1, "an error before it began", str(error).strip().splitlines()[-1:])
         finally:
             self.end(post)  # else its slot is not free
 
@@ -165,9 +165,10 @@ def slots(nodes: Sequence[Mapping[str, float]], workers: int | None) -> tuple[in
     return count, {"num_cpus": max(fitting, default=1)}
 
 
-def lost(error: RayActorError, working: Working) -> bool:
+def lost(error: RayError, working: Working) -> bool:
     """Whether an actor ended with its node and not by itself. Ray needs some seconds to be sure of a node."""
-    if isinstance(error, ActorUnavailableError) or getattr(error, "preempted", False) or "node has died" in str(error):
+    gone = isinstance(error, ActorUnavailableError | NodeDiedError) or getattr(error, "preempted", False)
+    if gone or "node has died" in str(error):
         return True
     with suppress(RayError, TimeoutError):
         node = ray.get(working.where, timeout=0)

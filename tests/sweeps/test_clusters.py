@@ -59,6 +59,7 @@ def cluster(tmp_path_factory):
         from ray.cluster_utils import Cluster
 
         small = {"node_ip_address": "127.0.0.1", "object_store_memory": 80 << 20}
+        before = signal.getsignal(signal.SIGTERM)
         made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, **small})
         try:
             for _ in range(2):
@@ -66,6 +67,7 @@ def cluster(tmp_path_factory):
             yield made
         finally:
             made.shutdown()
+            signal.signal(signal.SIGTERM, before)
 
 
 def begin(out, home, *words, space=SPACE):

@@ -1,11 +1,13 @@
 """Workers on other machines: whatever carries their words, the answers are the ledger's; files travel or are missed."""
 
 import json
+import re
 import socket
 import stat
 import threading
 import time
 from contextlib import closing
+from dataclasses import asdict
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Client
 from pathlib import Path
@@ -16,6 +18,8 @@ from jaxrec.cells.find import _INSTEAD, load, path_of
 from jaxrec.config import Mistake, to_dict
 from jaxrec.runs.bundle import read_code
 from jaxrec.runs.options import Config, Model
+from jaxrec.sweeps import far
+from jaxrec.sweeps.away import Away
 from jaxrec.sweeps.desk import Desk
 from jaxrec.sweeps.far import same_code
 from jaxrec.sweeps.heart import Heart
@@ -26,7 +30,8 @@ from jaxrec.sweeps.remote import Remote, Unreachable
 from jaxrec.sweeps.rows import timeless
 from jaxrec.sweeps.sockets import Open, carrier
 from jaxrec.sweeps.store import NoRoom
-from jaxrec.training.stop import StopSignal
+from jaxrec.sweeps.team import Ended
+from jaxrec.training.stop import AGAIN, StopSignal
 from jaxrec.words import Call
 
 OBJECTIVES = [{"name": "ndcg@10", "direction": "maximize"}]
@@ -225,3 +230,62 @@ def test_a_machine_with_another_commit_is_refused_where_the_commit_matters():
     same_code(me, {"strict_code": True, "code": "abc"})
     with pytest.raises(Mistake, match=r"has code abc, and --strict-code asks for def; install that one there"):
         same_code(me, {"strict_code": True, "code": "def"})
+
+
+def test_what_keeps_a_worker_from_beginning_is_its_last_word(desk, tmp_path):
+    found = far.work(tmp_path / "local", "w0", "job 7", lambda: desk.ask, None, {})
+    assert found.status == 2
+    assert re.search(r"^jaxrec: .*local is not the folder of this sweep on .* \(job 7\)", found.log[0])
+    assert not (tmp_path / "local").exists()
+
+
+class Queue(Away):
+    """Whoever is started waits for a machine until ``left`` says how it ended."""
+
+    def __init__(self, out, desk, count):
+        super().__init__(out, count, desk)
+        self.left, self.killed, self.closed = {}, [], False
+
+    def start(self, post):
+        self.begun(post)
+        return post.name
+
+    def over(self, post):
+        return Ended(post, self.pid(post), *self.left.pop(post.name)) if post.name in self.left else None
+
+    def end(self, post):
+        self.killed.append(post.name)
+
+    def close(self):
+        self.closed = True
+
+
+def test_who_waits_for_a_machine_is_not_waited_for(desk, tmp_path):
+    team = Queue(tmp_path, desk, 2)
+    team.fill(2, [])
+    desk.enter(asdict(Worker.here("w1")))
+    assert team.children == [Worker.here("w1").pid]
+    team.kill(lambda name, pid: pid == Worker.here("w1").pid)
+    assert team.killed == ["w1"]
+    desk.forget("w1")
+    team._came.clear()
+    began = time.monotonic()
+    team.stop(patience=60.0)
+    assert time.monotonic() - began < 10
+    assert team.closed
+    assert [(each.post.name, each.pid, each.status) for each in team.ended()] == [("w0", 0, AGAIN), ("w1", 0, AGAIN)]
+    assert team.ended() == []
+    assert not team.working
+    assert desk.dismissed("w0")
+
+
+def test_a_lost_node_is_no_failure_of_its_place_and_an_error_after_a_long_wait_is(desk, tmp_path):
+    team = Queue(tmp_path, desk, 1)
+    [post] = team.posts
+    for status, failed in ((1, 1), (1, 2), (None, 0), (0, 0)):
+        post.began = -1e9
+        team.fill(1, [])
+        post.began -= 3600.0
+        team.left["w0"] = (status, "so", ["last word"])
+        [ended] = team.ended()
+        assert (ended.status, post.failed, post.log, post.process) == (status, failed, ["last word"], None)

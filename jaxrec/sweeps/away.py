@@ -10,8 +10,6 @@ from typing import Protocol
 from jaxrec.sweeps.team import PATIENCE, Ended, Post, Team
 from jaxrec.training.stop import AGAIN
 
-LOOK = 1.0  # seconds between two looks at who has come
-
 
 class Front(Protocol):
     """The side of a `sweeps.desk.Desk` that the sweep sees."""
@@ -33,7 +31,6 @@ class Away(Team):
         self.out, self.front = out, front
         self.posts = [Post(f"w{number}") for number in range(count)]
         self._came: dict[str, int] = {}
-        self._looked = 0.0
         self._left: list[Ended] | None = None  # after `stop`
 
     @abstractmethod
@@ -46,12 +43,12 @@ class Away(Team):
 
     @property
     def children(self) -> list[int]:
-        if self.working and time.monotonic() - self._looked > LOOK:
-            self._look()
+        if self.working:
+            self._look()  # every time: one that comes and dies between two looks would be taken for a stranger
         return list(self._came.values())
 
     def _look(self) -> None:
-        self._looked, self._came = time.monotonic(), self.front.present()
+        self._came = self.front.present()
 
     def pid(self, post: Post) -> int:
         """The number of the process at a post, 0 where none has come."""

@@ -62,12 +62,12 @@ class Beside:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         lasting = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1, "scheduling_strategy": here}
         self.actor = ray.remote(Desk).options(**lasting).remote(out, home)
+        self._came: dict[str, int] = {}
 
     def present(self) -> dict[str, int]:
-        try:
-            return ray.get(self.actor.present.remote(), timeout=SOON)
-        except (RayError, TimeoutError):  # it starts, or starts again
-            return {}
+        with suppress(RayError, TimeoutError):  # it starts, or starts again
+            self._came = ray.get(self.actor.present.remote(), timeout=SOON)
+        return self._came
 
     def forget(self, name: str) -> None:
         self.actor.forget.remote(name)

@@ -3,10 +3,11 @@
 import json
 import os
 import secrets
+import socket
 import threading
 from contextlib import suppress
 from multiprocessing import AuthenticationError
-from multiprocessing.connection import Client, Connection, Listener, answer_challenge, deliver_challenge
+from multiprocessing.connection import Client, Connection, answer_challenge, deliver_challenge
 from pathlib import Path
 
 from jaxrec.sweeps.desk import Desk
@@ -22,8 +23,8 @@ class Open:
 
     def __init__(self, desk: Desk, host: str, file: Path):
         self._desk, self._file, self._key = desk, file, secrets.token_bytes(32)
-        self._listener = Listener((host, 0), family="AF_INET", backlog=QUEUE)
-        about = {"host": host, "port": self._listener.address[1], "key": self._key.hex()}  # type: ignore[index]
+        self._server = socket.create_server((host, 0), backlog=QUEUE)
+        about = {"host": host, "port": self._server.getsockname()[1], "key": self._key.hex()}
         temporary = file.with_name(f".{file.name}.tmp")
         temporary.unlink(missing_ok=True)
         with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as written:
@@ -34,7 +35,7 @@ class Open:
     def _accept(self) -> None:
         with suppress(OSError):  # closed
             while True:
-                connection = self._listener.accept()
+                connection = Connection(self._server.accept()[0].detach())
                 threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: Connection) -> None:
@@ -47,7 +48,8 @@ class Open:
 
     def close(self) -> None:
         self._file.unlink(missing_ok=True)
-        self._listener.close()
+        self._server.shutdown(socket.SHUT_RDWR)  # else whoever accepts would wait on
+        self._server.close()
 
 
 def carrier(file: Path) -> Carry:

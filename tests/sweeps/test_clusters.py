@@ -26,7 +26,7 @@ from jaxrec.cells import GRU
 class Mine(GRU):
     pass
 
-if os.environ.get("FAR"):
+if "FAR" in os.environ or "SUBMITIT_EXECUTOR" in os.environ:
     if "jaxrec-cells-" not in __file__:
         raise RuntimeError(f"{__file__} is not what came with the trial")
     while not pathlib.Path("gate").exists():  # in the folder where the sweep began
@@ -73,7 +73,7 @@ def cluster(tmp_path_factory):
 def begin(out, home, *words, space=SPACE):
     flags = [word for name, value in space.items() for word in (f"--{name}", value)]
     command = [sys.executable, "-m", "jaxrec", "sweep", "--out", str(out), "--search", "grid", *flags, *words]
-    env = os.environ | QUIET | {"PYTHONPATH": str(ROOT), "FAR": "1" if "--on" in words else ""}
+    env = {name: value for name, value in os.environ.items() if name != "FAR"} | QUIET | {"PYTHONPATH": str(ROOT)}
     return subprocess.Popen(command, cwd=home, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

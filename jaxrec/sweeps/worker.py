@@ -4,6 +4,7 @@ A sweep starts its workers itself. One that is started by hand helps, and leaves
 """
 
 import argparse
+import gc
 import os
 import signal
 import sys
@@ -29,6 +30,7 @@ from jaxrec.training.stop import AGAIN, Stopped, StopSignal, interruption
 
 DISK, QUARANTINED = 74, 69  # exit statuses: no place to write, as EX_IOERR; not to be started again, EX_UNAVAILABLE
 IDLE = 0.2  # seconds between two looks for work
+BUCKETS = 16  # for which a process keeps its programs
 FAR = 1.0  # and of a worker on another machine, of which there may be many
 
 
@@ -51,6 +53,7 @@ class Shift:
         self.bucket: str | None = None
         self.several = False
         self.ready: list[Lease] = []
+        self.compiled_for: set[str] = set()
         self.marked: set[int] = set()  # trials whose folder has their number
 
     def work(self, stop: StopSignal, stay: bool) -> None:
@@ -59,6 +62,7 @@ class Shift:
             self.ready = self.ledger.lease(self.worker, self.together)
             if self.ready:
                 self.bucket, self.several = self.ready[0].bucket, len(self.ready) > 1
+                self.make_room(self.bucket)
                 self.train_all()
             elif self.worker.name in self.ledger.quarantined():
                 raise SystemExit(QUARANTINED)
@@ -67,6 +71,13 @@ class Shift:
             else:
                 time.sleep(FAR if isinstance(self.ledger, Remote) else IDLE)
         stop.heard()
+
+    def make_room(self, bucket: str) -> None:
+        """Let go of what is compiled once it is of many buckets: 50 programs held 3 GB. The cache on disk has it."""
+        if bucket not in self.compiled_for and len(self.compiled_for) >= BUCKETS:
+            forget()
+            self.compiled_for.clear()
+        self.compiled_for.add(bucket)
 
     def train_all(self) -> None:
         """Train what is ready; what is left of it when that ends goes back, or has failed with the whole program."""
@@ -169,6 +180,19 @@ class Shift:
             counts, log = number == 0, self.log()
             self.ledger.end(attempt, state, reason=reason, signature=signature, counts=counts, log=log)
         self.ready = []
+
+
+def forget() -> None:
+    """Free what this process holds compiled."""
+    import jax
+
+    from jaxrec.training.population import together
+    from jaxrec.training.spread import spread
+
+    for cache in (together, spread):
+        cache.cache_clear()
+    jax.clear_caches()
+    gc.collect()
 
 
 def given(ledger: Books) -> dict[str, Any]:

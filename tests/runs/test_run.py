@@ -9,16 +9,15 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
-from jaxrec.config import Call, Mistake
+from jaxrec.config import Mistake
 from jaxrec.data.demo import Demo
 from jaxrec.evaluation.ranks_file import load
 from jaxrec.metrics import evaluate as measure
 from jaxrec.reports.results import print_result
-from jaxrec.runs import build, fitting
+from jaxrec.runs import fitting
 from jaxrec.runs.options import Batch, Config, Evaluation, Model, Optimizer, Stopping
 from jaxrec.runs.run import evaluate, train
 from jaxrec.training.stop import Stopped
@@ -392,12 +391,3 @@ def test_people_without_training_pairs_have_no_vector_of_their_own(tmp_path):
     assert norms[0] == 0
     assert (norms == 0).sum() > 1
     assert (norms > 0).sum() > 1
-
-
-def test_initial_matrices_and_tables_are_scaled_and_nothing_else():
-    offer = build.Offer(items=30, users=0, gaps=False, starts=False)
-    for options in (Model(width=8), Model(width=8, init="glorot", cell=Call("lru"))):
-        one = build.model(options, offer, seed=0)
-        half = build.model(replace(options, init_scale=0.5), offer, seed=0)
-        for old, new in zip(jax.tree.leaves(one), jax.tree.leaves(half), strict=True):
-            np.testing.assert_array_equal(new, old * 0.5 if old.ndim > 1 else old)

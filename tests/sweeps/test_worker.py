@@ -303,3 +303,15 @@ def test_a_ledger_without_a_sweep_is_a_mistake(tmp_path):
     assert sqlite3.connect(tmp_path / "ledger.sqlite").execute("SELECT count(*) FROM trials").fetchone() == (0,)
     with pytest.raises(Mistake, match="holds no sweep yet"):
         workers.given(Ledger(tmp_path / "ledger.sqlite"))
+
+
+def test_programs_of_many_buckets_are_let_go_of(shift, monkeypatch):
+    """A process that kept the programs of every width and length of a sweep would run out of memory."""
+    forgotten = []
+    workers.forget()  # nothing depends on what is compiled
+    monkeypatch.setattr(workers, "forget", lambda: forgotten.append(True))
+    for number in range(2 * workers.BUCKETS):
+        shift.make_room(f"b{number}")
+        shift.make_room(f"b{number}")
+    assert len(forgotten) == 1
+    assert len(shift.compiled_for) == workers.BUCKETS

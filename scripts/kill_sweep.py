@@ -66,7 +66,7 @@ SWEEP = {
     "beginning": Point("call", r"sweeps/ledger\.py begin$"),
     "definition written, before its rename": Point("os.rename", r"\.sweep\.json\.tmp"),
     "starting: inside the transaction": Point("call", r"sweeps/ledger\.py missing$"),
-    "starting workers": Point("call", r"sweeps/crew\.py _start$", (1, 2, 4)),
+    "starting workers": Point("call", r"sweeps/crew\.py start$", (1, 2, 4)),
     "table written, before its rename": Point("os.rename", r"\.trials\.jsonl\.tmp", (1, 2)),
 }
 PATIENCE = 120.0

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -53,6 +54,7 @@ def plant(point: Point, occurrence: int, fired: Callable[[], object] = lambda: N
 
     if point.event == "call":
         sys.setprofile(profiled)
+        threading.setprofile(profiled)  # and in threads to come
     else:
         assert point.event in TOLD
         sys.addaudithook(audited)

@@ -22,5 +22,5 @@ def test_four_kills_of_a_sweep_and_its_workers_leave_no_trace(search, together):
     assert row["kills"] >= 4
     assert sum(row["points"].values()) >= 1
     assert row["random"]["sweep"] >= 1
-    assert row["at_once"] >= 1 if together > 1 else row["at_once"] == 0
+    assert together > 1 or row["at_once"] == 0  # how many of four fall while two train is chance
     assert row["different"] == row["lost"] == row["twice"] == row["stray"] == 0

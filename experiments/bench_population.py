@@ -3,7 +3,8 @@
 Claim     On an accelerator 64 trainings of hidden size 64 in one program are at least 20 times as fast as one at a
           time; on CPU cores one program over all of them is as fast as a process each.
 Command   python experiments/bench_population.py                     (on a CPU: 8 trainings a way)
-          python experiments/bench_population.py --trials 64 --hidden 64 --ways vmap       (on an accelerator)
+          python experiments/bench_population.py --trials 64 --hidden 64 --ways vmap --again      (on an accelerator;
+          the same with --epochs 25)
 Time      About ten minutes on two CPU cores.
 Expect    One row a hidden size in experiments/results/bench_population.jsonl: trainings a minute of each way, and
           member-steps a second of the programs alone.
@@ -136,7 +137,9 @@ def executors(trials: int) -> dict[str, Executor | None]:
     return found
 
 
-def measure(hidden: int, trials: int, epochs: int, sequential: int, names: list[str]) -> dict[str, Any]:
+def measure(
+    hidden: int, trials: int, epochs: int, sequential: int, names: list[str], again: bool
+) -> dict[str, Any]:  # fmt: skip
     """One row."""
     ways = {name: way for name, way in executors(trials).items() if name in (names or executors(trials))}
     a_minute: dict[str, float] = {}
@@ -152,6 +155,9 @@ def measure(hidden: int, trials: int, epochs: int, sequential: int, names: list[
         for name, executor in ways.items():
             seconds, report = in_one_program(some(name, trials), executor)
             a_minute[name] = 60 * trials / seconds
+            if again:
+                seconds, _ = in_one_program(some(f"{name} again", trials), executor)
+                a_minute[f"{name} again"] = 60 * trials / seconds
             print(f"{name}: {a_minute}", file=sys.stderr, flush=True)
             reports[name] = {"executor": str(report.executor), "bytes": report.bytes} | (
                 {"member_steps_a_second": {str(way): speed for way, speed in report.probed.items()}}
@@ -174,6 +180,7 @@ def main() -> None:
     parser.add_argument("--sequential", type=int, default=4, help="trainings that are timed one at a time")
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--ways", nargs="+", default=[], metavar="WAY", help="map, vmap, probe, ...; all unless given")
+    parser.add_argument("--again", action="store_true", help="each way a second time, when nothing is compiled in it")
     parser.add_argument("--rows", type=Path, default=ROWS, help="file to append to")
     parser.add_argument("--part", help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
@@ -182,7 +189,7 @@ def main() -> None:
         part(options.part, options.folder)
         return
     for hidden in options.hidden:
-        row = measure(hidden, options.trials, options.epochs, options.sequential, options.ways)
+        row = measure(hidden, options.trials, options.epochs, options.sequential, options.ways, options.again)
         append_row(options.rows, row)
         speeds = "; ".join(f"{name} {speed:.1f}" for name, speed in row["trials_a_minute"].items())
         print(f"hidden {hidden}, {options.trials} trainings, a minute: {speeds}", flush=True)

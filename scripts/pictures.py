@@ -1,5 +1,5 @@
 """Make the pictures of README.md, none by hand: `python scripts/pictures.py FILE RUN OTHER [--titles FILE]
-[--sweep DIR]`.
+[--sweep DIR]`, or with `--sweep DIR` alone.
 
 FILE is a file of events, RUN and OTHER are folders of finished runs; the pages are written as `jaxrec inspect` and
 `jaxrec report RUN` write them, the terminal shows what `jaxrec compare RUN OTHER` prints, and a headless browser
@@ -41,7 +41,7 @@ SIZES = {  # of the window
     "catalogue": (1060, 520),
     "sweep": (1060, 1990),
 }
-SCALE = {"inspect": 0.7, "report": 1, "compare": 1, "recurrence": 0.8, "catalogue": 0.9, "sweep": 0.68}
+SCALE = {"inspect": 0.7, "report": 1, "compare": 1, "recurrence": 0.8, "catalogue": 0.9, "sweep": 0.62}
 # which are taken, dark or not
 THEMES = {"report": (False, True), "compare": (True,)} | dict.fromkeys(
     ("inspect", "recurrence", "catalogue", "sweep"), (False,)
@@ -112,25 +112,32 @@ def terminal(runs: list[str]) -> str:
     return f"{TERMINAL}$ jaxrec compare {names}\n{html.escape(printed.getvalue())}</pre>"
 
 
+def pages_of(options: argparse.Namespace) -> dict[str, str]:
+    """What is made from a file of events and two runs."""
+    found = inspect(Preparation(data=options.file))
+    shown = found | {"read": [told.replace(options.file, Path(options.file).name) for told in found["read"]]}
+    run = card(Report(run=options.run, titles=options.titles))
+    return {
+        "inspect": inspection_page(shown, f"jaxrec inspect {Path(options.file).name} --html page.html"),
+        "report": run_page(run, f"jaxrec report {Path(options.run).name}"),
+        "compare": terminal([options.run, options.other]),
+    }
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("file", help="file of events")
-    parser.add_argument("run", help="folder of a finished run")
-    parser.add_argument("other", help="folder of another one on the same data")
+    parser.add_argument("file", nargs="?", help="file of events")
+    parser.add_argument("run", nargs="?", help="folder of a finished run")
+    parser.add_argument("other", nargs="?", help="folder of another one on the same data")
     parser.add_argument("--titles", help="table with an item's id and its title")
     parser.add_argument("--sweep", help="folder of a sweep, whose page `jaxrec report` has written")
     parser.add_argument("--browser", help="program that takes the pictures")
     options = parser.parse_args()
     if (browser := browser_of(options.browser)) is None:
         return 1
-    found = inspect(Preparation(data=options.file))
-    shown = found | {"read": [told.replace(options.file, Path(options.file).name) for told in found["read"]]}
-    run = card(Report(run=options.run, titles=options.titles))
-    pages = {
-        "inspect": inspection_page(shown, f"jaxrec inspect {Path(options.file).name} --html page.html"),
-        "report": run_page(run, f"jaxrec report {Path(options.run).name}"),
-        "compare": terminal([options.run, options.other]),
-    }
+    if not (options.other or options.sweep):
+        parser.error("give FILE RUN OTHER, or --sweep DIR, or all of them")
+    pages = pages_of(options) if options.other else {}
     if options.sweep:
         pages["sweep"] = (Path(options.sweep) / "report.html").read_text(encoding="utf-8")
     for name, page in pages.items():

@@ -42,6 +42,7 @@ VOLATILE = (
     "parallel", "devices", "tfds_data_dir", "tfds_manual_dir",
 )  # fmt: skip
 Say = Callable[[str], None]
+Draw = Callable[..., Recommender]  # as `build.model`
 
 
 def identity(config: Config, prepared: Prepared, code: dict[str, bytes]) -> tuple[str, dict[str, Any]]:
@@ -68,11 +69,15 @@ class Begun(NamedTuple):
     known: dict[str, Any]
     done: dict[str, Any] | None
 
+    @property
+    def lanes(self) -> int:
+        """Rows that keep their recurrent state from step to step."""
+        return rows_a_step(self.fitting.config) if self.fitting.config.batch.layout == "lanes" else 0
+
     def fresh(self) -> State:
         """The state before the first step."""
         fitting = self.fitting
-        lanes = rows_a_step(fitting.config) if fitting.config.batch.layout == "lanes" else 0
-        return fitting.step.init(self.recommender, fitting.hyper, jax.random.key(fitting.config.seed), lanes)
+        return fitting.step.init(self.recommender, fitting.hyper, jax.random.key(fitting.config.seed), self.lanes)
 
 
 def again(config: Config) -> list[str]:
@@ -110,9 +115,12 @@ def resumable(
 
 
 def begin(
-    config: Config, explicit: Sequence[str] = (), command: Sequence[str] = (), say: Say = print, ask: Ask | None = None
-) -> Begun:
-    """Prepare the data, build everything, claim the folder and write down what it will hold; the caller releases it."""
+    config: Config, explicit: Sequence[str] = (), command: Sequence[str] = (), say: Say = print,
+    ask: Ask | None = None, draw: Draw = build.model,
+) -> Begun:  # fmt: skip
+    """Prepare the data, build everything, claim the folder and write down what it will hold; the caller releases it.
+    ``draw`` makes the model.
+    """
     with watch(config) as seen:
         prepared = prepare_cached(config, cache(), say=say)
         # everything that can be refused is built before the folder is touched
@@ -121,7 +129,7 @@ def begin(
         padding = waste(first)
         step, hyper = build.step(config, steps)
         offer = build.offered(prepared)
-        recommender = build.model(config.model, offer, seed=config.seed)
+        recommender = draw(config.model, offer, seed=config.seed)
         prepared = attached(prepared, build.columns(config.model, offer))
         recommender = build.without_strangers(recommender, prepared)
         code = read_code(config.model.cell)

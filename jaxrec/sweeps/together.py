@@ -20,7 +20,7 @@ from jaxrec.runs import judge
 from jaxrec.runs.fitting import rows_a_step
 from jaxrec.runs.options import Config
 from jaxrec.runs.run import Say, again, begin, remember_compilations
-from jaxrec.sweeps.member import Job, Member, Plans
+from jaxrec.sweeps.member import Job, Member, Plans, drawn
 from jaxrec.sweeps.probe import Report, fastest, memory, sentence
 from jaxrec.training import source
 from jaxrec.training.loop import RECORD, informed
@@ -67,6 +67,7 @@ def train(jobs: Jobs, *, slots: int, say: Say = print, executor: Executor | None
         finally:
             for member in filter(None, [*pool.members, *pool.waiting]):
                 member.close()
+            pool.plans.close()
     return pool.report
 
 
@@ -86,7 +87,8 @@ class Pool:
         while len(begun) < count and not self.signal.requested and (jobs := self.jobs.more(count - len(begun))):
             for job in jobs:
                 with self.ending(job):
-                    one = begin(job.config, command=again(job.config), say=self.say, ask=self.asked(job))
+                    words, ask = again(job.config), self.asked(job)
+                    one = begin(job.config, command=words, say=self.say, ask=ask, draw=drawn)
                     if one.done is None:
                         begun.append(Member(job, one, self.signal))
                     else:

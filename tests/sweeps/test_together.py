@@ -6,18 +6,20 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from jaxrec import losses
-from jaxrec.config import changed, resolve
+from jaxrec.config import Call, Mistake, changed, resolve
+from jaxrec.data.prepare import prepare_cached
 from jaxrec.evaluation.ranks import Ranks, evaluate, evaluate_members
 from jaxrec.losses.loss import Loss, traced
 from jaxrec.runs import build, fitting, run
 from jaxrec.runs.bundle import load
-from jaxrec.runs.fitting import Diverged, GivenUp
-from jaxrec.runs.options import Config
-from jaxrec.sweeps import together
+from jaxrec.runs.fitting import Diverged, GivenUp, plan
+from jaxrec.runs.options import Config, Model
+from jaxrec.sweeps import member, together
 from jaxrec.sweeps.buckets import TRACED, bucket
 from jaxrec.training.population import Executor, stack
 from jaxrec.training.stop import Stopped
@@ -223,3 +225,38 @@ def test_plans_of_one_seed_are_packed_once(tmp_path, monkeypatch):
     one = config(tmp_path, 0)
     train(Queue([one, changed(one, run=str(tmp_path / "b"), optimizer=changed(one.optimizer, lr=0.002))]))
     assert sorted(made) == [0, 1, 2]
+
+
+def test_plans_are_those_of_a_lone_run_and_do_not_pile_up(tmp_path, monkeypatch):
+    one = config(tmp_path, 0, epochs=4)
+    prepared = prepare_cached(one, tmp_path / "cache", say=lambda sentence: None)
+    plans = member.Plans()
+    for epoch in range(4):
+        for seed in (0, 1, 1):
+            asked = changed(one, seed=seed)
+            found, alone = plans.of(asked, prepared, epoch), plan(asked, prepared, epoch)
+            np.testing.assert_array_equal(found.index, alone.index)
+    assert len(plans.made) == 8
+    monkeypatch.setattr(member, "MEMORY", 0)
+    plans.of(changed(one, seed=7), prepared, 0)
+    assert len(plans.made) <= 3
+    plans.close()
+
+
+def test_a_model_that_cannot_be_drawn_in_one_program_is_built_as_it_is(tmp_path):
+    """A user's cell may look at its weights; a mistake is the sentence of a lone run."""
+    file = tmp_path / "looks.py"
+    file.write_text(
+        "import jax\nimport numpy as np\nfrom jaxrec.cells import GRU\n\nclass Looks(GRU):\n"
+        "    def __init__(self, features, hidden, *, rngs):\n        super().__init__(features, hidden, rngs=rngs)\n"
+        "        assert all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(self))\n"
+    )
+    offer = build.Offer(items=20, users=0, gaps=False, starts=False)
+    for cell, exact in ((f"{file}:Looks", True), ("gru", False)):
+        options = Model(width=4, cell=Call.parse(cell))
+        for seed in (0, 3):
+            found, alone = member.drawn(options, offer, seed=seed), build.model(options, offer, seed=seed)
+            for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(alone), strict=True):
+                np.testing.assert_allclose(a, b, rtol=0 if exact else 1e-6, atol=0 if exact else 1e-7)
+    with pytest.raises(Mistake, match="needs users, and sequences are sessions here"):
+        member.drawn(Model(width=4, user=True), offer, seed=0)

@@ -233,11 +233,35 @@ def ratio(row: Row | None) -> str:
     return "" if row is None else f"{row['ratio']:.2f} ({row['ratio_low']:.2f} to {row['ratio_high']:.2f})"
 
 
+def families() -> str:
+    """Each family's best configuration with seeds that did not choose it."""
+    found = [row for row in rows("sweep_cells") if row["kind"] == "family"]
+    lines = []
+    for row in sorted(found, key=lambda row: -row["test_mean"]["ndcg@10"]):
+        point, spread = row["point"], row["test_deviation"]["ndcg@10"]
+        chosen = f"width {point['model.width']}, length {point['batch.length']}, lr {point['optimizer.lr']:.2g}, "
+        chosen += f"dropout {point['model.dropout']:.2g}"
+        numbers = [f"{row['selected_by_valid']['ndcg@10']:.4f}", f"{row['test_mean']['ndcg@10']:.4f} ± {spread:.4f}"]
+        lines.append([f"`{row['cell']}`", chosen, str(row["trials"]), str(row["pruned"]), *numbers])
+    columns = [
+        "cell",
+        "best of its trials",
+        "trials",
+        "pruned",
+        "valid ndcg@10 that chose",
+        "test ndcg@10, 5 fresh seeds",
+    ]
+    return markdown(columns, lines)
+
+
 TABLES = {
     "demo": demo, "accuracy": accuracy, "throughput": throughput, "zoo": zoo, "laws": laws, "torch": against_torch,
-    "losses": losses, "gru4rec": gru4rec, "gru4rec_speed": gru4rec_speed,
+    "losses": losses, "gru4rec": gru4rec, "gru4rec_speed": gru4rec_speed, "families": families,
 }  # fmt: skip
-PAGES = (ROOT / "README.md", *(ROOT / "jaxrec" / room / "README.md" for room in ("cells", "losses", "recurrence")))
+PAGES = (
+    ROOT / "README.md",
+    *(ROOT / "jaxrec" / room / "README.md" for room in ("cells", "losses", "recurrence", "sweeps")),
+)
 
 
 def written(text: str) -> str:

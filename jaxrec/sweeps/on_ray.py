@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import threading
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
@@ -136,6 +137,8 @@ def connect(address: str | None) -> None:
         raise Mistake(
             f"--address {address} is Ray's client, which has no node of its own; start on a node, with host:port"
         )
+    if address and address not in ("auto", "local"):
+        listening(address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     main = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGTERM)
@@ -151,6 +154,22 @@ def connect(address: str | None) -> None:
     finally:
         if main:
             signal.signal(signal.SIGTERM, before)  # Ray's own ends the process at once
+
+
+def listening(address: str) -> None:
+    """`Mistake` where nobody listens: Ray itself would ask for minutes."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        raise Mistake(
+            f"--address {address} is no address of a Ray cluster; give host:port, or auto for one that runs here"
+        )
+    try:
+        socket.create_connection((host, int(port)), timeout=SOON).close()
+    except (OSError, OverflowError) as error:
+        raise Mistake(
+            f"no Ray cluster listens at {address} ({getattr(error, 'strerror', None) or error}); see to it with: "
+            "ray status, or start one with: ray start --head"
+        ) from error
 
 
 def slots(nodes: Sequence[Mapping[str, float]], workers: int | None) -> tuple[int, dict[str, int]]:

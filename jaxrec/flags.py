@@ -49,6 +49,8 @@ def _sentence(box: str) -> str:
     lines = [line.strip("\u2502 ") for line in box.splitlines()[1:]]
     rule = lambda line: not line.strip("\u2500-")  # noqa: E731
     said = " ".join(itertools.takewhile(lambda line: not rule(line), itertools.dropwhile(rule, lines))).rstrip(".")
+    if missing := re.match(r"Missing from [^:]*: (--\S+)", said):
+        return f"{missing[1]} is missing"
     return re.sub(r"^Error parsing ([A-Z]\w*: )?", "", said)  # a class of ours is nothing that a reader knows
 
 

@@ -12,7 +12,7 @@ from statistics import median
 from typing import Any
 
 from jaxrec.reports.sweep_options import Option, edge_alarms, options, point_text
-from jaxrec.reports.sweep_ranking import Configuration, Front, configurations, front
+from jaxrec.reports.sweep_ranking import Configuration, Front, configurations, front, of_population
 from jaxrec.reports.sweep_rows import (
     FAILED,
     OPEN,
@@ -129,7 +129,10 @@ def warnings(sweep: Sweep) -> Iterator[tuple[str, str]]:
     for option, end in alarms(sweep):
         yield f"The best five sit on the {end} bound of {option.name} ({option.bound(end)}): widen.", ""
     best = sweep.best
-    if best is not None and not any(len(one.values) > 1 for one in sweep.ranked):
+    if any(of_population(row) for row in sweep.rows):
+        line = "A line is a member of a population after a generation. It went on from another member"
+        yield f"{line}: nobody gets there who trains its numbers from the start, and no line repeats another.", ""
+    elif best is not None and not any(len(one.values) > 1 for one in sweep.ranked):
         yield "Every configuration has one seed: nothing says how much of a difference is luck.", "--seeds 3"
     if not sweep.judged and (beside := within(sweep)) > 0:
         lie = f"{beside:,} other configuration{'s lie' if beside > 1 else ' lies'} within the interval of the best"

@@ -108,7 +108,8 @@ def configurations(rows: Sequence[Row], sought: Sequence[Objective]) -> list[Con
     """
     by_point: dict[str, list[Row]] = {}
     for row in rows:
-        by_point.setdefault(json.dumps(row.get("point") or {}, sort_keys=True, default=str), []).append(row)
+        alone = [row["number"]] if of_population(row) else []
+        by_point.setdefault(json.dumps([row.get("point") or {}, alone], sort_keys=True, default=str), []).append(row)
     found = [Configuration(some[0].get("point") or {}, tuple(some), tuple(sought)) for some in by_point.values()]
     least = repeats([len(one.values) for one in found if one.values])
     found = [replace(one, seeds=least) for one in found]
@@ -120,6 +121,11 @@ def configurations(rows: Sequence[Row], sought: Sequence[Objective]) -> list[Con
         return (3, one.number) if last is None else (2, sign * last, one.number)
 
     return sorted(found, key=order)
+
+
+def of_population(row: Row) -> bool:
+    """Whether a trial is a member of a population: no other trial of its point is a repeat of it."""
+    return "member" in (row.get("notes") or {})
 
 
 def repeats(counts: Sequence[int]) -> int:

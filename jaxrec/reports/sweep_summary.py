@@ -24,6 +24,8 @@ def print_sweep(found: Mapping[str, Any], *, as_json: bool = False) -> None:
         for row in found["best"]:
             values = [f"{value:,.0f}" if value >= 1000 else f"{value:.4g}" for value in row["values"].values()]
             point = " ".join(f"{name}={shown(value)}" for name, value in row["point"].items())
+            if "member" in row:
+                point += f" (member {row['member']}, generation {row['generation']})"
             table.add_row(str(row["trial"]), *values, point)
         console.print(table)
     for kind in found["failures"]:

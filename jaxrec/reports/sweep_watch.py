@@ -34,9 +34,12 @@ BAR = 40
 
 
 def watch(
-    read: Callable[[], Sequence[Row]], about: Row, stop: Callable[[], bool], *, every: float = 2.0, console: Any = None
-) -> None:
-    """Show what ``read`` returns, again and again, until ``stop``; the last view stays on the screen."""
+    read: Callable[[], Sequence[Row]], about: Row, stop: Callable[[], bool], *, every: float = 2.0, console: Any = None,
+    said: list[str] | None = None,
+) -> None:  # fmt: skip
+    """Show what ``read`` returns, again and again, until ``stop``; the last view stays on the screen. Sentences that
+    appear in ``said`` are taken from there and stand above it.
+    """
     from rich.console import Console
     from rich.live import Live
 
@@ -44,6 +47,8 @@ def watch(
     with Live(console=console, auto_refresh=False) as live:
         while True:
             ended = stop()
+            while said:
+                live.console.print(said.pop(0), markup=False, highlight=False)
             live.update(view(read(), about, time.time(), min(WIDTH, console.width)), refresh=True)
             if ended:
                 return
@@ -55,7 +60,7 @@ def watch(
 @contextmanager
 def watching(folder: Path, say: Callable[[str], None]) -> Iterator[Callable[[str], None]]:
     """Show the sweep in ``folder`` while something else runs it. What that has to say goes to the function that this
-    gives, and to ``say`` when the view has ended.
+    gives: it stands above the view, or goes to ``say`` when there is none any more.
     """
     ended, said = threading.Event(), list[str]()
 
@@ -70,7 +75,7 @@ def watching(folder: Path, say: Callable[[str], None]) -> Iterator[Callable[[str
             return rows
 
         if is_sweep(folder):
-            watch(read, read_sweep(folder)[0], ended.is_set)
+            watch(read, read_sweep(folder)[0], ended.is_set, said=said)
 
     viewer = threading.Thread(target=look, daemon=True)
     viewer.start()

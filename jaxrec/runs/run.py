@@ -137,7 +137,7 @@ def begin(
         folder = Folder(config.run or f"runs/{prepared.card['name']}-{config.model.cell.name}-{run_id}")
         fitting = Fitting(config, prepared, folder.path, step, hyper, steps, say, first, ask)
         if config.start_from is not None:
-            fitting.start = start(config.start_from, prepared, config.epochs)
+            fitting.start = start(config.start_from, prepared, config)
         fresh = config.fresh
         ignored = seen.unread(explicit)
     folder.claim(run_id, deciding, fresh=fresh, data=described(prepared))

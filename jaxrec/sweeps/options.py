@@ -62,7 +62,7 @@ class Sweep(Section):
     seeds: Positive = 1
     """trainings of each configuration, with seeds 0, 1, 2, ..."""
     prune: Literal["none", "halving", "hyperband", "median"] = "none"
-    """give trainings up after a validation that compares badly by the first objective"""
+    """give trainings up after a validation that compares badly by the first objective; median from five finished on"""
     prune_after: Positive | None = None
     """epochs that every training gets before it may be given up; none: a quarter of its own"""
     sweep_seed: Count = 0

@@ -57,6 +57,7 @@ class Proposals:
         pruner(about["prune"], most=1)  # refused before anything is trained
         if about["prune"] == "none" and about.get("prune_after"):
             raise Mistake(f"--prune-after {about['prune_after']} does nothing without --prune median, or another way")
+        self.refuse_vain(about)
         if about["prune"] != "none" and self.objectives[0]["name"] in LOWEST:
             raise Mistake(f"--prune {about['prune']} looks at validations; name one first in --objectives")
         self.searcher = searcher(
@@ -64,6 +65,18 @@ class Proposals:
         )
         self.data: dict[str, Prepared] = {}
         self.over = False
+
+    def refuse_vain(self, about: Mapping[str, Any]) -> None:
+        """`Mistake` where trainings are over before any of them may be given up."""
+        if about["prune"] == "none" or any(one.name == "epochs" for one in self.space.dimensions):
+            return
+        epochs = self.space.constants.get("epochs", Config().epochs)
+        least = about.get("prune_after") or max(1, epochs // 4)
+        if least >= epochs:
+            raise Mistake(
+                f"--prune {about['prune']} can give nothing up: trainings have epochs = {epochs}, and all of them get "
+                f"{least} (--prune-after); give more epochs, or leave it out"
+            )
 
     def ready(self, number: int, past: Sequence[Past]) -> bool:
         """Whether trial ``number`` can be proposed before more of the others have ended."""
@@ -108,11 +121,15 @@ class Proposals:
 
     def id(self, config: Config) -> str:
         """The id of the run that a configuration is, and of the code where that decides too."""
+        return self.identified(config)[0]
+
+    def identified(self, config: Config) -> tuple[str, dict[str, Any]]:
+        """The id, and what it is the hash of."""
         from jaxrec.runs.bundle import read_code
         from jaxrec.runs.run import identity
 
-        run_id, _ = identity(config, self.prepared(config), read_code(config.model.cell))
-        return run_id + (f"-{self.code[:12]}" if self.code else "")
+        run_id, of = identity(config, self.prepared(config), read_code(config.model.cell))
+        return run_id + (f"-{self.code[:12]}" if self.code else ""), of
 
     def prepared(self, config: Config) -> Prepared:
         """A configuration's data, prepared once for all that ask for the same."""

@@ -12,6 +12,8 @@ from jaxrec.runs import build
 from jaxrec.runs.options import Config
 from jaxrec.sweeps.space import Space, covering
 
+GIVEN = ("features", "rngs")  # what the house passes to a cell
+
 
 def rehearse(space: Space) -> None:
     """`Mistake` for a cell or a loss that is not there, or that does not take an option given to it.
@@ -63,6 +65,22 @@ def named(call: Call) -> None:
         known = [node.name for node in body if isinstance(node, ast.ClassDef)]
         there = f"it has {', '.join(known)}" if known else "it has no class"
         raise Mistake(f"{call.file} has no cell {call.name!r} ({there}){did_you_mean(call.name, known)}")
+    for node in body:
+        if isinstance(node, ast.ClassDef) and squash(node.name) == squash(call.name):
+            accepts(call, node)
+
+
+def accepts(call: Call, node: ast.ClassDef) -> None:
+    """`Mistake` where a class has an ``__init__`` of its own without an option that is given."""
+    made = next((one for one in node.body if isinstance(one, ast.FunctionDef) and one.name == "__init__"), None)
+    if made is None or made.args.kwarg is not None:
+        return
+    taken = [one.arg for one in (*made.args.posonlyargs, *made.args.args, *made.args.kwonlyargs)]
+    known = [name for name in taken[1:] if name not in GIVEN]
+    for name in call.options:
+        if name not in known:
+            has = ", ".join(known) or "none"
+            raise Mistake(f"{node.name} has no option {name!r} (it has {has}){did_you_mean(name, known)}")
 
 
 def _defined(body: list[ast.stmt]) -> set[str]:

@@ -63,7 +63,7 @@ def candidates(rows: Sequence[Row], metric: str, *, level: float = 0.95) -> list
     groups: dict[str, list[Row]] = {}
     for row in rows:
         if row.get("same_as") is None:
-            groups.setdefault(json.dumps(row["point"], sort_keys=True), []).append(row)
+            groups.setdefault(which(row), []).append(row)
     found = []
     for group in groups.values():
         done = [row for row in group if row["state"] == "done" and _number(row, "valid", metric) is not None]
@@ -75,6 +75,12 @@ def candidates(rows: Sequence[Row], metric: str, *, level: float = 0.95) -> list
         if valid is not None:
             found.append(Candidate(dict(done[0]["point"]), numbers, seeds, valid, test, lost))
     return found
+
+
+def which(row: Row) -> str:
+    """What tells configurations apart: the point; of a population, whose members go on from each other, the trial."""
+    alone = [row["number"]] if "member" in (row.get("notes") or {}) else []
+    return json.dumps([row["point"], *alone], sort_keys=True)
 
 
 def _number(row: Row, part: str, name: str) -> float | None:
@@ -255,7 +261,7 @@ def _placed(rows: Sequence[Row], names: Sequence[str]) -> list[Placed]:
     groups: dict[str, list[Row]] = {}
     for row in rows:
         if row["state"] == "done" and row.get("same_as") is None:
-            groups.setdefault(json.dumps(row["point"], sort_keys=True), []).append(row)
+            groups.setdefault(which(row), []).append(row)
     found = []
     for group in groups.values():
         whole = [row for row in group if all(_number(row, "objectives", name) is not None for name in names)]

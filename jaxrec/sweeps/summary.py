@@ -33,8 +33,12 @@ def leader(pasts: Pasts, about: Mapping[str, Any]) -> str:
     found = best(pasts.configurations(about["seeds"]), about)
     if not found or not found[0].values:
         return ""
-    point = " ".join(f"{name}={value}" for name, value in found[0].point.items())
+    point = " ".join(f"{name}={short(value)}" for name, value in found[0].point.items())
     return f"; best {about['objectives'][0]['name']} {found[0].values[0]:.4g}: {point}"
+
+
+def short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def summary(ledger: Ledger, pasts: Pasts, about: Mapping[str, Any], out: Path, why: str) -> dict[str, Any]:
@@ -43,7 +47,12 @@ def summary(ledger: Ledger, pasts: Pasts, about: Mapping[str, Any], out: Path, w
     names = [entry["name"] for entry in about["objectives"]]
     seeds, same = about["seeds"], {row["number"] for row in rows if row["same_as"] is not None}
     leaders = [
-        {"trial": past.number * seeds, "values": dict(zip(names, past.values or (), strict=False)), "point": past.point}
+        {
+            "trial": past.number * seeds,
+            "values": dict(zip(names, past.values or (), strict=False)),
+            "point": past.point,
+            **{name: past.notes[name] for name in ("generation", "member") if name in past.notes},
+        }
         for past in best(pasts.configurations(seeds), about)
         if past.number * seeds not in same
     ][:BEST]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxrec.config import Mistake, from_dict
-from jaxrec.runs.folder import mendable, write_json
+from jaxrec.runs.folder import Folder, mendable, read_json, write_json
 from jaxrec.runs.options import Config
 from jaxrec.sweeps.crew import Crew
 from jaxrec.sweeps.defining import definition
@@ -74,6 +74,7 @@ class Coordinator:
         self.pasts, self.table = Pasts(about["objectives"]), Table(place.table)
         self.began = time.monotonic()
         self.next = ledger.next_number()
+        self.first = not self.next
         self.gaps = ledger.missing(self.next)
         self.crew: Team = Crew(place.out, [])
         self.written = self.counted = self.cost = 0.0
@@ -82,19 +83,29 @@ class Coordinator:
     def run(self) -> dict[str, Any]:
         """Until nothing is missing, a budget is spent, or a signal comes."""
         self.unchanged()
-        if not self.next:
+        if self.first:
             rehearse(self.proposals.space)
         self.begin()
         self.propose()
         if self.missing():
-            self.crew, who = hired(self.place.out, self.options)
+            self.crew, who = self.hired()
             self.say(f"{self.place.out}: {progress(self.ledger, self.total)}; {who}")
             self.train()
         self.write(now=True)
         self.pasts.look(self.ledger)
         if self.proposals.over and self.total is not None and self.next < self.total:
-            self.say(f"note: this space holds {self.next} trials, and {self.total} were asked for; there are no more")
+            many = "1 trial" if self.next == 1 else f"{self.next} trials"
+            self.say(f"note: this space holds {many}, and {self.total} were asked for; there are no more")
         return summary(self.ledger, self.pasts, self.about, self.place.out, self.why)
+
+    def hired(self) -> tuple[Team, str]:
+        """The workers. A sweep for which nobody can work when it begins has not begun."""
+        try:
+            return hired(self.place.out, self.options)
+        except Mistake:
+            if self.first:
+                self.place.about.unlink()
+            raise
 
     def begin(self) -> None:
         """Write down what is swept, now that nothing speaks against it."""
@@ -135,12 +146,14 @@ class Coordinator:
 
     def unchanged(self) -> None:
         """`Mistake` where the data or a cell's file is no more what the first trial was made with."""
-        for number, run_id, config in self.ledger.first():
-            now = self.proposals.id(from_dict(Config, config, f"trial {number}"))
+        for number, run_id, plain in self.ledger.first():
+            config = from_dict(Config, plain, f"trial {number}")
+            now, of = self.proposals.identified(config)
             if now != run_id:
+                what = changed_since(Folder(self.place.runs / run_id), of, config)
                 raise Mistake(
-                    f"trial {number} was {run_id} and would be {now}: the data or the file of a cell has changed since "
-                    "this sweep began; restore it, or choose another --out"
+                    f"{what} since this sweep began (trial {number} was {run_id} and would be {now}); restore it, or "
+                    "choose another --out"
                 )
 
     # proposing
@@ -203,7 +216,7 @@ class Coordinator:
             failed = status not in (0, AGAIN, DISK, None) and not stopped
             state, signature = ("failed", said) if failed else ("waiting", "")
             for place, attempt in enumerate(self.ledger.held(post.name, pid)):
-                reason = said if status is None else f"the process ended with {said}"
+                reason = said if status is None else f"its process ended with {said}"
                 self.ledger.end(attempt, state, reason=reason, signature=signature, counts=place == 0, log=log)
             if self.ledger.began(post.name, pid):
                 post.failed = 0  # what it did the ledger counts
@@ -245,6 +258,17 @@ class Coordinator:
             self.told = time.monotonic()
             self.pasts.look(self.ledger)
             self.say(progress(self.ledger, self.total) + leader(self.pasts, self.about))
+
+
+def changed_since(folder: Folder, now: Mapping[str, Any], config: Config) -> str:
+    """What of the first trial's making is another by now, as its run folder tells."""
+    before = read_json(folder.identity)["of"] if folder.identity.exists() else {}
+    differs = {name for name in ("data", "code") if name in before and before[name] != now[name]}
+    if differs == {"data"}:
+        return f"{config.data} has changed"
+    if differs == {"code"}:
+        return f"the file of {config.model.cell} has changed"
+    return "the data or the file of a cell has changed"
 
 
 def last(log: Sequence[str]) -> str:

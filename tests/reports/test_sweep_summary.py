@@ -30,3 +30,9 @@ def test_one_training_a_configuration_is_no_mean(capsys, monkeypatch):
     assert "mean" not in said
     assert "earlier" not in said
     assert "; 60 seconds are spent; a larger --max-seconds goes on\n" in said
+
+
+def test_members_of_a_population_are_named(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    print_sweep(FOUND | {"seeds": 1, "best": [FOUND["best"][0] | {"member": 3, "generation": 2}]})
+    assert "optimizer.lr=0.01235 (member 3, generation 2)" in capsys.readouterr().out

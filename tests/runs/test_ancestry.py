@@ -78,5 +78,5 @@ def test_what_is_no_beginning_is_refused_before_anything_is_written(tmp_path):
         with pytest.raises(Mistake, match=words):
             go(config, tmp_path / "new", **changes)
         assert not (tmp_path / "new").exists()
-    with pytest.raises(Mistake, match=r"start_from = .*first.*another model"):
+    with pytest.raises(Mistake, match=r"first' has another model .*model.width: 8 -> 16\); give the same"):
         go(wide, tmp_path / "wide", start_from=str(tmp_path / "first"))

@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 
 from jaxrec.config import Mistake
+from jaxrec.reports.sweep_ranking import configurations
+from jaxrec.reports.sweep_rows import Objective
 from jaxrec.sweeps.generations import Generations, changed
 from jaxrec.sweeps.options import Sweep
 from jaxrec.sweeps.rows import timeless
 from jaxrec.sweeps.search import Past
+from jaxrec.sweeps.selection import candidates, front, winner
 from jaxrec.sweeps.space import parse
 from jaxrec.sweeps.sweep import sweep
 from jaxrec.training.stop import Stopped
@@ -145,3 +148,24 @@ def test_what_does_not_go_with_it_is_refused(tmp_path, space, options, words):
             TINY | space, command=[], say=lambda sentence: None,
         )  # fmt: skip
     assert not (tmp_path / "sweep").exists()
+
+
+def test_generations_are_no_seeds_of_one_configuration():
+    """Members that keep their numbers are judged one by one: they are one training at different ages."""
+    point = {"optimizer.lr": 0.01}
+    rows = [
+        {
+            "number": number, "id": str(number), "state": "done", "point": point, "seed": number % 2, "same_as": None,
+            "valid": {"ndcg@10": number / 10}, "test": {"ndcg@10": 0.1}, "objectives": {"ndcg@10": number / 10},
+            "notes": {"generation": number // 2, "member": number % 2}, "attempts": [], "readings": [], "config": {},
+        }
+        for number in range(6)
+    ]  # fmt: skip
+    assert [candidate.numbers for candidate in candidates(rows, "ndcg@10")] == [(n,) for n in range(6)]
+    best = winner(rows, "ndcg@10")
+    assert best.best.numbers == (5,)
+    placed = configurations(rows, [Objective("ndcg@10")])
+    assert [one.number for one in placed] == [5, 4, 3, 2, 1, 0]
+    assert all(len(one.values) == 1 for one in placed)
+    found = front(rows, [("ndcg@10", "maximize")])
+    assert [one.numbers for one in found.placed] == [(5,)]

@@ -9,7 +9,15 @@ from jaxrec.config import Mistake
 from jaxrec.sweeps.rehearsal import rehearse
 from jaxrec.sweeps.space import parse
 
-MINE = "from jaxrec.cells import GRU\n\nclass Mine(GRU):\n    pass\n"
+MINE = """from jaxrec.cells import GRU
+
+class Mine(GRU):
+    pass
+
+class Rated(GRU):
+    def __init__(self, features, hidden, *, rate=1.0, rngs):
+        pass
+"""
 
 
 @pytest.fixture
@@ -28,7 +36,8 @@ def mine(tmp_path):
         ({"loss": "softmax|bprmaxx(negatives=4)"}, "loss = 'bprmaxx"),
         ({"loss": "sampled_softmax(negatives=int(4, 8))"}, "negatives"),
         ({"loss": "sampled_softmax(temperature={uniform(-1, 1)})"}, "temperature"),
-        ({"model.cell": "FILE:Mien"}, "no cell 'Mien' .it has Mine.; did you mean 'Mine'"),
+        ({"model.cell": "FILE:Rated(rat={log(0.01, 1)})"}, "Rated has no option 'rat' .it has hidden, rate.; did you"),
+        ({"model.cell": "FILE:Mien"}, "no cell 'Mien' .it has Mine, Rated.; did you mean 'Mine'"),
         ({"model.cell": "gru|nowhere.py:Mine"}, "nowhere.py: cannot be read .No such file"),
     ],
 )

@@ -91,7 +91,7 @@ def test_these_never_import_jax(argv: list[str], tmp_path: Path):
         (["train", "--epochs"], "Missing value for argument '--epochs'"),
         (["train", "7"], "Unrecognized options: 7"),
         (["list"], "Missing from jaxrec list: {cells,data,losses,metrics,backends}"),
-        (["evaluate"], "Missing from jaxrec evaluate: --run"),
+        (["evaluate"], "--run is missing; jaxrec evaluate --help"),
         (["compare", "runs/a"], "1 run is nothing to compare"),
         (["compare", "runs/a", "runs/b"], "runs/a holds no finished run"),
         (["inspect"], "Missing from jaxrec inspect: STR"),

@@ -57,12 +57,12 @@ class Proposals:
         pruner(about["prune"], most=1)  # refused before anything is trained
         if about["prune"] == "none" and about.get("prune_after"):
             raise Mistake(f"--prune-after {about['prune_after']} does nothing without --prune median, or another way")
-        self.refuse_vain(about)
         if about["prune"] != "none" and self.objectives[0]["name"] in LOWEST:
             raise Mistake(f"--prune {about['prune']} looks at validations; name one first in --objectives")
         self.searcher = searcher(
             about["search"], self.space, seed=about["seed"], directions=directions, **generations(about, self.space)
         )
+        self.refuse_vain(about)
         self.data: dict[str, Prepared] = {}
         self.over = False
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import time
 
 import pytest
 from rich.console import Console
@@ -84,6 +85,22 @@ def test_it_reads_until_it_is_stopped_and_leaves_the_last_view(synthetic):
     assert "6 trials: 6 done" in out.getvalue().partition("6 trials: 4 done")[2]
 
 
+HEARD: list[str] = []
+
+
+def heard(capfd):
+    """All that was printed so far."""
+    HEARD.append(capfd.readouterr().err)
+    return "".join(HEARD)
+
+
+def until(condition, seconds=20.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def test_it_shows_the_files_of_a_sweep_that_something_else_runs(synthetic, tmp_path, capfd):
     about, rows = synthetic(6, failed=0, pruned=0)
     said = []
@@ -93,7 +110,10 @@ def test_it_shows_the_files_of_a_sweep_that_something_else_runs(synthetic, tmp_p
         (tmp_path / "sweep" / "trials.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         (tmp_path / "sweep" / "sweep.json").write_text(json.dumps(about))
         assert said == [], "what is said would tear the view"
-    assert said == ["it begins"]
-    assert "6 trials: 6 done" in capfd.readouterr().err
+        until(lambda: "it begins" in heard(capfd))
+        say("and goes on [with brackets]")
+    assert "6 trials: 6 done" in heard(capfd)
+    assert heard(capfd).count("it begins") == 1
+    assert ("and goes on [with brackets]" in heard(capfd)) != (said == ["and goes on [with brackets]"])
     with watching(tmp_path / "nothing", said.append):
         pass

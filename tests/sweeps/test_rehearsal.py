@@ -78,7 +78,7 @@ def test_a_refused_number_of_trials_is_not_kept(tmp_path, monkeypatch, capsys):
     assert main(["sweep", *words, "--trials", "1"]) == 0
     data.write_text("\n".join(["user,item,time", *lines, "u0,i3,9"]))
     assert main(["sweep", *words, "--trials", "2"]) == 2
-    assert "the data or the file of a cell has changed" in capsys.readouterr().err
+    assert f"{data} has changed since this sweep began" in capsys.readouterr().err
     assert json.loads((out / "sweep.json").read_text())["trials"] == 1
     data.write_text("\n".join(["user,item,time", *lines]))
     assert main(["sweep", *words, "--trials", "1"]) == 0

@@ -19,7 +19,8 @@ def judgement(about: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> di
     if not (about.get("objectives") and about.get("space")):
         return found
     name, direction = about["objectives"][0]["name"], about["objectives"][0]["direction"]
-    if (won := winner(rows, name, direction=direction)) is not None:
+    population = any("member" in (row.get("notes") or {}) for row in rows)  # nothing in it is a repeat
+    if not population and (won := winner(rows, name, direction=direction)) is not None:
         found["judged"] = won.said
     with contextlib.suppress(Mistake, KeyError, TypeError):  # Optuna is not there, or another version wrote the space
         shares = importances(rows, Space.of(about["space"]), name, direction=direction)

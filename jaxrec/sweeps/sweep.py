@@ -216,7 +216,7 @@ class Coordinator:
             failed = status not in (0, AGAIN, DISK, None) and not stopped
             state, signature = ("failed", said) if failed else ("waiting", "")
             for place, attempt in enumerate(self.ledger.held(post.name, pid)):
-                reason = said if status is None else f"its process ended with {said}"
+                reason = said if status is None else f"the process ended with {said}"
                 self.ledger.end(attempt, state, reason=reason, signature=signature, counts=place == 0, log=log)
             if self.ledger.began(post.name, pid):
                 post.failed = 0  # what it did the ledger counts

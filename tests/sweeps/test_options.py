@@ -40,7 +40,7 @@ def test_a_file_says_both_and_flags_win(tmp_path):
 @pytest.mark.parametrize(
     ("argv", "sentence"),
     [
-        ([], "jaxrec: Missing from jaxrec sweep: --out"),
+        ([], "jaxrec: --out is missing; jaxrec sweep --help"),
         (["--serach", "tpe", "--out", "o"], "'--serach' is not an option; did you mean '--search'?"),
         (["--modl.width", "8", "--out", "o"], "did you mean '--model.width'?"),
         (["--out", "o"], "o holds no sweep yet; say what to sweep"),

@@ -294,7 +294,7 @@ def test_data_that_changes_under_a_sweep_is_noticed(tmp_path):
     given |= {"data": str(file), "model.width": "4|8", "time_unit": "s"}
     assert go(tmp_path / "sweep", given, workers=1)[0]["trials"] == {"done": 2}
     file.write_text("\n".join(["user,item,time", *lines[:-20]]) + "\n")
-    with pytest.raises(Mistake, match="the data or the file of a cell has changed since this sweep began"):
+    with pytest.raises(Mistake, match=r"events.csv has changed since this sweep began"):
         go(tmp_path / "sweep", given)
 
 

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from jaxrec.sweeps import logs
 from jaxrec.sweeps.team import PATIENCE, Ended, Post, Team
 
 LOOK = "import jax; found = jax.local_devices(); print(found[0].platform, len(found))"
-FLAG = "--xla_cpu_multi_thread_eigen"
+FLAG, DEVICES = "--xla_cpu_multi_thread_eigen", "--xla_force_host_platform_device_count"
 
 
 class Machine(NamedTuple):
@@ -39,10 +39,16 @@ def machine(environ: Mapping[str, str] = os.environ) -> Machine:
     return Machine(cores, platform, int(devices))
 
 
-def shares(machine: Machine, workers: int | None, environ: Mapping[str, str] = os.environ) -> list[dict[str, str]]:
-    """What each worker's environment adds: its accelerator, or how many threads of the processor it may use."""
+def shares(
+    machine: Machine, workers: int | None, environ: Mapping[str, str] = os.environ, *, together: int = 1
+) -> list[dict[str, str]]:
+    """What each worker's environment adds: its accelerator, or how many threads of the processor it may use; a lone
+    worker that trains several together has a device on every core.
+    """
     if machine.platform == "cpu":
         count = workers or machine.cores
+        if count == 1 and together > 1 and DEVICES not in (flags := environ.get("XLA_FLAGS", "")):
+            return [{"XLA_FLAGS": f"{flags} {DEVICES}={machine.cores} {FLAG}=false".strip(), "OMP_NUM_THREADS": "1"}]
         threads = max(1, machine.cores // count)
         return [computing(threads, environ) for _ in range(count)] if count > 1 else [{}]
     count = workers or machine.devices
@@ -66,9 +72,12 @@ def computing(count: int, environ: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
-def shared(machine: Machine, count: int) -> str:
+def shared(machine: Machine, shares: Sequence[Mapping[str, str]]) -> str:
     """How the workers share the machine, in a few words."""
+    count = len(shares)
     many = f"{count} worker{'s' if count > 1 else ''}"
+    if DEVICES in shares[0].get("XLA_FLAGS", ""):
+        return f"{many}, with a device on each of {machine.cores} cores"
     if machine.platform != "cpu":
         return f"{many} on {machine.devices} {machine.platform} device{'s' if machine.devices > 1 else ''}"
     threads = max(1, machine.cores // count)

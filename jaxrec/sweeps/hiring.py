@@ -28,8 +28,8 @@ def hired(out: Path, options: Sweep) -> tuple[Team, str]:
     """The workers, none of them started, and who they are in a few words. `Mistake` where a package is missing."""
     if options.on == "here":
         machine = crew.machine()
-        shares = crew.shares(machine, options.workers)
-        return crew.Crew(out, shares), crew.shared(machine, len(shares))
+        shares = crew.shares(machine, options.workers, together=options.together)
+        return crew.Crew(out, shares), crew.shared(machine, shares)
     environ = {name: os.environ[name] for name in HANDED_ON if name in os.environ}
     try:
         if options.on == "slurm":

@@ -248,8 +248,13 @@ def test_the_machine_is_shared_out():
     assert crowded[0]["XLA_PYTHON_CLIENT_MEM_FRACTION"] == "0.450"
     with pytest.raises(Mistake, match="a tpu serves one process at a time"):
         shares(Machine(8, "tpu", 4), 2, {})
-    assert crew.shared(cpu, 2) == "2 workers, 4 threads each on 8 cores"
-    assert crew.shared(gpus, 2) == "2 workers on 2 gpu devices"
+    assert crew.shared(cpu, shares(cpu, 2, {})) == "2 workers, 4 threads each on 8 cores"
+    assert crew.shared(gpus, shares(gpus, 2, {})) == "2 workers on 2 gpu devices"
+    [alone] = shares(cpu, 1, {"XLA_FLAGS": "--a"}, together=4)
+    assert alone["XLA_FLAGS"] == f"--a {crew.DEVICES}=8 {crew.FLAG}=false"
+    assert crew.shared(cpu, [alone]) == "1 worker, with a device on each of 8 cores"
+    assert shares(cpu, 1, {"XLA_FLAGS": f"{crew.DEVICES}=2"}, together=4) == [{}]  # somebody has chosen already
+    assert len(shares(cpu, 2, {}, together=4)) == 2
 
 
 def test_threads_follow_the_share():

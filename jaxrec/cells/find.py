@@ -16,7 +16,7 @@ from jaxrec.cells.cell import Cell
 from jaxrec.cells.weights import positive
 from jaxrec.config import Call, Mistake, did_you_mean, first_line, squash
 
-_GIVEN = ("self", "features", "rngs")  # what the house passes; the rest is the user's to choose
+GIVEN = ("self", "features", "rngs")  # what the house passes; the rest is the user's to choose
 _FILES: dict[tuple[Path, str], types.ModuleType] = {}
 _INSTEAD: dict[str, Path] = {}
 
@@ -154,7 +154,7 @@ def bind(call: Call, kind: type[Cell]) -> dict[str, Any]:
     except NameError:  # an annotation that cannot be evaluated is not checked
         signature = inspect.signature(kind.__init__)
     open_ended = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
-    parameters = {name: p for name, p in signature.parameters.items() if name not in _GIVEN}
+    parameters = {name: p for name, p in signature.parameters.items() if name not in GIVEN}
     places = [name for name, p in parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
     if len(call.arguments) > len(places):
         raise Mistake(

@@ -12,7 +12,7 @@ from statistics import median
 from typing import Any
 
 from jaxrec.reports.sweep_options import Option, edge_alarms, options, point_text
-from jaxrec.reports.sweep_ranking import Configuration, Front, configurations, front, of_population
+from jaxrec.reports.sweep_ranking import Configuration, Front, configurations, front
 from jaxrec.reports.sweep_rows import (
     FAILED,
     OPEN,
@@ -30,6 +30,7 @@ from jaxrec.reports.sweep_rows import (
     seconds,
     value_of,
 )
+from jaxrec.sweeps.selection import of_population
 
 Importance = tuple[str, float, float | None, float | None]
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxrec.reports.sweep_rows import FAILED, Objective, Row, epochs, reached, seconds, tested, value_of
+from jaxrec.sweeps.selection import of_population
 
 # two-sided 95 % quantiles of Student's t for 1 to 10 degrees of freedom
 STUDENT = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281)
@@ -121,11 +122,6 @@ def configurations(rows: Sequence[Row], sought: Sequence[Objective]) -> list[Con
         return (3, one.number) if last is None else (2, sign * last, one.number)
 
     return sorted(found, key=order)
-
-
-def of_population(row: Row) -> bool:
-    """Whether a trial is a member of a population: no other trial of its point is a repeat of it."""
-    return "member" in (row.get("notes") or {})
 
 
 def repeats(counts: Sequence[int]) -> int:

@@ -5,6 +5,8 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from jaxrec.sweeps.summary import short
+
 
 def print_sweep(found: Mapping[str, Any], *, as_json: bool = False) -> None:
     """Print the summary of a sweep: the best configurations, kinds of failures, what it took."""
@@ -23,7 +25,7 @@ def print_sweep(found: Mapping[str, Any], *, as_json: bool = False) -> None:
         table.add_column("configuration")
         for row in found["best"]:
             values = [f"{value:,.0f}" if value >= 1000 else f"{value:.4g}" for value in row["values"].values()]
-            point = " ".join(f"{name}={shown(value)}" for name, value in row["point"].items())
+            point = " ".join(f"{name}={short(value)}" for name, value in row["point"].items())
             if "member" in row:
                 point += f" (member {row['member']}, generation {row['generation']})"
             table.add_row(str(row["trial"]), *values, point)
@@ -33,10 +35,6 @@ def print_sweep(found: Mapping[str, Any], *, as_json: bool = False) -> None:
         console.print(f"{kind['count']} x {where}: {kind['reason']}", markup=False)
     console.print(sentence(found), markup=False)
     console.print(f"jaxrec report {shlex.quote(found['sweep'])} writes its page", markup=False, soft_wrap=True)
-
-
-def shown(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def sentence(found: Mapping[str, Any]) -> str:

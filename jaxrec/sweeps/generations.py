@@ -13,12 +13,12 @@ import numpy as np
 from jaxrec.config import Mistake
 from jaxrec.sweeps.buckets import TRACED
 from jaxrec.sweeps.domains import Choices, Domain
+from jaxrec.sweeps.ledger import ENDS
 from jaxrec.sweeps.search import Direction, Past, Proposal, sobol
 from jaxrec.sweeps.space import Point, Space
 
 SHARE = 5  # the best and the worst are a fifth of the population each
 ANEW, FACTORS = 0.25, (0.8, 1.25)  # how often a number is drawn anew, and what it is multiplied with elsewhere
-OVER = ("done", "pruned", "diverged", "out_of_memory", "failed")
 
 
 class Generations:
@@ -36,7 +36,7 @@ class Generations:
         """Whether everybody of the generation before has ended, so that this trial can be proposed."""
         before = self._before(number, past)
         return number < self._population or (
-            len(before) == self._population and all(trial.state in OVER for trial in before)
+            len(before) == self._population and all(trial.state in ENDS for trial in before)
         )
 
     def propose(self, number: int, past: Sequence[Past]) -> Proposal | None:

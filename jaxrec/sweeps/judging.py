@@ -6,7 +6,7 @@ from typing import Any
 
 from jaxrec.config import Mistake
 from jaxrec.sweeps.importance import importances
-from jaxrec.sweeps.selection import winner
+from jaxrec.sweeps.selection import of_population, winner
 from jaxrec.sweeps.space import Space
 
 
@@ -19,7 +19,7 @@ def judgement(about: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> di
     if not (about.get("objectives") and about.get("space")):
         return found
     name, direction = about["objectives"][0]["name"], about["objectives"][0]["direction"]
-    population = any("member" in (row.get("notes") or {}) for row in rows)  # nothing in it is a repeat
+    population = any(map(of_population, rows))  # nothing in it is a repeat
     if not population and (won := winner(rows, name, direction=direction)) is not None:
         found["judged"] = won.said
     with contextlib.suppress(Mistake, KeyError, TypeError):  # Optuna is not there, or another version wrote the space

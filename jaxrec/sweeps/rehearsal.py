@@ -6,13 +6,11 @@ What is wrong with a value alone is said at once; what only some of its company 
 import ast
 from pathlib import Path
 
-from jaxrec.cells.find import bind, locate, path_of
+from jaxrec.cells.find import GIVEN, bind, locate, path_of
 from jaxrec.config import Call, Mistake, did_you_mean, resolve, squash
 from jaxrec.runs import build
 from jaxrec.runs.options import Config
 from jaxrec.sweeps.space import Space, covering
-
-GIVEN = ("features", "rngs")  # what the house passes to a cell
 
 
 def rehearse(space: Space) -> None:
@@ -76,7 +74,7 @@ def accepts(call: Call, node: ast.ClassDef) -> None:
     if made is None or made.args.kwarg is not None:
         return
     taken = [one.arg for one in (*made.args.posonlyargs, *made.args.args, *made.args.kwonlyargs)]
-    known = [name for name in taken[1:] if name not in GIVEN]
+    known = [name for name in taken if name not in GIVEN]
     for name in call.options:
         if name not in known:
             has = ", ".join(known) or "none"

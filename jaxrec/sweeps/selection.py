@@ -79,8 +79,13 @@ def candidates(rows: Sequence[Row], metric: str, *, level: float = 0.95) -> list
 
 def which(row: Row) -> str:
     """What tells configurations apart: the point; of a population, whose members go on from each other, the trial."""
-    alone = [row["number"]] if "member" in (row.get("notes") or {}) else []
+    alone = [row["number"]] if of_population(row) else []
     return json.dumps([row["point"], *alone], sort_keys=True)
+
+
+def of_population(row: Row) -> bool:
+    """Whether a trial is a member of a population: no other trial of its point is a repeat of it."""
+    return "member" in (row.get("notes") or {})
 
 
 def _number(row: Row, part: str, name: str) -> float | None:

@@ -22,7 +22,7 @@ from jaxrec.sweeps.domains import Choices, Domain, domain, has
 
 Point: TypeAlias = dict[str, Any]
 OPTIONS = frozenset(keys(Config))
-_HOLE = re.compile(r"\{([\w.]+)\}")
+HOLE = re.compile(r"\{([\w.]+)\}")
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class Space:
             inner = hole[1]
             return literal(self._written(inner, point[inner], point)) if inner in point else hole[0]
 
-        return _HOLE.sub(filled, text)
+        return HOLE.sub(filled, text)
 
     def plain(self) -> dict[str, Any]:
         """The space as JSON has it."""

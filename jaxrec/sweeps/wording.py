@@ -5,9 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxrec.sweeps.domains import Choices, Domain, Range
-from jaxrec.sweeps.space import OPTIONS, Space, literal
+from jaxrec.sweeps.space import HOLE, OPTIONS, Space, literal
 
-_HOLE = re.compile(r"\{([\w.]+)\}")
 NAMES = {"seed": "--sweep-seed", "prune_after": "--prune-after", "strict_code": "--strict-code"}
 PLAIN = ("search", "population", "seed", "seeds", "prune", "prune_after", "strict_code")
 
@@ -69,4 +68,4 @@ def filled(space: Space, domains: Mapping[str, Domain], name: str, value: Any) -
         there = domains.get(hole[1])
         return "{" + written(space, domains, hole[1], there) + "}" if there is not None else hole[0]
 
-    return _HOLE.sub(inner, text)
+    return HOLE.sub(inner, text)

@@ -14,7 +14,7 @@ from jaxrec.runs.options import Config
 from jaxrec.sweeps.buckets import bucket
 from jaxrec.sweeps.generations import Generations
 from jaxrec.sweeps.ledger import New
-from jaxrec.sweeps.pruning import pruner
+from jaxrec.sweeps.pruning import pruner, spared
 from jaxrec.sweeps.search import Past, Proposal, searcher
 from jaxrec.sweeps.space import Space
 
@@ -71,16 +71,15 @@ class Proposals:
         if about["prune"] == "none" or any(one.name == "epochs" for one in self.space.dimensions):
             return
         epochs = self.space.constants.get("epochs", Config().epochs)
-        least = about.get("prune_after") or max(1, epochs // 4)
-        if least >= epochs:
+        if (least := spared(about, epochs)) >= epochs:
             raise Mistake(
                 f"--prune {about['prune']} can give nothing up: trainings have epochs = {epochs}, and all of them get "
                 f"{least} (--prune-after); give more epochs, or leave it out"
             )
 
-    def ready(self, number: int, past: Sequence[Past]) -> bool:
+    def ready(self, number: int, past: Callable[[], Sequence[Past]]) -> bool:
         """Whether trial ``number`` can be proposed before more of the others have ended."""
-        return not isinstance(self.searcher, Generations) or self.searcher.ready(number, past)
+        return not isinstance(self.searcher, Generations) or self.searcher.ready(number, past())
 
     @property
     def adaptive(self) -> bool:

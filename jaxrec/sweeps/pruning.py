@@ -49,6 +49,11 @@ def pruner(
     return Hyperband(direction, least, factor, most)
 
 
+def spared(about: Mapping[str, Any], epochs: int) -> int:
+    """Epochs that a training of so many gets before a sweep may give it up."""
+    return about.get("prune_after") or max(1, epochs // 4)
+
+
 class Median:
     """Optuna's MedianPruner."""
 

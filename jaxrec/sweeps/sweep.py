@@ -19,6 +19,7 @@ from jaxrec.sweeps.proposals import Proposals
 from jaxrec.sweeps.rebuilding import rebuilt
 from jaxrec.sweeps.rehearsal import rehearse
 from jaxrec.sweeps.rows import Table
+from jaxrec.sweeps.search import Past
 from jaxrec.sweeps.summary import leader, progress, summary
 from jaxrec.sweeps.team import Team
 from jaxrec.sweeps.tracking import Tracking
@@ -164,11 +165,15 @@ class Coordinator:
     def room(self) -> int:
         """How many more trials should wait: few where the next one depends on what comes out."""
         if self.proposals.adaptive:
-            self.pasts.look(self.ledger)
-            if not self.proposals.ready(self.gaps[0] if self.gaps else self.next, self.pasts.trials()):
+            if not self.proposals.ready(self.gaps[0] if self.gaps else self.next, self.past):
                 return 0
             return max(1, len(self.crew.posts)) * self.options.together - self.running - self.waiting
         return 0 if self.waiting > AHEAD // 2 else min(AT_ONCE, AHEAD - self.waiting)
+
+    def past(self) -> list[Past]:
+        """The trials as they are now."""
+        self.pasts.look(self.ledger)
+        return self.pasts.trials()
 
     def propose(self) -> None:
         """Let trials wait, as many as there is room for."""

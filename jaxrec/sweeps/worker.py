@@ -22,7 +22,7 @@ from jaxrec.sweeps.heart import Heart, orphaned
 from jaxrec.sweeps.ledger import ENDS, Lease, Ledger
 from jaxrec.sweeps.pasts import Pasts
 from jaxrec.sweeps.presence import Worker
-from jaxrec.sweeps.pruning import pruner
+from jaxrec.sweeps.pruning import pruner, spared
 from jaxrec.sweeps.rebuilding import note
 from jaxrec.sweeps.remote import Books, Remote
 from jaxrec.sweeps.verdicts import Lost, disk, ends, row, verdict
@@ -139,7 +139,7 @@ class Shift:
         if self.about["prune"] == "none":
             return False
         first, epochs = self.about["objectives"][0], job.config.epochs
-        least = min(self.about.get("prune_after") or max(1, epochs // 4), epochs)
+        least = min(spared(self.about, epochs), epochs)
         judge = pruner(self.about["prune"], direction=first["direction"], least=least, most=epochs)
         self.pasts.look(self.ledger)
         return judge(self.pasts.trials(), self.pasts.trial(job.lease.number))

@@ -1,5 +1,6 @@
 """The dense half of a recommender: recurrent blocks over a sequence of vectors."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -112,6 +113,20 @@ class Network(nnx.Module):
     def start(self, rows: int) -> tuple[Any, ...]:
         """The state of ``rows`` people before their first event."""
         return tuple(start(block.cell, rows) for block in self.blocks)
+
+    def map_cells(self, change: Callable[[int, Cell], Cell]) -> "Network":
+        """The same network with ``change(layer, cell)`` in place of every cell; layers count from 0."""
+        graph, leaves = nnx.split(self)
+        network = nnx.merge(graph, leaves)
+        for layer, block in enumerate(network.blocks):
+            block.cell = change(layer, block.cell)
+        return network
+
+    def on(self, backend: Any) -> "Network":
+        """The same network, its recurrences run by ``backend``."""
+        network = self.map_cells(lambda layer, cell: cell)
+        network.backend = backend
+        return network
 
     def __call__(
         self,

@@ -55,11 +55,21 @@ class Recommender:
         """Scores ``(batch, time, items + 1)`` of every item as the next one; column 0 is padding and scores
         ``-inf``.
         """
-        _, hidden = self.encode(batch)
-        scores = hidden @ output_rows(whole(self.tables)).T
+        return self.scores(self.encode(batch)[1])
+
+    def scores(self, hidden: Array) -> Array:
+        """Scores ``(..., items + 1)`` of hidden vectors ``(..., width)``; column 0 is padding and scores ``-inf``."""
+        scores = hidden @ self.output.T
         if "bias" in self.tables:
-            scores = scores + self.tables["bias"][None, None]
+            scores = scores + self.tables["bias"]
         return scores.at[..., 0].set(-jnp.inf)
+
+    def losses(self, hidden: Array, target: Array) -> Array:
+        """Softmax cross-entropy over all items ``(n,)``, in nats, of hidden vectors ``(n, width)`` and the items that
+        came next ``(n,)``.
+        """
+        scores = self.scores(hidden)
+        return jax.nn.logsumexp(scores, axis=-1) - jnp.take_along_axis(scores, target[:, None], axis=-1)[:, 0]
 
     def encode(self, batch: Batch, state: Any = None) -> tuple[Any, Array]:
         """``(state after the last event, hidden vectors (batch, time, width))``."""
@@ -80,11 +90,7 @@ class Recommender:
 
     def map_cells(self, change: Any) -> "Recommender":
         """The same recommender with ``change(cell)`` in place of every cell."""
-        graph, leaves = nnx.split(self.network)
-        network = nnx.merge(graph, leaves)
-        for block in network.blocks:
-            block.cell = change(block.cell)
-        return Recommender(self.tables, network)
+        return Recommender(self.tables, self.network.map_cells(lambda layer, cell: change(cell)))
 
 
 def output_rows(rows: dict[str, Rows]) -> Array:

@@ -1,21 +1,18 @@
 """Gradients of one step's loss by every state before it: how far back learning reaches.
 
 Two ways to the same numbers. `by_taps` adds zeros to every state and differentiates by them: one ordinary backward pass
-of the model's own backend, in the model's own precision, where a default GRU's gradient is an exact zero after about a
-hundred steps. `by_scan` goes back a step at a time, one vector-Jacobian product for each layer, and takes a power of two
-out of the gradient at every step: no length is too long for it.
+of the model's own backend, in the model's own precision, where a default GRU's gradient is an exact zero after about
+a hundred steps. `by_scan` goes back a step at a time, one vector-Jacobian product for each layer, and takes a power of
+two out of the gradient at every step: no length is too long for it.
 """
 
-from functools import partial
 from math import isqrt
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array, lax
 
-from jaxrec.cells import Cell
 from jaxrec.diagnostics.powers import NEVER, Norms, Scaled, norm, normalised, total
 from jaxrec.diagnostics.subject import Model, Subject, advance, stepwise, subject
 from jaxrec.models.network import Network

@@ -39,8 +39,8 @@ def times_power(leaf: Array, exponent: Array) -> Array:
 
 
 def norm(tree: Any, batch: int) -> Array:
-    """The Euclidean norm ``(batch,)`` over all leaves ``(batch, ...)``, real and complex; largest entry taken out first,
-    so that squares do not underflow.
+    """The Euclidean norm ``(batch,)`` over all leaves ``(batch, ...)``, real and complex; the largest entry is taken
+    out first, so that squares do not underflow.
     """
     leaves = [jnp.abs(leaf).reshape(batch, -1) for leaf in jax.tree.leaves(tree)]
     if not leaves:

@@ -10,7 +10,7 @@ from flax import nnx
 from jax import Array
 
 from jaxrec.cells import Cell, Event
-from jaxrec.models.network import Block, Network
+from jaxrec.models.network import NONE, Block, Network
 from jaxrec.models.recommender import output_width
 from jaxrec.recurrence.scan import Scan
 from jaxrec.recurrence.states import time_major
@@ -106,3 +106,21 @@ def advance(network: Network, state: Any, event: Event, reset: Array | None = No
     one = jax.tree.map(lambda leaf: leaf[:, None], (event, reset))
     state, hidden = network(one[0], state, one[1])
     return state, hidden[:, 0]
+
+
+class Layer(NamedTuple):
+    """One recurrence with what it really reads: ``cell`` as it is (not prepared), ``events (batch, time, ...)``."""
+
+    cell: Cell
+    events: Event
+    reset: Array | None
+
+
+def layers(given: Subject) -> list[Layer]:
+    """Every recurrence of the network with its own inputs, the lowest first."""
+    found, x = [], given.events.x
+    for block in stepwise(given.network).blocks:
+        events = given.events._replace(x=x)
+        found.append(Layer(block.cell, block.inner(events), given.reset))
+        _, x = block(events, None, given.reset, NONE, None, STEP)
+    return found

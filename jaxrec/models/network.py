@@ -72,8 +72,7 @@ class Block(nnx.Module):
         self, events: Event, state: Any, reset: Array | None, rates: Rates, keys: Array | None, backend: Any
     ) -> tuple[Any, Array]:
         """``events.x (batch, time, inputs)`` -> ``(last state, (batch, time, width))``."""
-        x = events.x
-        inner = declared(self.cell, events._replace(x=x if self.norm is None else self.norm(x)))
+        x, inner = events.x, self.inner(events)
         cell: Cell = self.cell
         if rates.state is not None and (own := site(keys, 2)) is not None:
             cell, inner = Dropped(cell, rates.state), inner._replace(key=event_keys(own, x.shape[1]))
@@ -84,6 +83,10 @@ class Block(nnx.Module):
             normed = x if self.feedforward_norm is None else self.feedforward_norm(x)
             x = self.join(x, dropout(self.feedforward(normed), rates.layer, site(keys, 1)))
         return state, x
+
+    def inner(self, events: Event) -> Event:
+        """What the cell sees of what comes into the block."""
+        return declared(self.cell, events if self.norm is None else events._replace(x=self.norm(events.x)))
 
     def join(self, x: Array, y: Array) -> Array:
         return x + y if self.residual else y

@@ -5,7 +5,6 @@ cell's own code puts through a sigmoid, found in the equations of its step and n
 import linecache
 import re
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -150,7 +149,11 @@ def examined(layer: Layer) -> tuple[list[tuple[str, str]], list[Array], list[Arr
         smooth = [leaf for leaf in jax.tree.leaves(path) if is_real(leaf) or is_complex(leaf)]
         places = spaced(flat, PLACES)
         keys = jax.random.split(jax.random.key(0), len(places[1].x))
-        slopes = jax.vmap(partial(diagonal, cell))(*places, keys)
+
+        def rates(state: Any, event: Event, key: Array) -> list[Array]:
+            return diagonal(cell, state, event, key)
+
+        slopes = jax.vmap(rates)(places[0], places[1], keys)
         return values, smooth, slopes
 
     values, states, slopes = look(layer)

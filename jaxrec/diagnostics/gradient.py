@@ -6,11 +6,13 @@ a hundred steps. `by_scan` goes back a step at a time, one vector-Jacobian produ
 two out of the gradient at every step: no length is too long for it.
 """
 
+from collections.abc import Callable, Iterator
 from math import isqrt
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from jaxrec.diagnostics.powers import NEVER, Norms, Scaled, norm, normalised, total
@@ -75,6 +77,23 @@ def matrix(model: Model, batch: Any, at: Array) -> Norms:
     return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, -1), found)
 
 
+@jax.jit
+def by_weights(model: Model, batch: Any, at: Array | int = -1) -> Norms:
+    """What each step adds to the gradient of each array of the network: norms ``(arrays, batch, time)`` in the order of
+    ``jax.tree.leaves(model.network)``.
+
+    The gradient by a weight is a sum over the steps that used it. One example at a time: an array's gradient is as
+    large as the array.
+    """
+
+    def one(row: Any) -> Norms:
+        walk = Walk(subject(model, jax.tree.map(lambda leaf: leaf[None], row)), weights=True)
+        return walk.backward(walk.forward(), walk.place(at))
+
+    found = lax.map(one, batch)  # (batch, time, arrays, 1)
+    return jax.tree.map(lambda leaf: jnp.moveaxis(leaf[..., 0], (0, 1), (1, 2)), found)
+
+
 class Trail(NamedTuple):
     """What the way back needs of the way there: the state before every piece, and hidden vectors of all steps."""
 
@@ -89,11 +108,10 @@ class Walk:
     again, so that ten thousand steps of a matrix cell fit into memory.
     """
 
-    def __init__(self, given: Subject):
-        self.given = given
+    def __init__(self, given: Subject, weights: bool = False):
+        self.given, self.weights = given, weights
         self.rows, self.time = given.shape
         self.network = stepwise(given.network)
-        self.tapped = tapped(self.network)
         self.layers = range(len(self.network.blocks))
         self.blank = jax.tree.map(lambda leaf: leaf[:, 0], taps(self.network, self.rows, 1))
         self.size = max(1, isqrt(self.time))
@@ -149,43 +167,55 @@ class Walk:
         self, carry: list[Scaled], state: State, moving: Any, slope: Array, at: Array
     ) -> tuple[list[Scaled], Norms]:
         """One step back: gradients by the states before it from those by the states after it, each layer's with a power
-        of two of its own, and norms ``(layers, batch)`` of those by the states that it made.
+        of two of its own, and norms ``(layers, batch)`` of those by the states that it made, or ``(arrays, batch)`` of
+        what it adds to the gradient of the network's arrays.
         """
         event, reset, cut, here = moving
         smooth, rest, join = parted(state)
 
-        def step(smooth: list[Array], values: dict[str, Any]) -> tuple[list[list[Array]], Array]:
-            after, hidden = advance(self.tapped, join(smooth, rest), tap(event, values), reset)
+        def step(smooth: list[Array], values: dict[str, Any], network: Network) -> tuple[list[list[Array]], Array]:
+            after, hidden = advance(tapped(network), join(smooth, rest), tap(event, values), reset)
             return [parted(layer)[0] for layer in after], hidden
 
-        (after, hidden), pull = jax.vjp(step, smooth, self.blank)
-        sources = []
-        for layer in self.layers:  # the loss itself goes in with the first layer's share: its own power is 0
+        (after, hidden), pull = jax.vjp(step, smooth, self.blank, self.network)
+        entering = jnp.where(here == at, slope, 0).astype(hidden.dtype)
+        found = [
+            Scaled(pull((slopes, hidden_slope)), exponent)
+            for slopes, hidden_slope, exponent in self.sources(carry, after, entering, here == at)
+        ]
+
+        def summed(take: Callable[[Any], Any]) -> tuple[Any, Array]:
+            return total([Scaled(take(one.tree), one.exponent) for one in found])
+
+        counts = np.cumsum([0, *(len(layer) for layer in after)])
+        before = []
+        for layer in self.layers:
+            tree, exponent = summed(lambda one, layer=layer: one[0][counts[layer] : counts[layer + 1]])  # type: ignore[misc]
+            before.append(normalised([jnp.where(cut, 0, leaf) for leaf in tree], exponent)[0])
+        if self.weights:
+            tree, exponent = summed(lambda one: [leaf[None] for leaf in jax.tree.leaves(one[2])])
+            made = [normalised(leaf, exponent)[1] for leaf in tree]
+        else:
+            taken = [summed(lambda one, layer=layer: one[1][str(layer)]) for layer in self.layers]  # type: ignore[misc]
+            made = [normalised(tree, exponent)[1] for tree, exponent in taken]
+        return before, jax.tree.map(lambda *leaves: jnp.stack(leaves), *made)
+
+    def sources(
+        self, carry: list[Scaled], after: Any, entering: Array, begins: Array
+    ) -> Iterator[tuple[Any, Any, Any]]:
+        """What is pulled back, a layer's share after the other's: slopes by the states after the step and by the hidden
+        vector, and their power. The loss itself comes with the first layer's share, which is nothing as yet.
+        """
+        for layer in self.layers:
             slopes = [
                 carry[other].tree if other == layer else jax.tree.map(jnp.zeros_like, after[other])
                 for other in self.layers
             ]
-            begins = here == at
-            entering = jnp.where(begins, slope, 0) if layer == 0 else jnp.zeros_like(hidden)
-            exponent = jnp.where(begins, 0, carry[layer].exponent) if layer == 0 else carry[layer].exponent
-            sources.append((pull((slopes, entering)), exponent))
-        by_state = [
-            self.summed(sources, lambda found, place=layer: self.own(found[0], state, place)) for layer in self.layers
-        ]
-        by_tap = [self.summed(sources, lambda found, place=layer: found[1][str(place)]) for layer in self.layers]
-        before = [
-            normalised(jax.tree.map(lambda leaf: jnp.where(cut, 0, leaf), tree), power)[0] for tree, power in by_state
-        ]
-        norms = [normalised(tree, power)[1] for tree, power in by_tap]
-        return before, jax.tree.map(lambda *leaves: jnp.stack(leaves), *norms)
-
-    def summed(self, sources: list[Any], take: Any) -> tuple[Any, Array]:
-        return total([Scaled(take(found), exponent) for found, exponent in sources])
-
-    def own(self, smooth: list[Array], state: State, layer: int) -> list[Array]:
-        """One layer's among the smooth leaves of all."""
-        counts = [len(parted(one)[0]) for one in state]
-        return smooth[sum(counts[:layer]) : sum(counts[: layer + 1])]
+            exponent = carry[layer].exponent
+            if layer:
+                yield slopes, jnp.zeros_like(entering), exponent
+            else:
+                yield slopes, entering, jnp.where(begins, 0, exponent)
 
 
 def cuts(network: Network, time: int) -> Array:

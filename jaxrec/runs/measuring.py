@@ -1,0 +1,62 @@
+"""Everything that the atlas measures of one model on one set of data, as records."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from jaxrec.data.prepared import Prepared
+from jaxrec.diagnostics.curves import Record
+from jaxrec.diagnostics.flow import contributions, gradient, gradient_matrix
+from jaxrec.diagnostics.gates import gates
+from jaxrec.diagnostics.information import information, shuffle_drop
+from jaxrec.models.recommender import Recommender
+from jaxrec.runs.samples import Sample, drive, recall, shuffled
+from jaxrec.training.source import Source
+
+SHORT = 200  # events of a row for what costs more than a backward pass
+
+
+class Extent(NamedTuple):
+    """How many rows a measurement looks at."""
+
+    gradient: int = 16
+    recall: int = 512
+    gates: int = 8
+    weights: int = 4
+
+
+def measured(
+    model: Recommender, prepared: Prepared, source: Source, lengths: Sequence[int], *, seed: int = 0,
+    extent: Extent | None = None,
+) -> Iterator[Record]:  # fmt: skip
+    """Records of every measurement; those of gradients at each of ``lengths``, the costlier at the longest up to
+    `SHORT`.
+    """
+    extent = extent or Extent()
+    for length in lengths:
+        sample = drive(prepared, source, length, extent.gradient, seed=seed)
+        for record in gradient(model, sample.batch):
+            yield record | about(sample, length)
+    short = min(max(lengths), SHORT)
+    sample = drive(prepared, source, short, extent.gradient, seed=seed)
+    few = drive(prepared, source, short, extent.gates, seed=seed)
+    records = [*gradient_matrix(model, few.batch), *gates(model, few.batch)]
+    one = drive(prepared, source, short, extent.weights, seed=seed)
+    records.append(contributions(model, one.batch))
+    for record in records:
+        yield record | about(sample, short)
+    yield from remembered(model, prepared, source, short, rows=extent.recall, seed=seed)
+
+
+def remembered(
+    model: Recommender, prepared: Prepared, source: Source, length: int, *, rows: int, seed: int
+) -> Iterator[Record]:
+    """What the past is worth to the model, and what its order is."""
+    sample = recall(prepared, source, length, rows, seed=seed)
+    masked = prepared.card["mask_seen"] != "none"
+    yield information(model, sample.batch, own=sample.own, exclude_seen=masked, seed=seed) | about(sample, length)
+    other = shuffled(sample, seed=seed)
+    yield shuffle_drop(model, sample.batch, other, exclude_seen=masked, seed=seed) | about(sample, length)
+
+
+def about(sample: Sample, length: int) -> dict[str, Any]:
+    return {"length": length, "inputs": sample.inputs}

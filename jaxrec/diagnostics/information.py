@@ -38,12 +38,13 @@ def cut_off(model: Ranking, batch: Batch, lengths: Array, *, exclude_seen: bool 
     rows, time = given.shape
     target = given.target[:, -1]
     reset = jnp.zeros((rows, time), bool) if given.reset is None else given.reset
-    seen = own_items(batch, reset, model.scores(jnp.zeros((rows, 1))).shape[-1]) if exclude_seen else None
 
     def one(length: Array) -> tuple[Array, Array]:
         starts = reset | (jnp.arange(time) == time - length)
         hidden = given.network(given.events, None, starts)[1][:, -1]
-        return given.loss(hidden, target), gain(model.scores(hidden), target, seen)
+        scores = model.scores(hidden)
+        seen = own_items(batch, reset, scores.shape[1]) if exclude_seen else None
+        return given.loss(hidden, target), gain(scores, target, seen)
 
     return lax.map(one, lengths)
 

@@ -1,5 +1,6 @@
 """Records of gradient flow: (model, batch) -> plain numbers, one record for each layer."""
 
+import re
 from typing import Any
 
 import jax
@@ -72,6 +73,6 @@ def contributions(model: Model, batch: Any, *, at: int = -1) -> Record:
 
 
 def path(where: Any) -> str:
-    """``blocks[0].cell.ur`` as `0.ur`, and everything else as it is called."""
-    name = jax.tree_util.keystr(where).removesuffix(".value").replace("['", ".").replace("']", "")
-    return name.lstrip(".").replace("blocks.", "").replace(".cell.", ".")
+    """An array's place without what every name shares, as ``0.cell.ur`` for the first block's."""
+    name = jax.tree_util.keystr(where).replace("['", ".").replace("']", "")
+    return re.sub(r"^\.?blocks\[(\d+)\]", r"\1", re.sub(r"\.+", ".", name.removesuffix(".value"))).lstrip(".")

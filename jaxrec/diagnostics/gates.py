@@ -85,7 +85,9 @@ def gates(model: Model, batch: Any) -> list[Record]:
 
 
 def layer_gates(layer: Layer) -> Record:
-    names, values, states, slopes = examined(layer)
+    values, states, slopes = examined(layer)
+    squashed = [np.asarray(values[key]) for key in sorted(values)]
+    names = distinct([key.split(" ", 2)[1:] for key in sorted(values)])
     spread = np.concatenate([np.asarray(leaf).std((0, 1)).ravel() for leaf in states])
     dead = spread <= DEAD * np.median(spread)
     logs = [np.asarray(leaf, np.float64) for leaf in slopes]
@@ -93,7 +95,7 @@ def layer_gates(layer: Layer) -> Record:
     with np.errstate(divide="ignore"):
         constants = np.where(rates < 0, -1 / np.where(rates < 0, rates, -1), np.inf)
     return {
-        "gates": [histogram(name, kind, np.asarray(one)) for (name, kind), one in zip(names, values, strict=True)],
+        "gates": [histogram(name, kind, one) for (kind, name), one in zip(names, squashed, strict=True)],
         "units": len(spread), "dead": int(dead.sum()), "dead_share": float(dead.mean()),
         "time_constants": plain(np.sort(constants)), "not_fading": int(np.isinf(constants).sum()),
         "exact": exact(layer.cell),
@@ -126,38 +128,28 @@ def size_of(state: Any) -> int:
     return sum(leaf.size for leaf in jax.tree.leaves(state) if is_real(leaf) or is_complex(leaf))
 
 
-def examined(layer: Layer) -> tuple[list[tuple[str, str]], list[Array], list[Array], list[Array]]:
-    """Names and kinds of what is squashed, its values ``(steps, ...)``, states ``(batch, time, ...)``, and logarithms
-    of the absolute diagonal of the Jacobian ``(places, ...)``, for every leaf of the state.
+@jax.jit
+def examined(layer: Layer) -> tuple[dict[str, Array], list[Array], list[Array]]:
+    """What is squashed, ``(steps, ...)``, by place, kind and name; states ``(batch, time, ...)``; and logarithms of the
+    absolute diagonal of the Jacobian ``(places, ...)``, for every leaf of the state.
     """
-    names: list[tuple[str, str]] = []
+    cell = layer.cell.prepare()
+    path = unroll(Exposed(layer.cell), layer.events, reset=layer.reset, backend=STEP)[1].state
+    before = shifted(cell, path, layer.reset)
+    flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), (before, layer.events))
 
-    @jax.jit
-    def look(layer: Layer) -> tuple[list[Array], list[Array], list[Array]]:
-        cell = layer.cell.prepare()
-        path = unroll(Exposed(layer.cell), layer.events, reset=layer.reset, backend=STEP)[1].state
-        before = shifted(cell, path, layer.reset)
-        flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), (before, layer.events))
+    def squashed(state: Any, event: Event) -> dict[str, Array]:
+        found = watched(lambda state, event: through(cell, state, event), state, event)[1] + decays(cell, event)
+        return {f"{place:03} {entry.kind} {entry.name}": entry.values for place, entry in enumerate(found)}
 
-        def one(state: Any, event: Event) -> list[Any]:
-            found = watched(lambda state, event: through(cell, state, event), state, event)[1]
-            found += decays(cell, event)
-            names[:] = [(entry.name, entry.kind) for entry in found]
-            return [entry.values for entry in found]
+    def rates(state: Any, event: Event, key: Array) -> list[Array]:
+        return diagonal(cell, state, event, key)
 
-        values = jax.vmap(one)(*spaced(flat, STEPS))
-        smooth = [leaf for leaf in jax.tree.leaves(path) if is_real(leaf) or is_complex(leaf)]
-        places = spaced(flat, PLACES)
-        keys = jax.random.split(jax.random.key(0), len(places[1].x))
-
-        def rates(state: Any, event: Event, key: Array) -> list[Array]:
-            return diagonal(cell, state, event, key)
-
-        slopes = jax.vmap(rates)(places[0], places[1], keys)
-        return values, smooth, slopes
-
-    values, states, slopes = look(layer)
-    return distinct(names), values, states, slopes
+    values = jax.vmap(squashed)(*spaced(flat, STEPS))
+    smooth = [leaf for leaf in jax.tree.leaves(path) if is_real(leaf) or is_complex(leaf)]
+    places = spaced(flat, PLACES)
+    keys = jax.random.split(jax.random.key(0), len(places[1].x))
+    return values, smooth, jax.vmap(rates)(places[0], places[1], keys)
 
 
 def through(cell: Cell, state: Any, event: Event) -> tuple[Any, Any]:
@@ -226,10 +218,10 @@ def estimated(step: Any, smooth: list[Array], key: Array) -> list[Array]:
     return [leaf.mean(0) for leaf in jax.lax.map(one, jax.random.split(key, PROBES))]
 
 
-def distinct(names: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The same with a number where a name comes again."""
+def distinct(names: Sequence[Sequence[str]]) -> list[tuple[str, str]]:
+    """Kinds and names, with a number where a name comes again."""
     found: list[tuple[str, str]] = []
-    for name, kind in names:
-        again = sum(other.split(" ")[0] == name for other, _ in found)
-        found.append((f"{name} {again + 1}" if again else name, kind))
+    for place, (kind, name) in enumerate(names):
+        again = sum(other == name for _, other in names[:place])
+        found.append((kind, f"{name} {again + 1}" if again else name))
     return found

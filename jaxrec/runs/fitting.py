@@ -20,6 +20,7 @@ from jaxrec.parallel.strategy import local_devices
 from jaxrec.runs import judge
 from jaxrec.runs.ancestry import Start
 from jaxrec.runs.options import Config
+from jaxrec.runs.sampling import Sampler
 from jaxrec.training.autopsy import explain
 from jaxrec.training.checkpoints import Checkpoints
 from jaxrec.training.loop import Clock, Held, Loop, NotFinite, informed
@@ -112,6 +113,7 @@ class Fitting:
         self.every, self.patience, self.keep = config.eval.every, config.stop.patience, config.stop.keep
         self.users, self.limit, self.interval = config.eval.users, config.max_seconds, config.checkpoint_seconds
         self.tensorboard, self.mode = config.tensorboard, config.parallel
+        self.sampler = self.looking(config)
         self.skips = config.nan_limit if config.on_nan == "rollback" else 0
         self.checkpoints = Checkpoints(directory / "checkpoints", say=say)
         self.progress = Progress()
@@ -134,9 +136,10 @@ class Fitting:
             return state
         run, data = spread(self.step, self.mode, tuple(self.devices)), informed(self.step, data, self.hyper)
         with self.signal, self.training(data):
-            state = self.loop(run).fit(
-                *run.place(state, data, self.hyper), epochs=self.config.epochs, clock=self.progress.clock
-            )
+            placed = run.place(state, data, self.hyper)
+            if self.sampler is not None and not self.progress.clock.step:
+                self.sampler(lambda: placed[0], 0, 0)
+            state = self.loop(run).fit(*placed, epochs=self.config.epochs, clock=self.progress.clock)
             self.signal.heard()
             self.ended(state)  # inside: a signal must not cut it
         return state
@@ -155,17 +158,22 @@ class Fitting:
         """Open what hears of the training; a gradient that is not finite ends it with a sentence."""
         self.batches, self.data = self.progress.clock.batch, data
         self.callbacks = self.listeners(self.progress.clock.step)
+        if self.sampler is not None:
+            self.sampler.begin(data, self.progress.clock.step)
         try:
             yield
         except NotFinite as bad:
             self.save(bad.state)
             raise Diverged(f"{self.explained(bad)}; {self.remedy()}") from None
         finally:
-            for callback in self.callbacks:
+            for callback in [*self.callbacks, *([self.sampler] if self.sampler is not None else [])]:
                 callback.close()
 
     def ended(self, state: State) -> None:
         """Save the state after which nothing more is trained for now."""
+        clock = self.progress.clock
+        if self.sampler is not None and self.sampler.last != clock.step:
+            self.sampler(lambda: state, clock.step, clock.epoch)
         self.progress.done = self.stopped in (None, "patience")
         self.save(state)
         self.progress.seconds, self.began = self.seconds(), time.perf_counter()
@@ -180,6 +188,13 @@ class Fitting:
             )
         if self.stopped == GIVEN_UP:
             raise GivenUp(f"given up after epoch {clock.epoch}; its checkpoint stands")
+
+    def looking(self, config: Config) -> Sampler | None:
+        """Who looks at the gradient flow, where that is asked for."""
+        if not config.diagnose:
+            return None
+        rows, every = rows_a_step(config), config.diagnose_every
+        return Sampler(self.directory, self.prepared, self.step, self.hyper, config.batch.length, rows, every)
 
     def plan(self, epoch: int) -> Rows:
         first, self.first = self.first, None
@@ -261,7 +276,10 @@ class Fitting:
 
     def pause(self, held: Held, clock: Clock) -> bool:
         """Between dispatches: stop for a signal or the time limit, and save now and then."""
-        now, self.batches = time.perf_counter(), clock.batch
+        self.batches = clock.batch
+        if self.sampler is not None and self.sampler.due(clock.step):
+            self.sampler(held, clock.step, clock.epoch)
+        now = time.perf_counter()
         if self.signal.requested:
             self.signal.heard()
             self.stopped = self.signal.requested

@@ -169,6 +169,10 @@ class Config(Preparation):
     """delete the run directory and start again instead of resuming"""
     tensorboard: bool = False
     """also write TensorBoard event files into the run directory"""
+    diagnose: bool = False
+    """look at the gradient flow while training, in a twentieth of the time: diagnostics.jsonl in the run directory"""
+    diagnose_every: Positive | None = None
+    """steps between two looks of --diagnose; none looks as often as a twentieth of the time allows"""
 
 
 @dataclass(frozen=True, kw_only=True)

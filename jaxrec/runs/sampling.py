@@ -1,0 +1,89 @@
+"""Gradient flow over training: a run looks at itself now and then, in a twentieth of its time."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from jaxrec.data.prepared import Prepared
+from jaxrec.diagnostics.clipping import clipping
+from jaxrec.diagnostics.curves import Record
+from jaxrec.diagnostics.flow import gradient
+from jaxrec.diagnostics.gates import gates
+from jaxrec.diagnostics.information import information
+from jaxrec.models.recommender import Recommender
+from jaxrec.runs.samples import drive, recall
+from jaxrec.training.loop import Held
+from jaxrec.training.optimisers import Hyper
+from jaxrec.training.progress import JsonLines
+from jaxrec.training.source import Source
+from jaxrec.training.step import State, Step
+
+FILE = "diagnostics.jsonl"
+SHARE = 0.05  # of the training time, at most, unless told how often
+EXAMPLES, PEOPLE, BATCHES = 8, 64, 4
+
+
+class Sampler:
+    """Looks at a training's state and writes a line a sample: ``{"step", "epoch", "records": [...]}``.
+
+    It looks before the first step, then every ``every`` steps, and at the end; without ``every`` as often as a
+    twentieth of the time allows, by what the last look took (compiling, which happens once, is not counted). It never
+    touches the state: the training is the same with it and without.
+    """
+
+    def __init__(
+        self, directory: Path, prepared: Prepared, step: Step, hyper: Hyper, length: int, rows: int, every: int | None
+    ):
+        self.prepared, self.step, self.hyper = prepared, step, hyper
+        self.length, self.rows, self.every = length, rows, every
+        self.file = directory / FILE
+        self.cost: float | None = None
+        self.spent = 0.0
+
+    def begin(self, source: Source, step: int) -> None:
+        """Go on after ``step``; later lines of an attempt that was cut are taken back."""
+        self.lines, self.source = JsonLines(self.file, step), source
+        self.last, self.since = step, time.perf_counter()
+        driven = drive(self.prepared, source, self.length, EXAMPLES)
+        people = recall(self.prepared, source, self.length, PEOPLE)
+        self.driven, self.people = driven, people
+
+    def due(self, step: int) -> bool:
+        """Whether to look after so many steps."""
+        if self.cost is None:  # one of many in a program, or one that goes on
+            return True
+        if self.every is not None:
+            return step // self.every > self.last // self.every
+        return time.perf_counter() - self.since > self.cost / SHARE
+
+    def __call__(self, held: Held, step: int, epoch: int) -> None:
+        began = time.perf_counter()
+        records = self.look(held())
+        took = time.perf_counter() - began
+        if self.cost is None:  # what was compiled just now is not compiled again
+            began = time.perf_counter()
+            self.look(held())
+            self.cost = time.perf_counter() - began
+        else:
+            self.cost = took
+        self.lines({"step": step, "epoch": epoch, "seconds": took, "records": records})
+        self.last, self.since = step, time.perf_counter()
+        self.spent += took
+
+    def look(self, state: State) -> list[Record]:
+        model: Recommender = state.model
+        masked = self.prepared.card["mask_seen"] != "none"
+        records = [
+            *gradient(model, self.driven.batch), *gates(model, self.driven.batch),
+            information(model, self.people.batch, own=self.people.own, exclude_seen=masked),
+            clipping(self.step, state, self.batches(), self.hyper, self.source.known),
+        ]  # fmt: skip
+        return [record | {"length": self.length, "inputs": self.driven.inputs} for record in records]
+
+    def batches(self) -> Any:
+        """A few batches of the size that training sees, always the same ones."""
+        for number in range(BATCHES):
+            yield drive(self.prepared, self.source, self.length, self.rows, seed=number).batch
+
+    def close(self) -> None:
+        self.lines.close()

@@ -250,6 +250,28 @@ class Recommend(Section):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Diagnose(Config):
+    """Measure how far back a cell learns and looks, untrained and over a short training, or as a finished run is."""
+
+    out: str
+    """directory of records.jsonl and report.html; records of other cells that are there already stay on the page"""
+    run: str | None = None
+    """directory of a finished run to measure as it is; what else it was told stands there"""
+    lengths: str = "20,50,200"
+    """events of the rows that gradients are followed over, as in 20,50,200,1000"""
+    name: str | None = None
+    """what the page calls it; none: the cell, and with --run the directory beside it"""
+    max_seconds: Amount | None = 60.0
+    """seconds of training in which the gradient flow is watched; 0 measures the untrained model only"""
+    titles: str | None = None
+    """table with an item's id and its title, such as ml-100k.item, for the events that moved a prediction"""
+    allow_code: bool = False
+    """run the copy of a user's cell file that lies in the directory of --run"""
+    json: bool = False
+    """print JSON instead of tables"""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Train(Config):
     """Train a model, judge it on the test targets, save it; an old run resumes."""
 

@@ -40,7 +40,7 @@ def cut_off(model: Ranking, batch: Batch, lengths: Array, *, exclude_seen: bool 
     reset = jnp.zeros((rows, time), bool) if given.reset is None else given.reset
 
     def one(length: Array) -> tuple[Array, Array]:
-        starts = reset | (jnp.arange(time) == time - length)
+        starts = reset | (jnp.arange(time) == time - length)[None]
         hidden = given.network(given.events, None, starts)[1][:, -1]
         scores = model.scores(hidden)
         seen = own_items(batch, reset, scores.shape[1]) if exclude_seen else None
@@ -60,10 +60,11 @@ def gain(scores: Array, target: Array, seen: Array | None) -> Array:
     """NDCG@10 ``(batch,)`` of one target each among ``scores (batch, items)``, in expectation over ties."""
     own = jnp.take_along_axis(scores, target[:, None], axis=1)
     others = jnp.ones(scores.shape, bool) if seen is None else ~seen
-    others &= jnp.arange(scores.shape[1]) != target[:, None]
+    others &= jnp.arange(scores.shape[1])[None] != target[:, None]
     above, equal = ((scores > own) & others).sum(1), ((scores == own) & others).sum(1)
-    places = above[:, None] + jnp.arange(LIST)  # a target among e equals is at one of e + 1 places
-    counts = (jnp.arange(LIST) <= equal[:, None]) & (places < LIST)
+    list_ = jnp.arange(LIST)[None]
+    places = above[:, None] + list_  # a target among e equals is at one of e + 1 places
+    counts = (list_ <= equal[:, None]) & (places < LIST)
     return jnp.where(counts, 1 / jnp.log2(places + 2.0), 0).sum(1) / (equal + 1)
 
 

@@ -61,7 +61,7 @@ class Recommender:
         """Scores ``(..., items + 1)`` of hidden vectors ``(..., width)``; column 0 is padding and scores ``-inf``."""
         scores = hidden @ self.output.T
         if "bias" in self.tables:
-            scores = scores + self.tables["bias"]
+            scores = scores + self.tables["bias"].reshape(*[1] * (scores.ndim - 1), -1)
         return scores.at[..., 0].set(-jnp.inf)
 
     def losses(self, hidden: Array, target: Array) -> Array:

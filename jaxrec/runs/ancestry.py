@@ -6,7 +6,7 @@ from typing import Any
 
 from jaxrec.config import Mistake, to_dict
 from jaxrec.data.prepared import Prepared
-from jaxrec.runs.change import differences
+from jaxrec.runs.change import differences, told
 from jaxrec.runs.folder import Folder, read_json
 from jaxrec.runs.options import Config
 from jaxrec.training.checkpoints import Checkpoints
@@ -18,7 +18,7 @@ Start = Callable[[State], tuple[State, Clock]]
 
 def differing(before: Mapping[str, Any], config: Config) -> str:
     """What another run was told of its model, optimiser and batch, where this one is told otherwise."""
-    now = to_dict(config)
+    now = told(to_dict(config))
     lines = [
         line for part in ("model", "optimizer", "batch") for line in differences(before[part], now[part], f"{part}.")
     ]

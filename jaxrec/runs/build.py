@@ -211,6 +211,6 @@ def floats(config: Config, chosen: Loss) -> Hyper:
         hyper["embedding_dropout"] = config.model.embedding_dropout
     off = {
         "dropout": config.model.dropout, "state_dropout": config.model.state_dropout, "momentum": options.momentum,
-        "propensity": hyper.pop("propensity"),
+        "clip_value": options.clip_value, "propensity": hyper.pop("propensity"),
     }  # fmt: skip
     return hyper | {name: value for name, value in off.items() if value}

@@ -8,6 +8,20 @@ from jaxrec.data.prepared import Prepared
 
 DESCRIBED = ("name", "source", "filters", "split", "catalogue", "unknown_targets", "mask_seen", "sequence", "counts")
 
+# options that came after the first runs, and what they are where nobody gives them: the ids of older runs still hold
+LATER = (("start_from", None), ("optimizer.clip_value", 0.0))
+
+
+def told(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain nested options without those of `LATER` that are at their defaults."""
+    left = {name: dict(value) if isinstance(value, Mapping) else value for name, value in options.items()}
+    for key, default in LATER:
+        section, _, name = key.rpartition(".")
+        place = left.get(section, {}) if section else left
+        if name in place and place[name] == default:
+            del place[name]
+    return left
+
 
 def described(prepared: Prepared) -> dict[str, Any]:
     """What a person knows data by: files and their hashes, filters, split, counts."""

@@ -71,6 +71,8 @@ class Optimizer(Section):
     """decay per step as a multiple of the learning rate; for adamw"""
     clip: Amount = 1.0
     """largest global norm of the gradient; 0 never clips"""
+    clip_value: Amount = 0.0
+    """largest size of any entry of the gradient, cut before --optimizer.clip looks at the norm; 0 never cuts"""
     warmup: Count = 0
     """steps in which the learning rate rises from 0"""
     schedule: Literal["constant", "cosine"] = "constant"

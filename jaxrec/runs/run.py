@@ -25,7 +25,7 @@ from jaxrec.models.recommender import Recommender
 from jaxrec.runs import build, judge
 from jaxrec.runs.ancestry import ancestor, start
 from jaxrec.runs.bundle import load, read_code, save as save_bundle
-from jaxrec.runs.change import described
+from jaxrec.runs.change import described, told
 from jaxrec.runs.fitting import Ask, Fitting, plan, rows_a_step
 from jaxrec.runs.folder import Folder, cache, mendable, read_json, write_json
 from jaxrec.runs.machine import card as machine
@@ -49,10 +49,8 @@ def identity(config: Config, prepared: Prepared, code: dict[str, bytes]) -> tupl
     """The run's id and what it is the hash of: the configuration without paths and conveniences, the data's
     fingerprint, the seed.
     """
-    deciding = {name: value for name, value in to_dict(config).items() if name not in VOLATILE}
-    if deciding["start_from"] is None:
-        del deciding["start_from"]  # so that the ids of runs from before there was this option still hold
-    else:
+    deciding = told({name: value for name, value in to_dict(config).items() if name not in VOLATILE})
+    if "start_from" in deciding:
         deciding["start_from"] = ancestor(deciding["start_from"])["id"]
     deciding["data"] = prepared.card["fingerprint"]
     deciding["code"] = {Path(file).name: hashlib.sha256(content).hexdigest() for file, content in code.items()}

@@ -10,16 +10,17 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-Hyper = dict[str, Any]  # name -> float, traced inside a step: lr, weight_decay, clip, dropout, and the loss's own
+Hyper = dict[
+    str, Any
+]  # name -> float, traced inside a step: lr, weight_decay, clip, clip_value, dropout, and the loss's own
 
 
 @dataclass(frozen=True)
 class Optimiser:
     """What is static about an optimiser; the floats arrive with every step in ``hyper``.
 
-    ``clip`` is a global norm over all gradients (Pascanu et al. 2013, https://arxiv.org/abs/1211.5063), infinity for
-    none. ``weight_decay`` is decoupled (AdamW: Loshchilov and Hutter 2019) and applies to matrices, not to biases and
-    norms.
+    `clip` comes before all of it. ``weight_decay`` is decoupled (AdamW: Loshchilov and Hutter 2019) and applies to
+    matrices, not to biases and norms.
     ``accumulator`` is where Adagrad's sum of squares begins. ``momentum`` adds ``hyper["momentum"]`` times the step
     before to every step, rate included (heavy ball: Polyak 1964).
     ``warmup`` steps rise linearly to ``lr``; ``cosine`` falls to zero at ``steps``.
@@ -62,10 +63,24 @@ class Optimiser:
         return ramp * after
 
 
-def clip(grads: Any, limit: Any) -> tuple[Any, Array]:
-    """Gradients with their global norm brought down to ``limit``, and the norm they had."""
+def clip(grads: Any, limit: Any, value: Any = None) -> tuple[Any, Array, Array]:
+    """Gradients clipped by ``value`` and then by norm, the global norm that they had before both, and whether either
+    changed anything.
+
+    Every entry is brought into ``[-value, value]``, where there is one; then the global norm of what is left over all
+    gradients is brought down to ``limit`` (Pascanu et al. 2013, https://arxiv.org/abs/1211.5063), infinity for none.
+    In this order both bounds hold in the end. Clipping by value changes the gradient's direction; it is older: Mikolov
+    (2012, his thesis) and Graves (2013, https://arxiv.org/abs/1308.0850) bound so what flows back through time, here as
+    in today's libraries it is the gradient of the parameters.
+    """
+    before = norm = optax.tree.norm(grads)
+    cut = jnp.zeros((), bool)
+    if value is not None:
+        cut = jnp.stack([jnp.any(jnp.abs(leaf) > value) for leaf in jax.tree.leaves(grads)]).any()
+        grads = jax.tree.map(lambda leaf: jnp.clip(leaf, -value, value), grads)
+        norm = optax.tree.norm(grads)
     clipped, _ = optax.clip_by_global_norm(limit).update(grads, optax.EmptyState())
-    return clipped, optax.tree.norm(grads)
+    return clipped, before, cut | (norm >= limit)
 
 
 def matrices(params: Any) -> Any:

@@ -38,8 +38,8 @@ class State(NamedTuple):
 
 
 class Metrics(NamedTuple):
-    """Numbers of one step: summed loss, positions it was summed over, global gradient norm before clipping, clipped,
-    finite.
+    """Numbers of one step: summed loss, positions it was summed over, global gradient norm before any clipping, whether
+    clipping by value or by norm changed anything, finite.
     """
 
     loss: Array
@@ -131,10 +131,10 @@ class Step:
             loss, events, grads = jax.lax.psum((loss, events, grads), axis)
         count = jnp.maximum(events, 1) if self.nominal is None else jnp.asarray(self.nominal)
         grads = jax.tree.map(lambda g: g / count.astype(g.dtype), grads)
-        grads, norm = clip(grads, hyper["clip"])
+        grads, norm, clipped = clip(grads, hyper["clip"], hyper.get("clip_value"))
         finite = jnp.isfinite(norm) & jnp.isfinite(loss)
         state = self.update(state, rows, grads, hyper, finite, carry)
-        return state, Metrics(loss, events, norm, norm >= hyper["clip"], finite)
+        return state, Metrics(loss, events, norm, clipped, finite)
 
     def update(
         self, state: State, rows: dict[str, Rows], grads: dict[str, Any], hyper: Hyper, finite: Array, carry: Any

@@ -198,6 +198,7 @@ def test_a_bucket_is_what_one_program_serves(tmp_path):
     other = [
         {"model.dropout": 0.0}, {"model.width": 8}, {"batch.size": 8}, {"optimizer.name": "adam"},
         {"optimizer.momentum": 0.1}, {"model.state_dropout": 0.1}, {"loss": "sampled_softmax(negatives=9)"},
+        {"optimizer.clip_value": 0.1},
         {"loss": "sampled_softmax(negatives=8, propensity=0.1)"}, {"demo.users": 70}, {"model.cell": "lstm"},
     ]  # fmt: skip
 
@@ -212,6 +213,8 @@ def test_a_bucket_is_what_one_program_serves(tmp_path):
         step, hyper = build.step(same, 20)
         assert step == known[0]
         assert hyper.keys() == known[1].keys()
+    low, high = ({"optimizer.clip_value": value} for value in (0.1, 3.0))
+    assert bucket(with_(**low)) == bucket(with_(**high))
     assert len({bucket(with_(**changes)) for changes in [{}, *other]}) == len(other) + 1
     kinds = [kind for kind in vars(losses).values() if isinstance(kind, type) and issubclass(kind, Loss)]
     floats = {name for kind in kinds if not getattr(kind, "__abstractmethods__", None) for name in traced(kind())}

@@ -34,7 +34,7 @@ RULES = {
         Optimiser("adamw", "cosine", warmup=3),
         {"weight_decay": [0.0, 0.1, 0.5, 0.0], "steps": [50, 60, 70, 90]},
     ),
-    "adam": (Optimiser("adam"), {}),
+    "adam": (Optimiser("adam"), {"clip_value": [0.001, 1.0, 0.01, 0.1]}),
     "adagrad": (Optimiser("adagrad", momentum=True), {"momentum": [0.1, 0.5, 0.0, 0.9]}),
 }
 

@@ -146,11 +146,60 @@ def test_the_step_lowers_for_accelerators_from_here():
 
 def test_clip_reports_the_norm_before_and_infinity_never_clips():
     grads = {"a": jnp.array([3.0, 4.0])}
-    clipped, norm = clip(grads, 1.0)
+    clipped, norm, changed = clip(grads, 1.0)
     assert float(norm) == pytest.approx(5)
+    assert changed
     np.testing.assert_allclose(clipped["a"], [0.6, 0.8], rtol=1e-6)
-    same, _ = clip(grads, jnp.inf)
+    same, _, changed = clip(grads, jnp.inf)
+    assert not changed
     np.testing.assert_array_equal(same["a"], grads["a"])
+
+
+@pytest.mark.parametrize(("value", "limit"), [(9.0, np.inf), (3.0, np.inf), (3.0, 2.0), (9.0, 2.0), (0.1, 2.0)])
+def test_values_are_clipped_before_the_norm_and_both_bounds_hold(value, limit):
+    """Against numpy, entry by entry; the norm that is told is the one before both."""
+    grads = {"a": jnp.array([[3.0, -4.0]]), "b": jnp.array([0.5, 7.0, -2.0])}
+    clipped, norm, changed = clip(grads, jnp.float32(limit), jnp.float32(value))
+    before = np.concatenate([np.ravel(leaf).astype(np.float64) for leaf in jax.tree.leaves(grads)])
+    wanted = np.clip(before, -value, value)
+    wanted = wanted * min(1, limit / np.linalg.norm(wanted))
+    found = np.concatenate([np.ravel(leaf).astype(np.float64) for leaf in jax.tree.leaves(clipped)])
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)
+    assert float(norm) == pytest.approx(np.linalg.norm(before))
+    assert bool(changed) == (not np.array_equal(wanted, before))
+
+
+def test_a_clipped_entry_hides_no_gradient_that_is_not_finite():
+    """``inf`` clipped is a number: the norm before says that it was none."""
+    _, norm, changed = clip({"a": jnp.array([jnp.inf, 1.0])}, 1.0, jnp.float32(0.5))
+    assert not np.isfinite(norm)
+    assert changed
+
+
+@pytest.mark.parametrize("gathered", [False, True], ids=["whole tables", "gathered rows"])
+def test_a_step_clips_values_of_the_whole_gradient_on_any_number_of_devices(gathered):
+    """One step of plain descent (Adagrad that has seen much) moves every parameter by ``rate * clip(gradient)``; a row
+    that is read several times has one gradient; devices clip what they have summed, not their parts.
+    """
+    with jax.enable_x64(True):
+        hyper = {"lr": 1.0, "clip": np.inf, "label_smoothing": 0.0, "temperature": 1.0, "dropout": 0.3}
+        hyper = {name: jnp.asarray(number, jnp.float64) for name, number in hyper.items()}
+        step = Step(Softmax(), Optimiser("adagrad", accumulator=1e12, eps=1e-300))
+        wide = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), model(tied=not gathered, user=gathered))
+        start = step.init(wide, hyper, jax.random.key(3))
+        params = lambda state: jax.tree.leaves((state.tables, state.network))  # noqa: E731
+        free, told = jax.jit(step)(start, batch(), hyper)
+        moved = [np.ravel(b - a) for a, b in zip(params(start), params(free), strict=True)]
+        size = np.quantile(np.concatenate(moved), 0.9) * 1e6
+        hyper["clip_value"] = jnp.asarray(size)
+        assert not told.clipped
+        for mode, devices in (("jit", 1), ("jit", 8), ("shard_map", 8), ("pmap", 8)):
+            go = jax.jit(step) if devices == 1 else distribute(step, mode, devices, split=(None, 0, None))
+            after, metrics = go(start, batch(), hyper)
+            assert metrics.clipped
+            np.testing.assert_allclose(metrics.grad_norm, told.grad_norm, rtol=1e-12)
+            for a, b, c in zip(params(start), params(free), params(after), strict=True):
+                np.testing.assert_allclose(1e6 * (c - a), np.clip(1e6 * (b - a), -size, size), atol=1e-8)
 
 
 def test_schedules_reach_their_height_and_their_end():

@@ -1,7 +1,7 @@
 """What a recurrent cell is: one example, one time step."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Self
 
 import jax
@@ -38,6 +38,9 @@ class Cell(nnx.Module):
 
     wants: Sequence[str] = ("x",)  # names of the Event leaves it reads; checked before it runs
     family: ClassVar[str] = "gated"  # what `jaxrec list cells` files it under
+    # biases of gates, as in {"bf": 1, "inner.bi": -1, "b[0]": 1}: 1 where a large one keeps the state, -1 where a large
+    # one writes over it; `start_keeping` draws them
+    keeps: ClassVar[Mapping[str, int]] = {}
 
     def prepare(self) -> Self:
         """The cell with its derived weights computed, once for a whole sequence."""

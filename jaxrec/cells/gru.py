@@ -1,6 +1,7 @@
 """The gated recurrent unit, in its two published forms."""
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,8 @@ class GRU(Cell):
     (r h))``, as in the paper (its second version). The two bias vectors that cuDNN gives to r and z are one here,
     since only their sum is identified. State and output ``(hidden,)``.
     """
+
+    keeps: ClassVar[Mapping[str, int]] = {"bz": 1}
 
     def __init__(self, features: int, hidden: int, *, reset: Literal["after", "before"] = "after", rngs: nnx.Rngs):
         if reset not in ("after", "before"):

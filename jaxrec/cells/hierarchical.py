@@ -1,6 +1,7 @@
 """A network of sessions inside a network of persons."""
 
-from typing import Any, Literal, NamedTuple
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax.numpy as jnp
 from flax import nnx
@@ -41,6 +42,7 @@ class HierarchicalRNN(Cell):
 
     family = "context"
     wants = ("x", "start")
+    keeps: ClassVar[Mapping[str, int]] = {"session.bz": 1}  # a person's state takes in sessions, not events
 
     def __init__(self, features: int, hidden: int, *, propagate: Literal["init", "all"] = "init", rngs: nnx.Rngs):
         if propagate not in ("init", "all"):

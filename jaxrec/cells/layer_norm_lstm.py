@@ -1,6 +1,7 @@
 """The LSTM with layer normalisation."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,8 @@ class LayerNormLSTM(Cell):
     The paper's two other biases inside LN are in ``b``, since only their sum is identified. Gains start at 1, and ``b``
     at ``forget_bias`` for ``f`` and 0 elsewhere. State ``h`` and ``c``, output ``h (hidden,)``.
     """
+
+    keeps: ClassVar[Mapping[str, int]] = {"b[1]": 1, "b[0]": -1}
 
     def __init__(self, features: int, hidden: int, *, forget_bias: float = 1.0, rngs: nnx.Rngs):
         self.features, self.hidden = features, hidden

@@ -1,6 +1,7 @@
 """Long short-term memory."""
 
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ from flax import nnx
 from jax.scipy.special import logit
 
 from jaxrec.cells.cell import Cell, Event
+from jaxrec.cells.chrono import start_keeping
 from jaxrec.cells.weights import bias, orthogonal, weight
 from jaxrec.config import Mistake
 from jaxrec.types import Hidden
@@ -37,6 +39,8 @@ class LSTM(Cell):
     With ``uniform`` this is their UR-LSTM.
     """
 
+    keeps: ClassVar[Mapping[str, int]] = {"bf": 1, "bi": -1}
+
     def __init__(
         self, features: int, hidden: int, *, forget_bias: float = 1.0, chrono: int | None = None,
         uniform: bool = False, refine: bool = False, rngs: nnx.Rngs,
@@ -48,8 +52,7 @@ class LSTM(Cell):
         self.bi, self.bg, self.bo = (bias(hidden) for _ in range(3))
         self.bf = bias(hidden, forget_bias)
         if chrono is not None:
-            start = jnp.log(jax.random.uniform(rngs.params(), (hidden,), minval=1.0, maxval=chrono - 1.0))
-            self.bf, self.bi = nnx.Param(start), nnx.Param(-start)
+            start_keeping(self, chrono, rngs.params())
         if uniform:
             least = 1 / max(hidden, 2)
             start = jax.random.uniform(rngs.params(), (hidden,), minval=least, maxval=1 - least)

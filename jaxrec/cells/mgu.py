@@ -1,6 +1,7 @@
 """The minimal gated unit."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,8 @@ class MGU(Cell):
     https://arxiv.org/abs/1603.09420, equations 7a to 7c: a GRU whose one gate both resets and updates, with two thirds
     of its parameters. State and output ``(hidden,)``.
     """
+
+    keeps: ClassVar[Mapping[str, int]] = {"bf": -1}
 
     def __init__(self, features: int, hidden: int, *, rngs: nnx.Rngs):
         self.features, self.hidden = features, hidden

@@ -1,6 +1,7 @@
 """The minimal GRU, whose gate does not look at the state."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,8 @@ class MinGRU(AffineCell):
     https://arxiv.org/abs/2410.01201, section 3.1.3, the form without the positive ``g`` of its log-space appendix. With
     ``z`` free of the state it is a prefix sum. State and output ``(hidden,)``.
     """
+
+    keeps: ClassVar[Mapping[str, int]] = {"bz": -1}
 
     def __init__(self, features: int, hidden: int, *, rngs: nnx.Rngs):
         self.features, self.hidden = features, hidden

@@ -1,6 +1,7 @@
 """The minimal LSTM, whose gates do not look at the state."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,8 @@ class MinLSTM(AffineCell):
     3.2.4, time-independent scale. ``forget_bias`` is where ``bf`` starts. ``f / (f + i)`` is computed as
     ``sigmoid(log f - log i)``, which neither gate's underflow can spoil. State and output ``(hidden,)``.
     """
+
+    keeps: ClassVar[Mapping[str, int]] = {"bf": 1, "bi": -1}
 
     def __init__(self, features: int, hidden: int, *, forget_bias: float = 0.0, rngs: nnx.Rngs):
         self.features, self.hidden = features, hidden

@@ -1,6 +1,7 @@
 """The GRU with diagonal recurrent matrices."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,8 @@ class ParaGRU(ElementwiseCell):
     ``b_z`` spread evenly from 0 to -1, so that units keep from a half to three quarters of their state; ``B`` starts
     LeCun normal as everywhere here. State and output ``(hidden,)``.
     """
+
+    keeps: ClassVar[Mapping[str, int]] = {"bz": -1}
 
     def __init__(self, features: int, hidden: int, *, rngs: nnx.Rngs):
         self.features, self.hidden = features, hidden

@@ -1,6 +1,7 @@
 """The LSTM with diagonal recurrent matrices."""
 
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +32,8 @@ class ParaLSTM(ElementwiseCell):
     deviation ``2 / sqrt(5 hidden)``, ``b_f`` spread evenly from 0 to -1 as in that code; ``B`` LeCun normal as
     everywhere here. State two vectors ``(hidden,)``, output ``h``.
     """
+
+    keeps: ClassVar[Mapping[str, int]] = {"bf": 1}
 
     def __init__(self, features: int, hidden: int, *, rngs: nnx.Rngs):
         self.features, self.hidden = features, hidden

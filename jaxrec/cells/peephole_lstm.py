@@ -1,6 +1,7 @@
 """The LSTM whose gates see its memory."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,8 @@ class PeepholeLSTM(Cell):
     with tanh for ``g`` and at the output, where the first papers have scaled logistic functions or none. Peepholes
     start at zero: it starts as the LSTM, with its ``forget_bias``. State ``h`` and ``c``, output ``h (hidden,)``.
     """
+
+    keeps: ClassVar[Mapping[str, int]] = {"inner.bf": 1, "inner.bi": -1}
 
     def __init__(self, features: int, hidden: int, *, forget_bias: float = 1.0, rngs: nnx.Rngs):
         self.inner = LSTM(features, hidden, forget_bias=forget_bias, rngs=rngs)

@@ -1,6 +1,7 @@
 """One network for the item, one for what is known of it."""
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 import jax.numpy as jnp
 from flax import nnx
@@ -27,6 +28,7 @@ class PRNN(Cell):
 
     family = "context"
     wants = ("x", "context")
+    keeps: ClassVar[Mapping[str, int]] = {"item.bz": 1, "side.bz": 1}
 
     def __init__(self, features: int, hidden: int, *, output: Literal["both", "product"] = "both", rngs: nnx.Rngs):
         if output not in ("both", "product"):

@@ -1,7 +1,7 @@
 """The quasi-recurrent network."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,7 @@ class QRNN(Composite):
     """
 
     family = "linear"
+    keeps: ClassVar[Mapping[str, int]] = {"gates.bf": 1}
 
     def __init__(self, features: int, hidden: int, *, width: int = 2, rngs: nnx.Rngs):
         self.features, self.hidden = features, hidden

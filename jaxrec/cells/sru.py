@@ -1,7 +1,8 @@
 """The simple recurrent unit."""
 
+from collections.abc import Mapping
 from math import exp, sqrt
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +31,8 @@ class SRU(ElementwiseCell):
     not ``features``, ``Wh x`` takes the place of ``x``. ``vf`` and ``vr`` start at zero: gates of the input alone.
     Output ``(hidden,)``.
     """
+
+    keeps: ClassVar[Mapping[str, int]] = {"bf": 1}
 
     def __init__(self, features: int, hidden: int, *, highway_bias: float = 0.0, rngs: nnx.Rngs):
         self.features, self.hidden = features, hidden

@@ -1,7 +1,8 @@
 """LSTMs with gates for the time since the last event, in their three published forms."""
 
 from abc import abstractmethod
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -115,6 +116,8 @@ class TimeLSTM1(TimeLSTM):
     ``LSTMState(h, c)``, output ``h``.
     """
 
+    keeps: ClassVar[Mapping[str, int]] = {"forget.b": 1, "bi": -1}
+
     def __init__(
         self, features: int, hidden: int, *, unit: float = DAY, forget_bias: float = 1.0, rngs: nnx.Rngs
     ):  # fmt: skip
@@ -139,6 +142,8 @@ class TimeLSTM2(TimeLSTM):
     o tanh(c~)`` and ``o`` peeps at ``c~``. Gates, gap, options and state as in `TimeLSTM1`.
     """
 
+    keeps: ClassVar[Mapping[str, int]] = {"forget.b": 1, "bi": -1}
+
     def __init__(
         self, features: int, hidden: int, *, unit: float = DAY, forget_bias: float = 1.0, rngs: nnx.Rngs
     ):  # fmt: skip
@@ -162,6 +167,8 @@ class TimeLSTM3(TimeLSTM):
 
     https://doi.org/10.24963/ijcai.2017/504, equations 15 and 16; everything else as in `TimeLSTM2`.
     """
+
+    keeps: ClassVar[Mapping[str, int]] = {"bi": -1}
 
     def __init__(self, features: int, hidden: int, *, unit: float = DAY, rngs: nnx.Rngs):
         super().__init__(features, hidden, unit=unit, rngs=rngs)

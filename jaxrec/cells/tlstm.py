@@ -1,6 +1,7 @@
 """The time-aware LSTM."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from flax import nnx
@@ -21,6 +22,7 @@ class TLSTM(Cell):
 
     family = "time"
     wants = ("x", "gap")
+    keeps: ClassVar[Mapping[str, int]] = {"inner.bf": 1, "inner.bi": -1}
 
     def __init__(self, features: int, hidden: int, *, unit: float = DAY, forget_bias: float = 1.0, rngs: nnx.Rngs):
         self.features, self.hidden, self.unit = features, hidden, unit

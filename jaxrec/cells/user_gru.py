@@ -1,6 +1,7 @@
 """The GRU that knows whose events it reads."""
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +31,7 @@ class UserGRU(Cell):
 
     family = "context"
     wants = ("x", "user")
+    keeps: ClassVar[Mapping[str, int]] = {"bz": 1}
 
     def __init__(
         self, features: int, hidden: int, *, variant: Literal["attentional", "linear"] = "attentional", rngs: nnx.Rngs

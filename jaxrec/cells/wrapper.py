@@ -1,6 +1,6 @@
 """What a cell around another cell has of it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 from jaxrec.cells.cell import Cell
@@ -19,6 +19,10 @@ class Wrapper(Cell):
     @property
     def wants(self) -> Sequence[str]:  # type: ignore[override]
         return tuple(dict.fromkeys((*self.cell.wants, *self.adds)))
+
+    @property
+    def keeps(self) -> Mapping[str, int]:  # type: ignore[override]
+        return {f"cell.{name}": sign for name, sign in self.cell.keeps.items()}
 
     def prepare(self) -> Self:
         return self.with_derived(cell=self.cell.prepare())

@@ -11,6 +11,7 @@ from jax import Array
 from jaxrec.cells import Cell, Event
 from jaxrec.config import Mistake
 from jaxrec.data.context import Context
+from jaxrec.models.initial import initialised
 from jaxrec.models.network import NONE, Block, Network, Rates, declared
 from jaxrec.models.tables import Rows, table, whole
 from jaxrec.recurrence import unroll
@@ -127,6 +128,7 @@ def build(
     make_cell: Any, *, items: int, users: int, width: int, depth: int, feedforward: int, norm: bool, residual: bool,
     tied: bool, bias: bool, user: bool, backend: Any, wants: Event, seed: int, context: int = 0,
     embedding: int | None = None, one_hot: bool = False, init: str = "cell", scale: float = 1.0,
+    horizon: int | None = None,
 ) -> Recommender:  # fmt: skip
     """A fresh recommender.
 
@@ -134,12 +136,13 @@ def build(
     what the data offers, so that a cell that needs more is refused here, in one sentence; ``context`` is how many rows
     the features of events need. Tables start normal with
     standard deviation ``width ** -0.5`` (tied: scores of order one; the norm in front of the cell rescales the
-    input). ``scale`` multiplies every matrix and table; vectors (biases, gains, eigenvalues) stay as they are.
+    input). ``init`` and ``horizon`` are those of `initialised`; ``scale`` multiplies every matrix and table; vectors
+    (biases, gains, eigenvalues) stay as they are.
     """
     keys = dict(zip(("item", "output", "user", "network"), jax.random.split(jax.random.key(seed), 4), strict=True))
     keys["context"] = jax.random.fold_in(keys["user"], 0)  # whoever asks for none gets the weights that he always got
     rngs = nnx.Rngs(keys["network"])
-    blocks = []
+    blocks, events = [], []
     inputs = embedding or width
     for number in range(depth):
         if one_hot and not number:
@@ -150,6 +153,7 @@ def build(
             cell = make_cell(features, rngs)
         wants = wants._replace(x=jnp.zeros((1, 1, features)))
         shown = output_width(cell, wants, backend)
+        events.append(declared(cell, wants))
         blocks.append(
             Block(cell, features, shown, width, norm=norm, residual=residual, feedforward=feedforward, rngs=rngs)
         )
@@ -162,32 +166,9 @@ def build(
         tables["user"] = table(keys["user"], users, inputs, 0.1 * inputs**-0.5)
     if context:
         tables["context"] = table(keys["context"], context, inputs, inputs**-0.5)
-    made = Recommender(tables, Network(blocks, width, norm=norm, backend=backend, rngs=rngs))
-    if init == "glorot":
-        made = glorot(made, jax.random.fold_in(keys["item"], 0))
-    return made if scale == 1 else jax.tree.map(lambda leaf: leaf * scale if leaf.ndim > 1 else leaf, made)
-
-
-def glorot(model: Recommender, key: Array) -> Recommender:
-    """The model with every matrix uniform in ``+-sqrt(6 / (rows + columns))`` and every vector as it is.
-
-    Glorot and Bengio 2010; GRU4Rec's initialisation. A cell keeps a matrix a gate; where the item table holds what a
-    cell reads as several gates, its columns are those of one.
-    """
-
-    def fresh(number: int, leaf: Array, columns: int) -> Array:
-        bound = (6 / (leaf.shape[0] + columns)) ** 0.5
-        return jax.random.uniform(jax.random.fold_in(key, number), leaf.shape, leaf.dtype, -bound, bound)
-
-    leaves, tree = jax.tree.flatten(model.network)
-    network = [fresh(n, leaf, leaf.shape[1]) if leaf.ndim == 2 else leaf for n, leaf in enumerate(leaves)]
-    first, tables = model.network.blocks[0].cell, dict(model.tables)
-    for number, name in enumerate(("item", "output"), start=len(leaves)):
-        if name in tables:
-            inner = tables[name][1:]
-            gates = len(first.sizes) if name == "item" and isinstance(first, OneHot) else 1
-            tables[name] = tables[name].at[1:].set(fresh(number, inner, inner.shape[1] // gates))
-    return Recommender(tables, jax.tree.unflatten(tree, network))
+    network = Network(blocks, width, norm=norm, backend=backend, rngs=rngs)
+    key = jax.random.fold_in(keys["item"], 0)
+    return Recommender(*initialised(init, tables, network, events, key, scale=scale, horizon=horizon))
 
 
 def output_width(cell: Cell, events: Event, backend: Any = None) -> int:

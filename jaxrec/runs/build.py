@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -51,6 +52,7 @@ def model(options: Model, offer: Offer, *, seed: int, allow_code: bool = True) -
             "model.user = True needs users, and sequences are sessions here; leave it out, or add --sequence user"
         )
     apart(options)
+    beginning(options)
     one, picked = (1, 1), columns(options, offer)
     vector = jnp.zeros((*one, options.embedding or options.width))
     example = Event(
@@ -72,6 +74,7 @@ def model(options: Model, offer: Offer, *, seed: int, allow_code: bool = True) -
         norm=options.norm, residual=options.residual, tied=options.tied, bias=options.bias, user=options.user,
         backend=options.backend, wants=example, seed=seed, context=context.rows(picked),
         embedding=options.embedding, one_hot=options.one_hot, init=options.init, scale=options.init_scale,
+        horizon=options.horizon,
     )  # fmt: skip
 
 
@@ -90,6 +93,35 @@ def apart(options: Model) -> None:
         raise Mistake(f"{which} cannot be added to the first layer's output; add --model.no-residual")
     if options.one_hot and (options.user or options.context):
         raise Mistake("model.one_hot = True leaves users and context nothing to be added to; leave model.one_hot out")
+
+
+def beginning(options: Model) -> None:
+    """`Mistake` where two options say how the same weights begin, or one that must be said is not."""
+    if options.init == "chrono" and options.horizon is None:
+        raise Mistake(
+            "model.init = chrono spreads memories up to a horizon, and none is given; add --model.horizon N, about the "
+            "events over which something is to be remembered"
+        )
+    if options.init != "chrono" and options.horizon is not None:
+        raise Mistake(
+            f"model.horizon = {options.horizon} is for model.init = chrono, and model.init = {options.init}; add "
+            "--model.init chrono, or leave model.horizon out"
+        )
+    rivals = {"chrono": ("forget_bias", "chrono", "uniform"), "orthogonal": ("scale",)}.get(options.init, ())
+    for call in calls(options.cell):
+        for name in rivals:
+            if name in call.options and call.file is None:
+                raise Mistake(
+                    f"model.init = {options.init} and {name} of {call} say how the same weights begin; keep one"
+                )
+
+
+def calls(call: Call) -> Iterator[Call]:
+    """A call and those among its arguments."""
+    yield call
+    for value in (*call.arguments, *call.options.values()):
+        if isinstance(value, Call):
+            yield from calls(value)
 
 
 def wanted(recommender: Recommender) -> set[str]:

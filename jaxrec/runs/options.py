@@ -14,6 +14,7 @@ Positive = Annotated[int, Within(1)]
 Count = Annotated[int, Within(0)]
 Amount = Annotated[float, Within(0.0)]
 Rate = Annotated[float, Within(0.0, above=True)]
+Lag = Annotated[int, Within(3)]
 Share = Annotated[float, Within(0.0, 1.0)]
 
 
@@ -43,8 +44,11 @@ class Model(Section):
     """features of the vectors that go in, where these are not those that score (with no-tied); none takes width"""
     one_hot: bool = False
     """the first layer reads which item it was: its input weights are the item table (with no-tied)"""
-    init: Literal["cell", "glorot"] = "cell"
-    """cell: as each cell's paper has it; glorot: every matrix uniform in +-sqrt(6 / (rows + columns)), as GRU4Rec"""
+    init: Literal["cell", "glorot", "orthogonal", "chrono"] = "cell"
+    """cell: as each cell's paper has it; glorot: every matrix uniform in +-sqrt(6 / (rows + columns)), as GRU4Rec;
+    orthogonal: every square recurrent matrix; chrono: gates that keep the state over up to --model.horizon events"""
+    horizon: Lag | None = None
+    """events over which the units of a gated cell remember at first, at most, for --model.init chrono; at least 3"""
     init_scale: Amount = 1.0
     """what every initial matrix and every vector of a table is multiplied with"""
     tied: bool = True

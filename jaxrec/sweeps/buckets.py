@@ -18,7 +18,7 @@ TRACED = {
 }
 
 # what initial weights are drawn by
-BEGINNING = ("init", "init_scale")
+BEGINNING = ("init", "init_scale", "horizon")
 
 
 def bucket(config: Config) -> str:

@@ -20,10 +20,11 @@ LSTM = Config(seed=3, model=Model(cell=Call("lstm"), init="glorot"), optimizer=O
     [(Config(), "335749cdf20e-s0", "f0675844c485"), (LSTM, "c88c725afd47-s3", "36593b5f000d")],
 )
 def test_runs_and_buckets_are_called_as_before_there_were_later_options(config, run_id, program):
-    """The hashes are those of the code of 2026-11, before ``optimizer.clip_value``."""
+    """The hashes are those of the code of 2026-11, before ``optimizer.clip_value`` and ``model.horizon``."""
     found, of = identity(config, DATA, {})
     assert (found, bucket(config)) == (run_id, program)
     assert "clip_value" not in of["optimizer"]
+    assert "horizon" not in of["model"]
 
 
 def test_a_later_option_that_is_given_makes_another_run():
@@ -32,7 +33,10 @@ def test_a_later_option_that_is_given_makes_another_run():
         config = resolve(Config, flags=flags).section
         names.add(identity(config, DATA, {})[0])
         assert "optimizer.clip_value: (absent) -> 0." in differing(told(to_dict(Config())), config)
-    assert len(names) == 3
+    chrono = {"model.init": "chrono"}
+    for horizon in (30, 31):
+        names.add(identity(resolve(Config, flags=chrono | {"model.horizon": horizon}).section, DATA, {})[0])
+    assert len(names) == 5
     assert "absent" not in differing(told(to_dict(Config())), Config())
 
 

@@ -193,6 +193,7 @@ def test_a_bucket_is_what_one_program_serves(tmp_path):
     alike = [
         {"seed": 5}, {"epochs": 9}, {"optimizer.lr": 1.0}, {"optimizer.clip": 0.0}, {"eval.users": 3},
         {"model.init": "glorot"}, {"model.init_scale": 0.5},
+        {"model.init": "chrono", "model.horizon": 40},
         {"model.dropout": 0.9}, {"loss": "sampled_softmax(alpha=0.1, log_q=0.5, negatives=8, temperature=2)"},
     ]  # fmt: skip
     other = [

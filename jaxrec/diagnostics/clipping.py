@@ -52,14 +52,15 @@ def clipping(
     left: Any = None
     for batch in batches:
         found = gradients(step, state, batch, hyper, known)
-        rest, norm = clip(found, hyper["clip"])
+        rest, norm, changed = clip(found, hyper["clip"], hyper.get("clip_value"))
         norms.append(float(norm))
-        clipped += float(norm) >= float(hyper["clip"])
+        clipped += bool(changed)
         cosines.append(float(compared(found, rest)))
         whole = found if whole is None else jax.tree.map(jnp.add, whole, found)
         left = rest if left is None else jax.tree.map(jnp.add, left, rest)
     return {
         "kind": "clipping", "steps": len(norms), "limit": finite(float(hyper["clip"])),
+        "value": finite(float(hyper["clip_value"])) if "clip_value" in hyper else None,
         "share": clipped / max(len(norms), 1), "norms": plain(np.quantile(norms, SHARES)), "shares": list(SHARES),
         "each": finite(float(np.mean(cosines))), "together": finite(float(compared(whole, left))),
     }  # fmt: skip

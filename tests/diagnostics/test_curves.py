@@ -7,7 +7,17 @@ import pytest
 from hypothesis import given, strategies as st
 
 from jaxrec.diagnostics.curves import (
-    area, by_lag, described, horizons, kept_lags, label, lyapunov, mean_log10, median, quantiles, reach,
+    area,
+    by_lag,
+    described,
+    horizons,
+    kept_lags,
+    label,
+    lyapunov,
+    mean_log10,
+    median,
+    quantiles,
+    reach,
 )  # fmt: skip
 from jaxrec.diagnostics.powers import Norms
 
@@ -41,14 +51,17 @@ def test_a_horizon_that_is_not_reached_is_longer_than_what_was_looked_at():
 
 def test_a_curve_that_rises_again_reaches_as_far_as_its_last_rise():
     curve = np.log10(np.array([1.0, 0.1, 0.1, 0.9, 0.1, 0.01]))
-    assert 3 < reach(curve, 0.5) < 4 and reach(curve, 0.95) < 1
+    assert 3 < reach(curve, 0.5) < 4
+    assert reach(curve, 0.95) < 1
 
 
 def test_zeros_end_a_curve_and_are_not_numbers_that_underflow():
     curve = np.array([[0.0, -0.1, -np.inf, -np.inf]])
-    assert reach(curve[0], 0.5) == 2.0 and area(curve[0]) == pytest.approx(1 + 10**-0.1)
+    assert reach(curve[0], 0.5) == 2.0
+    assert area(curve[0]) == pytest.approx(1 + 10**-0.1)
     record = described(curve)
-    assert record["zeros"] == [0, 0, 1, 1] and record["log10_quantiles"]["0.5"] == [0, -0.1, None, None]
+    assert record["zeros"] == [0, 0, 1, 1]
+    assert record["log10_quantiles"]["0.5"] == [0, -0.1, None, None]
     assert json.loads(json.dumps(record, allow_nan=False)) == record
 
 
@@ -80,7 +93,10 @@ def test_quantiles_are_values_of_examples():
 @given(st.integers(1, 20_000))
 def test_lags_that_are_kept_begin_with_all_and_end_with_the_last(count):
     lags = kept_lags(count)
-    assert lags[0] == 0 and lags[-1] == count - 1 and (np.diff(lags) > 0).all() and len(lags) <= 100
+    assert lags[0] == 0
+    assert lags[-1] == count - 1
+    assert (np.diff(lags) > 0).all()
+    assert len(lags) <= 100
     assert np.array_equal(lags[:24], np.arange(min(count, 24)))
 
 

@@ -29,13 +29,16 @@ def test_saturation_counts_both_ends():
     cell = GRU(4, 6, rngs=nnx.Rngs(0))
     cell.bz = nnx.Param(jnp.array([20.0, 20.0, -20.0, 0.0, 0.0, 0.0]))
     z = next(gate for gate in of(cell)["gates"] if gate["name"] == "z")
-    assert z["open"] > 0.33 and z["shut"] > 0.16 and z["open"] + z["shut"] < 0.7
+    assert z["open"] > 0.33
+    assert z["shut"] > 0.16
+    assert z["open"] + z["shut"] < 0.7
 
 
 def test_time_constants_of_a_diagonal_cell_are_those_of_its_decays():
     cell = LRU(4, 6, rngs=nnx.Rngs(0))
     record = of(cell)
-    assert record["exact"] and record["units"] == 6
+    assert record["exact"]
+    assert record["units"] == 6
     wanted = np.sort(1 / np.exp(np.asarray(cell.nu[...], np.float64)))
     assert np.allclose(record["time_constants"], wanted, rtol=1e-4)
     assert [gate["kind"] for gate in record["gates"]] == ["decay"]

@@ -1,5 +1,7 @@
 """Gradients by lag against what is known: other ways to compute them, and cells whose gradients have a formula."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -69,7 +71,8 @@ def test_what_comes_after_a_step_or_before_a_reset_has_no_gradient():
     found = by_scan(model_of("gru"), batch_of(2, 9, reset=3), 6).log10()[0]
     assert np.isneginf(found[:, 7:]).all()
     assert np.isneginf(found[0, :3]).all()
-    assert np.isfinite(found[0, 3:7]).all() and np.isfinite(found[1, :7]).all()
+    assert np.isfinite(found[0, 3:7]).all()
+    assert np.isfinite(found[1, :7]).all()
 
 
 def test_a_matrix_holds_the_gradients_of_every_step():
@@ -78,13 +81,15 @@ def test_a_matrix_holds_the_gradients_of_every_step():
     for at in range(10):
         assert apart(whole[at], by_scan(model, batch, at).log10()) < 1e-6
     record = gradient_matrix(model, batch, stride=3)[1]
-    assert record["steps"] == [0, 3, 6, 9] and [len(row) for row in record["log10"]] == [1, 2, 3, 4]
+    assert record["steps"] == [0, 3, 6, 9]
+    assert [len(row) for row in record["log10"]] == [1, 2, 3, 4]
 
 
 def test_truncated_back_propagation_shows_as_zeros():
     model, batch = model_of("gru", backend="scan(truncate=4)"), batch_of(2, 10)
     found = by_scan(model, batch).log10()[0]
-    assert np.isneginf(found[:, :8]).all() and np.isfinite(found[:, 8:]).all()
+    assert np.isneginf(found[:, :8]).all()
+    assert np.isfinite(found[:, 8:]).all()
     assert apart(found, by_taps(model, batch).log10()[0]) < 1e-5
 
 
@@ -118,14 +123,16 @@ def test_an_irnn_that_never_falls_below_zero_keeps_its_gradient_and_a_dead_one_h
     events = Event(x=jnp.abs(jax.random.normal(jax.random.key(2), (4, 300, 3))))
     cell = find(Call.parse("irnn"), 3, hidden=5, rngs=nnx.Rngs(0))
     matrices = [leaf for leaf in jax.tree.leaves(cell) if leaf.ndim == 2 and leaf.shape == (5, 5)]
-    assert len(matrices) == 1 and np.allclose(matrices[0], np.eye(5) * matrices[0][0, 0])
-    alive = jax.tree.map(lambda leaf: jnp.abs(leaf), cell)
+    assert len(matrices) == 1
+    assert np.allclose(matrices[0], np.eye(5) * matrices[0][0, 0])
+    alive = jax.tree.map(jnp.abs, cell)
     found = by_scan(alone(alive, events), events).log10()[0]
     scale = float(matrices[0][0, 0])
     assert np.allclose(found, np.arange(299, -1, -1) * np.log10(scale), atol=1e-4)
     dead = jax.tree.map(lambda leaf: -jnp.abs(leaf) if leaf.shape == (3, 5) else leaf, cell)
     record = gradient(alone(dead, events), events)[0]
-    assert record["zeros"][1:] == [1.0] * (len(record["lags"]) - 1) and record["log10_quantiles"]["0.5"][1] is None
+    assert record["zeros"][1:] == [1.0] * (len(record["lags"]) - 1)
+    assert record["log10_quantiles"]["0.5"][1] is None
 
 
 def test_a_gru_whose_update_gate_is_constant_fades_at_its_rate():
@@ -162,7 +169,8 @@ def test_float32_loses_what_the_reverse_scan_keeps():
     with jax.enable_x64(True):
         wanted = by_taps(double(model), double(batch)).log10()
     assert np.isneginf(tapped[..., 0]).all()
-    assert np.isfinite(wanted).all() and apart(scanned, wanted) < 0.01
+    assert np.isfinite(wanted).all()
+    assert apart(scanned, wanted) < 0.01
 
 
 def test_what_each_step_adds_to_a_weights_gradient():
@@ -171,18 +179,27 @@ def test_what_each_step_adds_to_a_weights_gradient():
         model, batch = double(model_of("gru", depth=2)), double(batch_of(2, 3))
         found = by_weights(model, batch).log10()
         for row in range(2):
-            given = subject(model, jax.tree.map(lambda leaf: leaf[row : row + 1], batch))
-
-            def loss(copies, given=given):
-                state = given.network.start(1)
-                for step, network in enumerate(copies):
-                    event = jax.tree.map(lambda leaf: leaf[:, step], given.events)
-                    state, hidden = advance(stepwise(network), state, event)
-                return given.loss_at(hidden, -1).sum()
-
-            slopes = jax.grad(loss)([model.network] * 3)
-            wanted = np.array([[np.linalg.norm(leaf) for leaf in jax.tree.leaves(one)] for one in slopes]).T
+            wanted = one_copy_a_step(model, jax.tree.map(partial(row_of, row), batch), 3)
             assert np.allclose(10 ** found[:, row], wanted, atol=1e-10)
+
+
+def row_of(row, leaf):
+    return leaf[row : row + 1]
+
+
+def one_copy_a_step(model, batch, time):
+    """Norms ``(arrays, time)`` of the gradients of as many copies of the network as there are steps."""
+    given = subject(model, batch)
+
+    def loss(copies):
+        state = given.network.start(1)
+        for step, network in enumerate(copies):
+            event = jax.tree.map(lambda leaf, step=step: leaf[:, step], given.events)
+            state, hidden = advance(stepwise(network), state, event)
+        return given.loss_at(hidden, -1).sum()
+
+    slopes = jax.grad(loss)([model.network] * time)
+    return np.array([[np.linalg.norm(leaf) for leaf in jax.tree.leaves(one)] for one in slopes]).T
 
 
 def test_contributions_are_named_after_the_weights():

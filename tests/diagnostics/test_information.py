@@ -60,10 +60,13 @@ def test_a_parrot_needs_exactly_the_events_back_to_what_it_repeats():
     model, batch = parrot()
     loss, ndcg = cut_off(model, batch, jnp.arange(1, 7))
     needed = LAG + 1
-    assert np.allclose(loss[: needed - 1], np.log(ITEMS)) and np.allclose(ndcg[needed - 1 :], 1)
-    assert np.allclose(loss[needed - 1 :], loss[-1]) and float(loss[-1].max()) < 0.1
+    assert np.allclose(loss[: needed - 1], np.log(ITEMS))
+    assert np.allclose(ndcg[needed - 1 :], 1)
+    assert np.allclose(loss[needed - 1 :], loss[-1])
+    assert float(loss[-1].max()) < 0.1
     record = information(model, batch)
-    assert record["matters"] and 3 < record["horizon"]["value"] <= needed
+    assert record["matters"]
+    assert 3 < record["horizon"]["value"] <= needed
     assert record["worth"]["value"] == pytest.approx(np.log(ITEMS) - float(loss[-1].mean()), abs=1e-5)
 
 
@@ -71,7 +74,8 @@ def test_where_the_past_says_nothing_memory_does_not_matter():
     model, batch = parrot()
     other = batch._replace(target=jnp.asarray(np.random.default_rng(1).integers(1, ITEMS + 1, batch.item.shape)))
     record = information(model, other)
-    assert not record["matters"] and record["horizon"] == {"value": 1.0, "low": 1.0, "high": 1.0}
+    assert not record["matters"]
+    assert record["horizon"] == {"value": 1.0, "low": 1.0, "high": 1.0}
 
 
 def test_seen_items_are_those_of_the_own_piece_and_stay_excluded_when_cut():
@@ -108,13 +112,16 @@ def test_the_order_of_a_history_matters_to_a_parrot_and_its_past_alone_does_not_
 def test_cut_offs_rise_and_end_with_all():
     for longest in (1, 2, 7, 200):
         found = cutoffs(longest)
-        assert found[0] == 1 and found[-1] == longest and (np.diff(found) > 0).all()
+        assert found[0] == 1
+        assert found[-1] == longest
+        assert (np.diff(found) > 0).all()
 
 
 def test_only_the_event_that_a_parrot_repeats_moved_its_prediction():
     model, batch = parrot(rows=1)
     record = influence(model, batch, 10)
-    assert record["place"] == 1 and record["prediction"] == record["target"]
+    assert record["place"] == 1
+    assert record["prediction"] == record["target"]
     moved = np.array(record["influence"])
     assert np.allclose(moved[-4 - 3 :], [0, 0, 0, 5, 5, 5, 5])  # leaving a later event out shifts what it repeats
     assert [value is not None for value in record["gradient"]] == [False] * 6 + [True] * 4  # it passes through these

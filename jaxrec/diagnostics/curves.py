@@ -145,7 +145,7 @@ def mean_log10(curve: Curve) -> Curve:
     largest = np.max(np.where(there, curve, -np.inf), axis=0, initial=-np.inf)
     base = np.where(np.isfinite(largest), largest, 0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        total = np.where(there, np.power(10.0, np.where(there, curve, 0) - base), 0).sum(0)
+        total = np.where(there, np.power(10.0, np.where(there, curve, base) - base), 0).sum(0)
         return base + np.log10(total / there.sum(0))
 
 

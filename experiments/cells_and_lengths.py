@@ -68,7 +68,7 @@ def say(sentence: str) -> None:
 def every_cell() -> tuple[str, ...]:
     """All cells that need no more than items and gaps, from the rows of `every_cell.py`."""
     rows = [json.loads(line) for line in (RESULTS / "every_cell.jsonl").read_text(encoding="utf-8").splitlines()]
-    return tuple(row["cell"] for row in rows if row["family"] != "context" and row["cell"] not in ("decayed",))
+    return tuple(row["cell"] for row in rows if row["family"] != "context" and row["cell"] != "decayed")
 
 
 def spaces(size: str, data: Path) -> Iterator[tuple[str, int, str, dict[str, Any]]]:
@@ -128,7 +128,8 @@ def measured(name: str, length: int, run: Path) -> dict[str, Any]:
         "counters": {which: one[headline]["ndcg@10"] for which, one in result["baselines"].items()},
         "epochs": result["epochs"], "steps": result["steps"], "seconds": result["seconds"],
         "parameters": result["model"]["parameters"], "inputs": driven.inputs,
-        "gradient": {key: flow[key] for key in kept} | {"over": FOLLOWED}, "information": past, "shuffle": order["drop"],
+        "gradient": {key: flow[key] for key in kept} | {"over": FOLLOWED}, "information": past,
+        "shuffle": order["drop"],
         "measuring_seconds": time.perf_counter() - began, "machine": card(),
     }  # fmt: skip
 

@@ -271,16 +271,21 @@ def solve(task: Task, recipe: Recipe) -> Record:
 
 
 def failed(found: Record) -> bool:
-    """Whether accuracy may be chance, or is nearer to chance than to 1."""
-    return found["low"] <= found["chance"] or found["accuracy"] < (1 + found["chance"]) / 2
+    """Whether accuracy may be chance, or is nearer to chance than to the best there can be: 1, or its "ceiling"."""
+    return found["low"] <= found["chance"] or found["accuracy"] < (found.get("ceiling", 1.0) + found["chance"]) / 2
 
 
 def frontier(
     task: Task, distances: Sequence[int], recipe: Recipe, run: Callable[[Task, Recipe], Record] = solve
 ) -> Iterator[Record]:
     """A record for each distance, shortest first, up to and with the first at which training fails (`failed`)."""
+    return climbed(distances, lambda distance: run(replace(task, distance=distance), recipe))
+
+
+def climbed(distances: Sequence[int], run: Callable[[int], Record]) -> Iterator[Record]:
+    """What ``run`` finds at each distance, shortest first, up to and with the first failure."""
     for distance in sorted(distances):
-        found = run(replace(task, distance=distance), recipe)
+        found = run(distance)
         yield found
         if failed(found):
             return

@@ -71,3 +71,23 @@ def test_the_demo_experiment_adds_one_row_once(tmp_path):
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
     (row,) = map(json.loads, (tmp_path / "rows.jsonl").read_text().splitlines())
     assert row["test"]["masked"]["ndcg@10"] > row["baselines"]["markov3"]["masked"]["ndcg@10"]
+
+
+@pytest.mark.long
+def test_the_smallest_gradient_experiment_adds_its_rows_once_and_shares_them_out(tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    code = (
+        "import sys; sys.path.insert(0, 'experiments'); import vanishing_gradients as v, pathlib; "
+        f"v.ROWS = pathlib.Path({str(rows)!r})\n"
+        "for words in (['--shard', '1/2'], ['--max-seconds', '0'], [], []): sys.argv = ['v', *words]; v.main(); "
+        "print(len(v.rows()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert [int(line) for line in done.stdout.splitlines() if line.isdigit()] == [1, 1, 3, 3]
+    found = [json.loads(line) for line in rows.read_text().splitlines()]
+    assert {row["task"] for row in found} == {"recall", "demo"}
+    for row in found:
+        assert row["low"] <= row["accuracy"] <= row["high"]
+        assert set(row["label"]) == set(row["gradient"]) == {"start", "end"}
+        assert {"0", "1", "2", str(row["reach"])} <= row["gradient"]["start"].keys()
+        assert {"machine", "seed", "seconds", "recipe", "distance", "chance"} <= row.keys()

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxrec.diagnostics.curves import Record, finite, plain
+from jaxrec.diagnostics.curves import finite, plain
+from jaxrec.diagnostics.records import Record
 from jaxrec.losses.negatives import Popularity
 from jaxrec.models.recommender import Batch
 from jaxrec.models.tables import scatter

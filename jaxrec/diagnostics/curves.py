@@ -10,8 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from jaxrec.diagnostics import records
+from jaxrec.diagnostics.records import Record, number
+
 Curve = NDArray[np.float64]
-Record = dict[str, Any]
+DIGITS = 6
 
 FADED = 0.01  # "vanishing" where less than this share of the gradient is left at the longest lag
 GROWN = 10.0  # "exploding" where it is more than so many times that of lag 0 at any lag
@@ -155,10 +158,10 @@ def share_of(hit: NDArray[np.bool_], there: NDArray[np.bool_]) -> Curve:
 
 
 def finite(value: float) -> float | None:
-    """A number that JSON knows, to six digits."""
-    return float(f"{value:.6g}") if np.isfinite(value) else None
+    """A number for a record, to six digits."""
+    return number(value, DIGITS)
 
 
-def plain(values: Any) -> list[float | None]:
-    """Numbers for a record: None for what is not finite."""
-    return [finite(value) for value in np.asarray(values, np.float64)]
+def plain(values: Any) -> Any:
+    """Numbers for a record, to six digits: a page holds many curves."""
+    return records.plain(values, DIGITS)

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxrec.diagnostics.curves import Record, by_lag, described, kept_lags, median, plain, quantiles
+from jaxrec.diagnostics.curves import by_lag, described, kept_lags, median, plain, quantiles
 from jaxrec.diagnostics.gradient import by_scan, by_weights, matrix
+from jaxrec.diagnostics.records import Record
 from jaxrec.diagnostics.subject import Model, subject
 
 STRIDES = 24  # rows of a (T, T) matrix at most, unless told: each costs a backward pass

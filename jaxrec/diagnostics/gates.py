@@ -13,7 +13,8 @@ import numpy as np
 from jax import Array
 
 from jaxrec.cells import AffineCell, Cell, Composite, ElementwiseCell, Event
-from jaxrec.diagnostics.curves import Record, finite, plain
+from jaxrec.diagnostics.curves import finite, plain
+from jaxrec.diagnostics.records import Record
 from jaxrec.diagnostics.subject import STEP, Layer, Model, layers, subject
 from jaxrec.recurrence import Exposed, unroll
 from jaxrec.recurrence.reverse import parted

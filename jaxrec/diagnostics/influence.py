@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxrec.diagnostics.curves import Record, plain
+from jaxrec.diagnostics.curves import plain
 from jaxrec.diagnostics.gradient import Walk
 from jaxrec.diagnostics.information import Ranking
 from jaxrec.diagnostics.powers import Norms
+from jaxrec.diagnostics.records import Record
 from jaxrec.diagnostics.subject import subject
 
 MOST = 100  # events that are left out one by one

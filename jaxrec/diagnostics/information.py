@@ -13,7 +13,8 @@ import numpy as np
 from jax import Array, lax
 from numpy.typing import NDArray
 
-from jaxrec.diagnostics.curves import ROUNDS, Record, interval, plain
+from jaxrec.diagnostics.curves import ROUNDS, interval, plain
+from jaxrec.diagnostics.records import Record
 from jaxrec.diagnostics.subject import Model, subject
 from jaxrec.models.recommender import Batch
 

@@ -59,7 +59,7 @@ class Recipe(Section):
     clip: Rate = 1.0
     """bound of the gradient's norm over all parameters; inf for none"""
     clip_value: Rate = math.inf
-    """bound of every number of the gradient, after its norm's"""
+    """bound of every number of the gradient, before its norm's"""
     steps: Positive = 2000
     """at most so many"""
     every: Positive = 100
@@ -114,15 +114,6 @@ class Learnt(NamedTuple):
     record: Record
 
 
-def bounded(grads: Any, hyper: Hyper) -> tuple[Any, Array, Array]:
-    """Gradients within both bounds, whether that changed them, and the norm they had."""
-    within, norm = clip(grads, hyper["clip"])
-    limit = hyper["clip_value"]
-    largest = jnp.stack([jnp.abs(leaf).max() for leaf in jax.tree.leaves(within)]).max()
-    clipped = (norm > hyper["clip"]) | (largest > limit)
-    return jax.tree.map(lambda leaf: jnp.clip(leaf, -limit, limit), within), clipped, norm
-
-
 def mean_gradient(student: Student, task: Task, key: Array, rule: Rule) -> tuple[Array, Student]:
     """Loss and gradient over a step's sequences, one part after the other."""
 
@@ -148,7 +139,7 @@ def train(training: Training, hyper: Hyper, *, task: Task, rule: Rule, steps: in
     def one(training: Training, _: None) -> tuple[Training, Measured]:
         step, student, state, key = training
         loss, grads = mean_gradient(student, task, jax.random.fold_in(key, step), rule)
-        grads, clipped, norm = bounded(grads, hyper)
+        grads, norm, clipped = clip(grads, hyper["clip"], hyper["clip_value"])
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         updates, after = rule.optimiser.transform(hyper, step).update(grads, state, student)
         changed = optax.apply_updates(student, updates), after

@@ -14,6 +14,7 @@ from jaxrec.models.network import NONE, Block, Network
 from jaxrec.models.recommender import output_width
 from jaxrec.recurrence.scan import Scan
 from jaxrec.recurrence.states import time_major
+from jaxrec.recurrence.trees import is_complex, is_real
 
 STEP = Scan(hoist=False)  # one step after the other, with derivatives in both directions
 
@@ -67,6 +68,7 @@ class Subject(NamedTuple):
     events: Event  # (batch, time, ...)
     reset: Array | None  # (batch, time)
     target: Any  # (batch, time, ...), or None
+    real: Array | None  # (batch, time), False where a row is only filled up
     loss: Callable[[Array, Any], Array]
 
     @property
@@ -87,9 +89,8 @@ class Subject(NamedTuple):
 
 def subject(model: Model, batch: Any) -> Subject:
     """Look at ``model`` on ``batch``: deterministic, whatever keys the batch has."""
-    return Subject(
-        model.network, model.events(batch), getattr(batch, "reset", None), getattr(batch, "target", None), model.losses
-    )
+    reset, target, real = (getattr(batch, name, None) for name in ("reset", "target", "mask"))
+    return Subject(model.network, model.events(batch), reset, target, real, model.losses)
 
 
 def stepwise(network: Network) -> Network:
@@ -109,18 +110,43 @@ def advance(network: Network, state: Any, event: Event, reset: Array | None = No
 
 
 class Layer(NamedTuple):
-    """One recurrence with what it really reads: ``cell`` as it is (not prepared), ``events (batch, time, ...)``."""
+    """One recurrence by itself with what goes into it. ``reset`` and ``real`` are ``(batch, time)``, or None: never,
+    always.
+    """
 
     cell: Cell
-    events: Event
-    reset: Array | None
+    events: Event  # (batch, time, ...)
+    reset: Array | None = None
+    real: Array | None = None  # False where a row is only filled up
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and steps."""
+        batch, time = self.events.x.shape[:2]
+        return batch, time
+
+    @property
+    def size(self) -> int:
+        """How many real numbers a state is; a complex one is two."""
+        leaves = jax.tree.leaves(jax.eval_shape(lambda cell: cell.prepare().initial_state(), self.cell))
+        return sum(leaf.size * (2 if is_complex(leaf) else is_real(leaf)) for leaf in leaves)
 
 
 def layers(given: Subject) -> list[Layer]:
-    """Every recurrence of the network with its own inputs, the lowest first."""
-    found, x = [], given.events.x
-    for block in stepwise(given.network).blocks:
-        events = given.events._replace(x=x)
-        found.append(Layer(block.cell, block.inner(events), given.reset))
-        _, x = block(events, None, given.reset, NONE, None, STEP)
+    """Every recurrence of the network with the inputs that the layers below make for it, the lowest first."""
+    inputs = entering(given.network, given.events, given.reset)
+    return [
+        Layer(block.cell, events, given.reset, given.real)
+        for block, events in zip(given.network.blocks, inputs, strict=True)
+    ]
+
+
+@jax.jit
+def entering(network: Network, events: Event, reset: Array | None) -> list[Event]:
+    """What goes into the cell of every layer, leaves ``(batch, time, ...)``, on the network's own backend."""
+    found, x = [], events.x
+    for block in network.blocks:
+        here = events._replace(x=x)
+        found.append(block.inner(here))
+        x = block(here, None, reset, NONE, None, network.backend)[1]
     return found

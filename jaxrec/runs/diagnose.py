@@ -13,8 +13,8 @@ from jaxrec.data.context import attached
 from jaxrec.data.prepare import prepare_cached
 from jaxrec.data.prepared import Prepared
 from jaxrec.data.replacing import replacing
-from jaxrec.diagnostics.curves import Record
 from jaxrec.diagnostics.influence import influence
+from jaxrec.diagnostics.records import Record
 from jaxrec.models.recommender import Recommender
 from jaxrec.runs import build
 from jaxrec.runs.bundle import load

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from jaxrec.data.prepared import Prepared
-from jaxrec.diagnostics.curves import Record
 from jaxrec.diagnostics.flow import contributions, gradient, gradient_matrix
 from jaxrec.diagnostics.gates import gates
 from jaxrec.diagnostics.information import information, shuffle_drop
+from jaxrec.diagnostics.records import Record
 from jaxrec.models.recommender import Recommender
 from jaxrec.runs.samples import Sample, drive, recall, shuffled
 from jaxrec.training.source import Source

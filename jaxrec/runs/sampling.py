@@ -6,10 +6,10 @@ from typing import Any
 
 from jaxrec.data.prepared import Prepared
 from jaxrec.diagnostics.clipping import clipping
-from jaxrec.diagnostics.curves import Record
 from jaxrec.diagnostics.flow import gradient
 from jaxrec.diagnostics.gates import gates
 from jaxrec.diagnostics.information import information
+from jaxrec.diagnostics.records import Record
 from jaxrec.models.recommender import Recommender
 from jaxrec.runs.samples import drive, recall
 from jaxrec.training.loop import Held

@@ -14,8 +14,9 @@ import optax
 from jax import Array, lax
 
 from jaxrec.config import Call, Mistake, Section, Within, to_dict
+from jaxrec.diagnostics.problem import Task
 from jaxrec.diagnostics.student import Student, flat, student
-from jaxrec.diagnostics.tasks import Task, named
+from jaxrec.diagnostics.tasks import named
 from jaxrec.training.optimisers import Hyper, Optimiser, clip
 
 Positive = Annotated[int, Within(1)]

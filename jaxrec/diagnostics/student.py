@@ -11,7 +11,7 @@ from jax import Array
 from jaxrec.cells import Event, find
 from jaxrec.cells.cell import DAY
 from jaxrec.config import Call
-from jaxrec.diagnostics.tasks import Problem, Task
+from jaxrec.diagnostics.problem import Problem, Task
 from jaxrec.models.network import Block, Network
 from jaxrec.models.recommender import output_width
 

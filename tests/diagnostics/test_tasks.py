@@ -10,6 +10,7 @@ import pytest
 from jaxrec.config import Call, Mistake
 from jaxrec.diagnostics import tasks
 from jaxrec.diagnostics.gradient import by_scan
+from jaxrec.diagnostics.problem import NEAR
 from jaxrec.diagnostics.solve import (
     Recipe,
     Training,
@@ -25,7 +26,7 @@ from jaxrec.diagnostics.solve import (
     wilson,
 )  # fmt: skip
 from jaxrec.diagnostics.student import student
-from jaxrec.diagnostics.tasks import NEAR, TASKS, named, task
+from jaxrec.diagnostics.tasks import TASKS, named, task
 
 DISTANCES = (24, 30, 64)
 

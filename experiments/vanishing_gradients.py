@@ -38,6 +38,7 @@ from jaxrec.cells.find import ours
 from jaxrec.config import Call, fingerprint, resolve, to_dict
 from jaxrec.data.prepare import prepare_cached
 from jaxrec.data.prepared import Prepared
+from jaxrec.diagnostics.curves import label
 from jaxrec.diagnostics.gradient import by_scan
 from jaxrec.diagnostics.solve import Recipe, Record, climbed, learn, number, wilson
 from jaxrec.diagnostics.subject import Model
@@ -150,17 +151,9 @@ def full() -> Size:
 SIZES: dict[str, Callable[[], Size]] = {"ci": ci, "desk": desk, "full": full}
 
 
-def label(by_lag: Mapping[str, Any]) -> str:
-    """What a gradient does on its way back, by its logarithms at lags.
-
-    To be joined with `jaxrec.diagnostics.horizons.label`: rows keep the logarithms, so that it can be said anew.
-    """
-    sizes = [float("nan") if value is None else float(value) for value in by_lag.values()]
-    if any(map(np.isnan, sizes)):
-        return "not a number"
-    if max(sizes) - sizes[0] > 3:
-        return "exploding"
-    return "vanishing" if sizes[-1] - sizes[0] < -3 else "in band"
+def said(by_lag: Mapping[str, Any]) -> str:
+    """The label of a gradient, by its logarithms at lags as a row has them."""
+    return label(np.array([np.nan if value is None else float(value) for value in by_lag.values()]))
 
 
 def by_lag(model: Model, batch: Any, reach: int) -> dict[str, Any]:
@@ -177,7 +170,7 @@ def described(before: Model, after: Model, batch: Any, reach: int) -> Record:
     return {
         "reach": reach,
         "gradient": {"start": start, "end": end},
-        "label": {"start": label(start), "end": label(end)},
+        "label": {"start": said(start), "end": said(end)},
     }
 
 

@@ -14,7 +14,6 @@ from jaxrec.diagnostics.problem import NEAR
 from jaxrec.diagnostics.solve import (
     Recipe,
     Training,
-    bounded,
     failed,
     frontier,
     hyper_of,
@@ -245,20 +244,6 @@ def test_truncation_lets_no_gradient_through():
     found = by_scan(model, given.draw(jax.random.key(0), 2)).log10()[0]
     assert np.isneginf(found[:, :4]).all()
     assert np.isfinite(found[:, 4:]).all()
-
-
-def test_bounds_of_the_gradient_hold_and_are_counted():
-    grads = {"a": jnp.array([3.0, 4.0]), "b": jnp.array([[0.0]])}
-    for hyper, first, hit in (
-        ({"clip": jnp.inf, "clip_value": jnp.inf}, [3, 4], False),
-        ({"clip": 1.0, "clip_value": jnp.inf}, [0.6, 0.8], True),
-        ({"clip": jnp.inf, "clip_value": 3.5}, [3, 3.5], True),
-        ({"clip": 1.0, "clip_value": 0.7}, [0.6, 0.7], True),
-    ):
-        found, clipped, norm = bounded(grads, hyper)
-        np.testing.assert_allclose(found["a"], first, rtol=1e-6)
-        assert bool(clipped) == hit
-        assert float(norm) == pytest.approx(5)
 
 
 def test_a_gradient_that_is_not_finite_changes_nothing():

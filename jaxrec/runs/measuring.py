@@ -4,15 +4,21 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from jaxrec.data.prepared import Prepared
+from jaxrec.diagnostics.exponents import lyapunov
 from jaxrec.diagnostics.flow import contributions, gradient, gradient_matrix
 from jaxrec.diagnostics.gates import gates
 from jaxrec.diagnostics.information import information, shuffle_drop
 from jaxrec.diagnostics.records import Record
+from jaxrec.diagnostics.spectra import eigenvalues, singular_values
 from jaxrec.models.recommender import Recommender
+from jaxrec.recurrence.recurrent import recurrent_matrices
 from jaxrec.runs.samples import Sample, drive, recall, shuffled
 from jaxrec.training.source import Source
 
 SHORT = 200  # events of a row for what costs more than a backward pass
+
+
+LAGS = (1, 2, 5, 10, 20, 50, 100)  # of singular values
 
 
 class Extent(NamedTuple):
@@ -21,7 +27,7 @@ class Extent(NamedTuple):
     gradient: int = 16
     recall: int = 512
     gates: int = 8
-    weights: int = 4
+    few: int = 4  # where every row costs many passes
 
 
 def measured(
@@ -40,11 +46,22 @@ def measured(
     sample = drive(prepared, source, short, extent.gradient, seed=seed)
     few = drive(prepared, source, short, extent.gates, seed=seed)
     records = [*gradient_matrix(model, few.batch), *gates(model, few.batch)]
-    one = drive(prepared, source, short, extent.weights, seed=seed)
-    records.append(contributions(model, one.batch))
+    rare = drive(prepared, source, short, extent.few, seed=seed)
+    records += [contributions(model, rare.batch), *spectra(model, rare, short)]
     for record in records:
         yield record | about(sample, short)
     yield from remembered(model, prepared, source, short, rows=extent.recall, seed=seed)
+
+
+def spectra(model: Recommender, sample: Sample, length: int) -> list[Record]:
+    """Exponents, singular values and eigenvalues of every layer, without what they are of each example."""
+    batch = sample.batch
+    found = [
+        *lyapunov(model, batch),
+        *singular_values(model, batch, lags=[lag for lag in LAGS if lag <= length]),
+        *eigenvalues(model, batch, samples=4, matrices=recurrent_matrices),
+    ]
+    return [{key: value for key, value in record.items() if key != "per_example"} for record in found]
 
 
 def remembered(

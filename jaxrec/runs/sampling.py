@@ -4,9 +4,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from jaxrec.data.prepared import Prepared
 from jaxrec.diagnostics.clipping import clipping
-from jaxrec.diagnostics.flow import gradient
+from jaxrec.diagnostics.exponents import lyapunov
+from jaxrec.diagnostics.flow import contributions, gradient
 from jaxrec.diagnostics.gates import gates
 from jaxrec.diagnostics.information import information
 from jaxrec.diagnostics.records import Record
@@ -20,7 +23,9 @@ from jaxrec.training.step import State, Step
 
 FILE = "diagnostics.jsonl"
 SHARE = 0.05  # of the training time, at most, unless told how often
-EXAMPLES, PEOPLE, BATCHES = 8, 64, 4
+EXAMPLES, PEOPLE, BATCHES, FEW = 8, 64, 4, 2
+LEADING = 8  # exponents
+DROPPED = ("log10_each", "per_example")  # a line a sample is enough
 
 
 class Sampler:
@@ -75,10 +80,13 @@ class Sampler:
         masked = self.prepared.card["mask_seen"] != "none"
         records = [
             *gradient(model, self.driven.batch), *gates(model, self.driven.batch),
+            *lyapunov(model, self.driven.batch, exponents=LEADING, full=LEADING),
+            contributions(model, jax.tree.map(lambda leaf: leaf[:FEW], self.driven.batch)),
             information(model, self.people.batch, own=self.people.own, exclude_seen=masked),
             clipping(self.step, state, self.batches(), self.hyper, self.source.known),
         ]  # fmt: skip
-        return [record | {"length": self.length, "inputs": self.driven.inputs} for record in records]
+        about = {"length": self.length, "inputs": self.driven.inputs}
+        return [{key: value for key, value in record.items() if key not in DROPPED} | about for record in records]
 
     def batches(self) -> Any:
         """A few batches of the size that training sees, always the same ones."""

@@ -32,9 +32,9 @@ def singular_values(
 
     ``T`` is the end of the batch. ``log10 (lags, k)`` are means over examples, ``per_example (lags, batch, k)``; all
     where a state is at most ``full`` numbers, else the leading ones, from a subspace that the transposed product finds
-    (randomised, with power steps: Halko, Martinsson and Tropp 2011). Values of one at every lag are dynamical isometry
-    (Pennington, Schoenholz and Ganguli 2017, https://arxiv.org/abs/1711.04735). ``zeros`` counts those of each lag that
-    are none.
+    (randomised, with power steps: Halko, Martinsson and Tropp 2011), the last of them to a percent where values lie
+    close together. Values of one at every lag are dynamical isometry (Pennington, Schoenholz and Ganguli 2017,
+    https://arxiv.org/abs/1711.04735). ``zeros`` counts those of each lag that are none.
     """
     wanted = [int(lag) for lag in lags]
     found = []

@@ -28,7 +28,7 @@ from jaxrec.reports.sweep_findings import (
 from jaxrec.reports.sweep_rows import FAILED, Row, duration, epochs, four, seconds
 from jaxrec.reports.sweep_table import NONE, SHOWN, board, columns
 
-SCRIPTS = ("sweep_base.js", "sweep_charts.js", "sweep_parallel.js", "sweep_board.js")
+SCRIPTS = ("plots.js", "sweep_base.js", "sweep_charts.js", "sweep_parallel.js", "sweep_board.js")
 GALLERY = 40  # signatures of failures that are shown
 AGAIN = 5  # trials of a failure that are named
 
@@ -58,7 +58,8 @@ def sweep_page(sweep: Sweep, command: str, *, out: Path, folder: Path) -> str:
         title(sweep, folder), sentence(sweep), headline(sweep), missing, believed(sweep), leaderboard(sweep, lines),
         *history(sweep), *tradeoffs(sweep), *together(sweep), importance(sweep), *slices(sweep), *workers(sweep),
         saved(sweep), *gallery(sweep), again(sweep), numbers,
-        made_by=command, style=asset("sweep.css"), script="(() => {\n" + "".join(map(asset, SCRIPTS)) + "})();\n",
+        made_by=command, style=asset("plots.css") + asset("sweep.css"),
+        script="(() => {\n" + "".join(map(asset, SCRIPTS)) + "})();\n",
     )  # fmt: skip
 
 

@@ -108,14 +108,7 @@ function start() {
     else if (kind === "lanes") plot(holder, TOP + LANE * Math.min(data.lanes.names.length, data.lanesShown) + 42, drawLanes);
     else plot(holder, draw[kind][1], draw[kind][0]);
   }
-  for (const one of plots) watcher.observe(one.holder);
-  let width = innerWidth;
-  addEventListener("resize", () => {
-    if (innerWidth !== width) refresh();
-    width = innerWidth;
-  });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", refresh);
-  matchMedia("print").addEventListener("change", (event) => (event.matches ? paintAll() : refresh()));
+  watch();
 }
 
 start();

@@ -140,22 +140,8 @@ function drawFront(pen, width, height, ink, one) {
   return { x, y, text: (c) => [`${placed(c)}: ${objective.name} ${short(ranked[c])}`, `${names[place]} ${short(values[place][c])}`, ...described(c)].join("\n") };
 }
 
-function label(pen, ink, text, x, y, align = "left") {
-  pen.textAlign = align;
-  [pen.strokeStyle, pen.lineWidth, pen.fillStyle] = [ink.paper, 3, ink.ink];
-  pen.strokeText(text, x, y);
-  pen.fillText(text, x, y);
-}
-
 // A fixed share between 0 and 1 for each trial, so that dots of a category do not lie on each other.
 const jitter = (n) => (n * 0.6180339887) % 1;
-
-function cut(pen, text, room) {
-  if (pen.measureText(text).width <= room) return text;
-  let end = text.length;
-  while (end > 1 && pen.measureText(text.slice(0, end) + "\u2026").width > room) end--;
-  return text.slice(0, end) + "\u2026";
-}
 
 function drawSlice(pen, width, height, ink, one) {
   const o = Number(one.holder.dataset.place), option = options[o], kinds = option.categories;

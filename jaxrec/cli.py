@@ -24,7 +24,7 @@ from jaxrec.config import (
 from jaxrec.data.options import Preparation, Prepare
 from jaxrec.flags import given, parse
 from jaxrec.reports.options import Check, Inspect, Listing, Report
-from jaxrec.runs.options import Compare, Config, Evaluate, Recommend, Train
+from jaxrec.runs.options import Compare, Config, Diagnose, Evaluate, Recommend, Train
 from jaxrec.runs.profiles import profile_file
 from jaxrec.sweeps.options import Sweep, default, divided, value_of
 from jaxrec.training.stop import AGAIN, Stopped, StopSignal, interruption
@@ -42,6 +42,9 @@ usage: jaxrec VERB [options]          jaxrec VERB --help lists the options
              jaxrec evaluate --run runs/a
   sweep      train many configurations: none lost, none repeated; go on later
              jaxrec sweep space.toml --out sweeps/a --trials 40 --workers 2
+  diagnose   how far back a cell learns and looks: gradients, horizons, spectra,
+             gates, untrained and trained, on one page
+             jaxrec diagnose --model.cell lstm --lengths 20,50,200 --out atlas
   compare    hold runs against the first on the same targets: differences,
              intervals, tests, slices, without running anything again
              jaxrec compare runs/a runs/b
@@ -146,6 +149,21 @@ def sweep(argv: list[str]) -> int:
         found = run(options, space, command=["jaxrec", "sweep", *argv], said=said, say=say)
     print_sweep(found, as_json=options.json)
     return 1 if found["trials"].get("failed") else 0
+
+
+def diagnose(argv: list[str]) -> int:
+    options = parse(Diagnose, argv, "diagnose")
+    from jaxrec.reports.atlas_page import write_atlas
+    from jaxrec.reports.atlas_terminal import print_atlas
+    from jaxrec.reports.run_examples import read_titles
+    from jaxrec.runs.diagnose import diagnose as run
+
+    titles = read_titles(Path(options.titles).expanduser()) if options.titles else {}
+    command = ["jaxrec", "diagnose", *argv]
+    records = run(options, explicit=given(argv, Diagnose), command=command, titles=titles, say=_say)
+    found = write_atlas(records, Path(options.out) / "report.html", command)
+    print_atlas(found, as_json=options.json)
+    return 0
 
 
 def compare(argv: list[str]) -> int:
@@ -254,6 +272,7 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "train": train,
     "evaluate": evaluate,
     "sweep": sweep,
+    "diagnose": diagnose,
     "compare": compare,
     "recommend": recommend,
     "prepare": prepare,

@@ -15,7 +15,10 @@ S = TypeVar("S", bound=Section)
 
 # verbs whose required options are written without their names
 POSITIONAL = ("list", "check", "compare", "inspect", "report")
-PAIRED = ("train",)  # verbs whose truth values have a flag for yes and one for no: a file may have said the other
+PAIRED = (
+    "train",
+    "diagnose",
+)  # verbs whose truth values have a flag for yes and one for no: a file may have said the other
 
 
 def given(argv: list[str], cls: type[Section]) -> list[str]:

@@ -254,13 +254,78 @@ def families() -> str:
     return markdown(columns, lines)
 
 
+def probe() -> str:
+    """What a look at the gradient costs, in training steps, from the newest row of each cell and shape."""
+    newest = {(row["cell"], row["rows"], row["events"], row["width"]): row for row in rows("bench_probe")}
+    shapes = sorted({key[1:] for key in newest}, key=lambda shape: (shape[2], shape[1]))
+    lines = []
+    for cell in dict.fromkeys(key[0] for key in newest):
+        found = [newest.get((cell, *shape)) for shape in shapes]
+        cells = ["" if row is None else f"{row['ratio']['taps']:.2f} / {row['ratio']['scan']:.2f}" for row in found]
+        lines.append([f"`{cell}`", *cells])
+    return markdown(["by_taps / by_scan, training steps", *(f"{b} x {t}, width {w}" for b, t, w in shapes)], lines)
+
+
+def lengths() -> str:
+    """Of every cell, data set and length, over its seeds: how well it recommends, how far its gradient reaches after
+    training, and how far back the model looks.
+    """
+    groups: dict[tuple[str, str, int], list[Row]] = defaultdict(list)
+    for row in rows("cells_and_lengths"):
+        groups[row["data"], row["cell"], row["length"]].append(row)
+    lines = []
+    for (data, cell, length), found in sorted(groups.items(), key=lambda pair: (pair[0][0], pair[0][2], pair[0][1])):
+        ndcg = [row["test"]["ndcg@10"] for row in found]
+        drop = np.mean([row["shuffle"]["ndcg@10"]["value"] for row in found])
+        seconds = np.mean([row["seconds"]["train"] for row in found])
+        reaches = [within(row["gradient"]["horizons"]["one_percent"]) for row in found]
+        looks = [within(row["information"]["horizon"]) for row in found]
+        lines.append([f"{data}, {length}", f"`{cell}`", spread(ndcg), " · ".join(reaches), " · ".join(looks),
+                      f"{drop:.4f}", f"{seconds:.0f}"])  # fmt: skip
+    columns = ["data, length", "cell", "test ndcg@10", "1 % of the gradient", "events used", "lost when shuffled", "s"]
+    return markdown(columns, lines)
+
+
+def within(horizon: Row) -> str:
+    """A horizon in events, or what it is longer than."""
+    value = horizon["value"]
+    return f"> {horizon['beyond']}" if value is None else f"{value:.0f}" if value >= 10 else f"{value:.1f}"
+
+
+def memory() -> str:
+    """The greatest distance that each cell still solves, by task: no remedy, first seed."""
+    found = [row for row in rows("vanishing_gradients") if row["remedy"] == "none" and row["seed"] == 0]
+    tasks = list(dict.fromkeys(row["task"] for row in found))
+    lines = []
+    for cell in dict.fromkeys(row["cell"] for row in found):
+        cells = []
+        for task in tasks:
+            mine = sorted((row for row in found if (row["task"], row["cell"]) == (task, cell)), key=distance)
+            solved = [distance(row) for row in mine if not fails(row)]
+            failed = [f" ({row['accuracy']:.2f} at {distance(row)})" for row in mine if fails(row)][:1]
+            cells.append((str(max(solved)) if solved else "none" if mine else "") + "".join(failed))
+        lines.append([f"`{cell}`", *cells])
+    return markdown(["greatest distance solved (accuracy where it fails)", *tasks], lines)
+
+
+def distance(row: Row) -> int:
+    return int(row["distance"])
+
+
+def fails(row: Row) -> bool:
+    """As `jaxrec.diagnostics.solve.failed` has it."""
+    middle = (row.get("ceiling", 1.0) + row["chance"]) / 2
+    return bool(row["low"] <= row["chance"] or row["accuracy"] < middle)
+
+
 TABLES = {
     "demo": demo, "accuracy": accuracy, "throughput": throughput, "zoo": zoo, "laws": laws, "torch": against_torch,
     "losses": losses, "gru4rec": gru4rec, "gru4rec_speed": gru4rec_speed, "families": families,
+    "probe": probe, "lengths": lengths, "memory": memory,
 }  # fmt: skip
 PAGES = (
     ROOT / "README.md",
-    *(ROOT / "jaxrec" / room / "README.md" for room in ("cells", "losses", "recurrence", "sweeps")),
+    *(ROOT / "jaxrec" / room / "README.md" for room in ("cells", "diagnostics", "losses", "recurrence", "sweeps")),
 )
 
 

@@ -1,7 +1,7 @@
 """The atlas of one cell or run: everything that is measured of it, in one file of records."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +34,15 @@ STORY = (8, 40)  # events of a history that is told on a page, where there is on
 
 
 def diagnose(
-    options: Diagnose, *, explicit: Sequence[str] = (), command: Sequence[str] = (), say: Say = print
-) -> list[Record]:
+    options: Diagnose, *, explicit: Sequence[str] = (), command: Sequence[str] = (),
+    titles: Mapping[str, str] | None = None, say: Say = print,
+) -> list[Record]:  # fmt: skip
     """Measure and write ``OUT/records.jsonl``; returns all records that it now holds.
 
     With ``run`` that run is measured, and what it saw of itself while it trained (`jaxrec train --diagnose`) is taken
     over; otherwise the model that the options describe is measured fresh, trained for ``max_seconds`` under
-    ``OUT/runs``, and measured again. Records of the same name are replaced, others stay. Raises what `train` raises.
+    ``OUT/runs``, and measured again. Records of the same name are replaced, others stay. ``titles`` name items for
+    people. Raises what `train` raises.
     """
     lengths, out = parsed(options.lengths), Path(options.out)
     remember_compilations()
@@ -58,7 +60,7 @@ def diagnose(
                 config = changed(plain_config(options), run=directory, diagnose=True)
                 train(config, explicit=[key for key in explicit if key not in BESIDE_RUN], command=command, say=say)
                 found += trained(directory, lengths, name, changed(options, allow_code=True), say)
-        return kept(out / RECORDS, name, found)
+        return kept(out / RECORDS, name, [entitled(record, titles or {}) for record in found])
 
 
 def parsed(lengths: str) -> list[int]:
@@ -169,6 +171,18 @@ def story(model: Recommender, prepared: Prepared, data: Source, *, seed: int) ->
         "target": {"item": str(names([record["target"]])[0])}, "length": own, "inputs": "histories",
         "prediction": {"item": str(names([record["prediction"]])[0]), "score": record["score"]}, "events": events,
     }  # fmt: skip
+
+
+def entitled(record: Record, titles: Mapping[str, str]) -> Record:
+    """The record of a story with the titles of its items; any other as it is."""
+    if record["kind"] != "trace":
+        return record
+
+    def one(item: Record) -> Record:
+        return item | ({"title": titles[item["item"]]} if item["item"] in titles else {})
+
+    events = [one(event) for event in record["events"]]
+    return record | {"events": events, "target": one(record["target"]), "prediction": one(record["prediction"])}
 
 
 def kept(path: Path, name: str, found: Sequence[Record]) -> list[Record]:

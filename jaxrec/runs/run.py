@@ -205,6 +205,7 @@ def conclude(
         "warnings": [*fitting.warnings, *filter(None, [fitting.left_out()]), *judged.warnings],
         "epochs": fitting.progress.clock.epoch, "steps": fitting.progress.clock.step,
         "seconds": {"train": fitting.progress.seconds, "test": seconds},
+        **({} if fitting.sampler is None else {"gradient": fitting.sampler.reach()}),
     }  # fmt: skip
     write_json(folder.result, result)
     return result

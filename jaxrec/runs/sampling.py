@@ -1,5 +1,6 @@
 """Gradient flow over training: a run looks at itself now and then, in a twentieth of its time."""
 
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,17 @@ class Sampler:
         """A few batches of the size that training sees, always the same ones."""
         for number in range(BATCHES):
             yield drive(self.prepared, self.source, self.length, self.rows, seed=number).batch
+
+    def reach(self) -> Record:
+        """How far the gradient of the lowest layer reached at the last look: the events after which 1 % is left, all of
+        a row's where more is.
+        """
+        lines = [json.loads(line) for line in self.file.read_text(encoding="utf-8").splitlines()]
+        found = next((record for record in lines[-1]["records"] if record["kind"] == "gradient"), {}) if lines else {}
+        told = found.get("horizons", {}).get("one_percent", {})
+        value = told.get("value")
+        return {"horizon": told.get("beyond") if value is None else value, "label": found.get("label"),
+                "length": self.length}  # fmt: skip
 
     def close(self) -> None:
         self.lines.close()

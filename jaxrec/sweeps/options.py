@@ -58,7 +58,8 @@ class Sweep(Section):
     population: Positive | None = None
     """members that --search pbt trains side by side (10 unless given), each for --epochs a generation"""
     objectives: tuple[str, ...] = ("ndcg@10",)
-    """what is sought, the first above all: validation metrics (the highest), seconds, parameters (the lowest)"""
+    """what is sought, the first above all: validation metrics (the highest), seconds, parameters (the lowest), or with
+    --diagnose gradient_horizon (the highest): the events after which 1 % of the trained gradient is left"""
     seeds: Positive = 1
     """trainings of each configuration, with seeds 0, 1, 2, ..."""
     prune: Literal["none", "halving", "hyperband", "median"] = "none"

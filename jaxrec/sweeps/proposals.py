@@ -18,13 +18,14 @@ from jaxrec.sweeps.pruning import pruner, spared
 from jaxrec.sweeps.search import Past, Proposal, searcher
 from jaxrec.sweeps.space import Space
 
-LOWEST = ("seconds", "parameters")  # objectives that are no metric
+LOWEST = ("seconds", "parameters")  # objectives that are no metric: the less the better
+HORIZON = "gradient_horizon"  # and one of which more is better
 
 
 def objectives(names: Sequence[str]) -> list[dict[str, str]]:
     """Objectives by name, and which way is better."""
     for name in names:
-        if name not in LOWEST:
+        if name not in (*LOWEST, HORIZON):
             parse(name)
     if not names or len(set(names)) < len(names):
         raise Mistake(f"objectives = {', '.join(names) or 'none'}: give each once, and at least one, as in ndcg@10")
@@ -57,12 +58,14 @@ class Proposals:
         pruner(about["prune"], most=1)  # refused before anything is trained
         if about["prune"] == "none" and about.get("prune_after"):
             raise Mistake(f"--prune-after {about['prune_after']} does nothing without --prune median, or another way")
-        if about["prune"] != "none" and self.objectives[0]["name"] in LOWEST:
+        if about["prune"] != "none" and self.objectives[0]["name"] in (*LOWEST, HORIZON):
             raise Mistake(f"--prune {about['prune']} looks at validations; name one first in --objectives")
         self.searcher = searcher(
             about["search"], self.space, seed=about["seed"], directions=directions, **generations(about, self.space)
         )
         self.refuse_vain(about)
+        if HORIZON in {entry["name"] for entry in self.objectives} and not self.space.constants.get("diagnose"):
+            raise Mistake(f"--objectives {HORIZON} is measured by trainings that look at themselves; add --diagnose")
         self.data: dict[str, Prepared] = {}
         self.over = False
 
@@ -112,7 +115,7 @@ class Proposals:
     def refuse(self, config: Config) -> None:
         """`Mistake` where an objective or what prunes is not measured."""
         measured = {parse(name): name for name in ranked(config.eval.metrics)}
-        for name in (entry["name"] for entry in self.objectives if entry["name"] not in LOWEST):
+        for name in (entry["name"] for entry in self.objectives if entry["name"] not in (*LOWEST, HORIZON)):
             if measured.get(parse(name)) != name:
                 raise Mistake(
                     f"objective {name} is not measured; add it to eval.metrics ({', '.join(measured.values())})"

@@ -83,6 +83,7 @@ def row(result: Mapping[str, Any], objectives: Sequence[Mapping[str, str]]) -> d
         "parameters": sum(result["model"]["parameters"].values()),
     }  # fmt: skip
     known = found["valid"] | {"seconds": found["seconds"], "parameters": found["parameters"]}
+    known |= {"gradient_horizon": result.get("gradient", {}).get("horizon")}
     return found | {"objectives": {entry["name"]: known.get(entry["name"]) for entry in objectives}}
 
 

@@ -180,7 +180,9 @@ def told(reach: Reach) -> Markup:
     return element("span", reach.text, element("small", reach.between) if reach.between else None, class_="told")
 
 
-def change(first: Reach | None, last: Reach) -> str:
-    """half-life 4.1, from 2.2 before training."""
+def change(first: Reach | None, last: Reach, label: object) -> str:
+    """half-life 4.1, 2.2 before training."""
+    if label == "exploding":
+        return "the gradient grows"
     before = f", {first.text} before training" if first is not None and first.known else ""
     return f"half-life {last.text}{before}" if last.known else ""

@@ -52,7 +52,7 @@ class Reach:
             return ""
         if self.low is None:
             return f"to {events(self.high)}"
-        return f"{events(self.low)} to {NONE if self.high is None else events(self.high)}"
+        return f"{events(self.low)} or more" if self.high is None else f"{events(self.low)} to {events(self.high)}"
 
     def plain(self) -> dict[str, float | None]:
         return {"value": self.value, "low": self.low, "high": self.high, "beyond": self.beyond}

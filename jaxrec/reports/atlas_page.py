@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from jaxrec.reports import palette
-from jaxrec.reports.atlas_columns import LEVELS, Limits, data, span
+from jaxrec.reports.atlas_columns import LEVELS, Limits, data, fewer, median, picked, span
 from jaxrec.reports.atlas_drawings import GLYPHS, labels, lag_axis, mark, patterns, scale, strip, told
 from jaxrec.reports.atlas_findings import Row, definitions, four, lead, notes, rows, sentence, shown
-from jaxrec.reports.atlas_records import Atlas, Record, gathered, lags
+from jaxrec.reports.atlas_records import Atlas, Record, gathered, lags, numbers
 from jaxrec.reports.atlas_sections import cells, gates, inside, matters, person, spectra, tasks, together
 from jaxrec.reports.atlas_tables import tables
 from jaxrec.reports.html import Markup, code, element, facts, joined, note, page, section, write
@@ -19,6 +19,7 @@ from jaxrec.reports.sweep_page import asset
 SCRIPTS = ("uplot.js", "plots.js", "atlas_base.js", "atlas_lines.js", "atlas_maps.js", "atlas_start.js")
 STYLES = ("uplot.css", "plots.css", "atlas.css")
 LARGEST = 2_900_000  # bytes of a page; it is thinned until it fits
+POINTS = 32  # of a curve in what is returned
 SENTENCES = 6  # cells whose sentences are not put away
 
 
@@ -36,8 +37,16 @@ def summary(atlas: Atlas) -> Record:
     return {
         "sentence": lead(atlas, shown(atlas, found)),
         "sentences": [sentence(row, of(row, found)) for row in shown(atlas, found)],
-        "notes": notes(atlas, found), "rows": [row.plain() for row in found],
+        "notes": notes(atlas, found), "rows": [row.plain() | {"curve": thin(row.record)} for row in found],
     }  # fmt: skip
+
+
+def thin(record: Record) -> Record:
+    """A few points of a curve."""
+    own, zeros = lags(record), numbers(record.get("zeros"))
+    places = fewer(own, POINTS)
+    return {"lags": [own[at] for at in places], "log10": picked(median(record), places),
+            "zeros": picked(zeros, places)}  # fmt: skip
 
 
 def fitting(atlas: Atlas, command: str) -> tuple[str, Limits]:
@@ -52,13 +61,13 @@ def fitting(atlas: Atlas, command: str) -> tuple[str, Limits]:
 def atlas_page(atlas: Atlas, command: str, limits: Limits) -> str:
     """One self-contained page."""
     found = rows(atlas)
-    numbers = element("script", Markup(script_text(data(atlas, found, limits))), type="application/json", id="atlas")
+    embedded = element("script", Markup(script_text(data(atlas, found, limits))), type="application/json", id="atlas")
     missing = element("noscript", note("The curves and maps below need the page's own script.", kind="plain"))
     return page(
         "Gradient-flow atlas", lead(atlas, shown(atlas, found)), patterns(), missing, *sentences(atlas, found),
         *reach(atlas, found), *tools(atlas), *together(atlas, found), *cells(atlas, found), *matters(atlas, found),
         *tasks(atlas), *person(atlas), *gates(atlas), *spectra(atlas), *inside(atlas), *tables(atlas, found),
-        believed(atlas, found, limits), *again(command), numbers, made_by=command,
+        believed(atlas, found, limits), *again(command), embedded, made_by=command,
         style="".join(map(asset, STYLES)) + palette.style(),
         script="(() => {\n" + "".join(map(asset, SCRIPTS)) + "})();\n",
     )  # fmt: skip
@@ -146,8 +155,9 @@ def tools(atlas: Atlas) -> Iterator[Markup]:
         return
     boxes = [_family(atlas, family) for family, _ in atlas.families]
     few = len(atlas.subjects) <= 12
-    picked = element("details", element("summary", "Cells: ", element("span", id="chosen", aria_live="polite")), *boxes,
-                     id="cells", open="open" if few else None)  # fmt: skip
+    heading = element("summary", "Cells: ", element("span", id="chosen", aria_live="polite"))
+    alone = "hidden" if len(atlas.subjects) == 1 else None
+    picked = element("details", heading, *boxes, id="cells", open="open" if few else None, hidden=alone)
     layers = sorted({layer for subject in atlas.subjects for layer in subject.layers})
     choices = [
         choice("length", "rows of", [(str(one), f"{one:,} events") for one in atlas.lengths], str(atlas.main)),

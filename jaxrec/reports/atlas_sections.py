@@ -11,13 +11,14 @@ from jaxrec.reports.atlas_tables import digits, interval
 from jaxrec.reports.html import Markup, charts, element, joined, section, table
 
 FULL = columns.LEVELS[0]
+FEW = 3  # cells, up to which figures are wider
 OPEN = 12  # cells, beyond which the larger sections are opened by whoever wants them
 EVENTS = 6  # of a person, in the table of what moved the prediction most
 
 
 def together(atlas: Atlas, found: Sequence[Row]) -> Iterator[Markup]:
     """All cells over lag."""
-    if not found:
+    if len({row.subject.name for row in found}) < 2:
         return
     about = (
         "The median over examples, after training where there was one. Drag to look closer, press twice to go back; "
@@ -38,15 +39,19 @@ def families(atlas: Atlas, made: Iterable[tuple[int, Markup]]) -> Iterator[Marku
         yield element("div", head, element("div", *some, class_="cards"), class_=f"family{span}")
 
 
-def folded(atlas: Atlas, name: str, about: str, rows: Sequence[Markup]) -> Iterator[Markup]:
+def grid(atlas: Atlas, rows: Iterable[Markup]) -> Markup:
+    """Families side by side where they are small; wider figures where there are few."""
+    return element("div", *rows, class_="families few" if len(atlas.subjects) <= FEW else "families")
+
+
+def folded(atlas: Atlas, name: str, about: str, rows: Sequence[Markup], *, many: str | None = None) -> Iterator[Markup]:
     """A section of small multiples; closed at first where they are many."""
     if not rows:
         return
-    rows = [element("div", *rows, class_="families")]
-    inside: Iterable[Markup] = rows
+    inside: Iterable[Markup] = rows if many else [grid(atlas, rows)]
     if len(atlas.subjects) > OPEN:
-        words = f"show {name.lower()} of {len(atlas.subjects):,} cells"
-        inside = [element("details", element("summary", words), *rows)]
+        words = f"show {many or name.lower()} of {len(atlas.subjects):,} cells"
+        inside = [element("details", element("summary", words), *inside)]
     yield section(name, element("p", about, class_="small"), *inside, wide=True)
 
 
@@ -62,7 +67,7 @@ def cells(atlas: Atlas, found: Sequence[Row]) -> Iterator[Markup]:
     rows = list(families(atlas, made))
     if rows:
         yield section("Cell by cell", element("p", about, class_="small"),
-                      element("div", *rows, class_="families"), wide=True)  # fmt: skip
+                      grid(atlas, rows), wide=True)  # fmt: skip
 
 
 def _card(atlas: Atlas, place: int, subject: Subject) -> Markup:
@@ -70,7 +75,7 @@ def _card(atlas: Atlas, place: int, subject: Subject) -> Markup:
     last = subject.last("gradient", length=at, layer=layer)
     first = subject.first("gradient", length=at, layer=layer)
     about = change(Reach.of(part(first, "horizons", "half_life")) if first else None,
-                   Reach.of(part(last, "horizons", "half_life")))  # fmt: skip
+                   Reach.of(part(last, "horizons", "half_life")), part(last, "label"))  # fmt: skip
     label = f"{subject.name}: gradient over lag, {about or 'no half-life'}"
     return drawing(subject.name, "curve heat", label, subject=place, about=about or None)
 
@@ -79,7 +84,7 @@ def matters(atlas: Atlas, found: Sequence[Row]) -> Iterator[Markup]:
     """Whether reach is worth anything: against accuracy, and what is lost without older events."""
     figures = []
     known = [row for row in found if row.ndcg[0] is not None]
-    if known:
+    if len({row.subject.name for row in known}) > 1:
         figures.append(_scatter(len({row.subject.name for row in known})))
     told = [columns.information(one) for one in atlas.subjects]
     for name, words, about in LOST:
@@ -138,9 +143,8 @@ def person(atlas: Atlas) -> Iterator[Markup]:
         "A bar a past event, the oldest on the left: how much the score of the prediction falls when that event is "
         "taken out. The band below is the gradient of the score by the state at that event."
     )
-    if figures:
-        yield section("One person: which past events moved this prediction", element("p", about, class_="small"),
-                      *([charts(*figures)] if len(known) > 2 else figures), wide=True)  # fmt: skip
+    name = "One person: which past events moved this prediction"
+    yield from folded(atlas, name, about, [charts(*figures)] if len(known) > 2 else figures, many="strips")
 
 
 def _strip(place: int, record: Record | None, *, many: bool) -> Markup:

@@ -59,9 +59,14 @@ def shade(share: float) -> str:
     """The colour at a place between 0 and 1 of the scale; beyond its ends, that of the end."""
     at = min(max(share, 0.0), 1.0) * (len(SCALE) - 1)
     low = min(math.floor(at), len(SCALE) - 2)
-    pair = [[int(one[place : place + 2], 16) for place in (1, 3, 5)] for one in SCALE[low : low + 2]]
+    pair = map(channels, SCALE[low : low + 2])
     mixed = (round(a + (b - a) * (at - low)) for a, b in zip(*pair, strict=True))
     return "#" + "".join(f"{part:02x}" for part in mixed)
+
+
+def channels(colour: str) -> list[int]:
+    """Red, green and blue of `#rrggbb`, 0 to 255."""
+    return [int(colour[place : place + 2], 16) for place in (1, 3, 5)]
 
 
 def style() -> str:

@@ -41,7 +41,7 @@ function lines(ink, { series, data: columns, x, y, say, draw, legend = false, ba
     },
     axes: [
       axis(ink, { label: x.label, splits: (u, a, low, high) => x.ticks(low, high, u.bbox.width / devicePixelRatio), values: (u, all) => all.map(x.form) }),
-      axis(ink, { label: y.label, size: LEFT - 18 + (y.label ? 0 : 18), splits: (u) => ticks(scale(...y.range, 0, 1), Math.max(2, u.bbox.height / devicePixelRatio / 34)),
+      axis(ink, { label: y.label, size: LEFT - 18 + (y.label ? 0 : 18), splits: (u) => ticks(scale(...y.range, 0, 1), Math.max(2, u.bbox.height / devicePixelRatio / 24)),
         values: (u, all) => all.map(y.form || short), grid: { show: true, stroke: ink.line, width: 1 } }),
     ],
     series: [{}, ...series.map((one) => ({ spanGaps: false, points: { show: false }, width: 2, ...one }))],
@@ -233,6 +233,7 @@ function rule(u, value, words, ink) {
   pen.setLineDash([4 * dots, 3 * dots]);
   stroke(pen, u.bbox.left, y, u.bbox.left + u.bbox.width, y);
   pen.font = FONT.replace("12px", 11 * dots + "px");
+  pen.textAlign = "left";
   pen.fillText(words, u.bbox.left + 4 * dots, y - 4 * dots);
   pen.restore();
 }

@@ -50,7 +50,7 @@ function contour(pen, rows, read, across, top, tall, dash) {
       const x = Math.min(across(place(lag)), across.end);
       if (!n || line[n - 1][1] !== r - 1) pen.moveTo(x, top + r * tall);
       pen.lineTo(x, top + (r + 0.5) * tall);
-      pen.lineTo(x, top + (r + 1) * tall);
+      if (n === line.length - 1 || line[n + 1][1] !== r + 1) pen.lineTo(x, top + (r + 1) * tall);
     });
     [pen.strokeStyle, pen.lineWidth] = [colour, wide];
     pen.setLineDash(dash);

@@ -99,7 +99,8 @@ class Sampler:
         a row's where more is.
         """
         lines = [json.loads(line) for line in self.file.read_text(encoding="utf-8").splitlines()]
-        found = next((record for record in lines[-1]["records"] if record["kind"] == "gradient"), {}) if lines else {}
+        looked = lines[-1]["records"] if lines else []
+        found: Record = next((record for record in looked if record["kind"] == "gradient"), {})
         told = found.get("horizons", {}).get("one_percent", {})
         value = told.get("value")
         return {"horizon": told.get("beyond") if value is None else value, "label": found.get("label"),

@@ -55,7 +55,7 @@ def diagnose(
         else:
             name = options.name or str(options.model.cell)
             found = list(fresh(options, lengths, name, say))
-            if options.max_seconds:
+            if options.max_seconds != 0:  # none sets no limit
                 directory = str(out / "runs" / "".join(c if c.isalnum() else "-" for c in name))
                 config = changed(plain_config(options), run=directory, diagnose=True)
                 train(config, explicit=[key for key in explicit if key not in BESIDE_RUN], command=command, say=say)

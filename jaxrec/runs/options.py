@@ -268,7 +268,7 @@ class Diagnose(Config):
     name: str | None = None
     """what the page calls it; none: the cell, and with --run the directory beside it"""
     max_seconds: Amount | None = 60.0
-    """seconds of training in which the gradient flow is watched; 0 measures the untrained model only"""
+    """seconds of training in which the gradient flow is watched; none trains all --epochs, 0 not at all"""
     titles: str | None = None
     """table with an item's id and its title, such as ml-100k.item, for the events that moved a prediction"""
     allow_code: bool = False

@@ -212,8 +212,10 @@ def spectra(atlas: Atlas) -> Iterator[Markup]:
 
 
 def _fold(subject: Subject) -> str | None:
-    value = number(part(subject.last("lyapunov"), "time_of_e_fold"))
-    return None if value is None else f"largest exponent: a factor e in {events(abs(value))} events"
+    largest = next(iter(numbers(part(subject.last("lyapunov"), "exponents"))), None)
+    if not largest:
+        return None
+    return f"{'grows' if largest > 0 else 'fades'} by a factor e in {events(1 / abs(largest))} events"
 
 
 def inside(atlas: Atlas) -> Iterator[Markup]:

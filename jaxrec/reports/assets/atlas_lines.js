@@ -275,7 +275,7 @@ function singularChart(holder) {
     return lines(colours(), {
       data: columns,
       series: Array.from({ length: many }, (_, n) => ({ label: n ? "lower" : "largest", stroke: n ? faint(own, 0.5) : own, width: n ? 1 : 2.4 })),
-      x: lagAxis(), y: { label: "log10", range: [Math.max(Math.floor(low), -16), Math.ceil(high)] },
+      x: lagAxis(), y: { label: "log10 of values", range: [Math.max(Math.floor(low), -16), Math.ceil(high)] },
       say: (line, x, value) => `${subjects[s].name}, ${line === 1 ? "largest" : "a lower"} singular value\n${told(lagAt(x))} events back: ${power(value)}`,
     });
   });

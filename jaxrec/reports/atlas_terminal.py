@@ -41,10 +41,10 @@ def say(text: str, hanging: str = "") -> None:
 
 def subject(rows: Sequence[Record], *, intervals: bool) -> None:
     """A table a cell, a line a length."""
-    heads = ("events", "left, by lag", *REACHES.values(), "Lyapunov", "label")
+    heads = ("events, by lag", *REACHES.values(), "Lyapunov", "label")
     lines = [
-        [f"{row['length']:,}", blocks(row), *(cell(Reach.of(row[name]), intervals) for name in (*REACHES, "lyapunov")),
-         row["label"]]
+        [f"{row['length']:>6,} {blocks(row)}",
+         *(cell(Reach.of(row[name]), intervals) for name in (*REACHES, "lyapunov")), row["label"]]
         for row in rows
     ]  # fmt: skip
     print_table(heads, lines, title=heading(rows[-1]))
@@ -69,7 +69,8 @@ def cell(reach: Reach, intervals: bool) -> str:
     """A number, and below it its interval."""
     if not intervals or not reach.between:
         return reach.text
-    between = reach.between if "-" in reach.between else reach.between.replace(" to ", NONE)
+    between = reach.between.replace(" or more", "+")
+    between = between if "-" in between else between.replace(" to ", NONE)
     return f"{reach.text}\n{between}"
 
 

@@ -74,3 +74,14 @@ def test_long_and_hostile_names_stay_in_the_terminal(synthetic, capsys, monkeypa
     text = printed(records, capsys, monkeypatch)
     assert "[bold]x[/bold]" in text
     assert all(len(line) <= 80 for line in text.splitlines())
+
+
+def test_curves_are_never_split(synthetic, capsys, monkeypatch):
+    records = json.loads(json.dumps(synthetic(9)).replace('"length": 1000', '"length": 10000'))
+    for record in records:
+        if record["kind"] == "gradient":
+            record["horizons"]["lyapunov"] = {"value": -123456.0, "low": -234567.0, "high": -98765.0}
+    text = printed(records, capsys, monkeypatch)
+    told = [blocks(row) for row in summary(gathered(records))["rows"]]
+    assert all(f" {curve} " in text for curve in told)
+    assert all(len(line) <= 80 for line in text.splitlines())

@@ -56,7 +56,11 @@ def thinned(records: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     for record in records:
         if record["kind"] == "weights" or (record["phase"] == "during" and record["kind"] in ("gates", "clipping")):
             continue
-        yield {key: rounded(value) for key, value in record.items() if key not in DROPPED}
+        kept = {key: rounded(value) for key, value in record.items() if key not in DROPPED}
+        if record["kind"] == "gradient":
+            shares = ("0.5",) if record["phase"] == "during" else ("0.05", "0.5", "0.95")
+            kept["log10_quantiles"] = {share: kept["log10_quantiles"][share] for share in shares}
+        yield kept
 
 
 def rounded(value: Any) -> Any:

@@ -128,7 +128,7 @@ def _row(subject: Subject, at: int) -> Row | None:
         return None
     told = part(record, "horizons")
     names = (*REACHES, "area", "lyapunov")
-    information = subject.last("information", length=at) or subject.last("information")
+    information = subject.last("information")  # the newest, with most people: what is cut off is no matter of rows
     accuracy = subject.last("training", metric="ndcg@10")
     return Row(subject, at, record, {name: Reach.of(part(told, name)) for name in names}, information, accuracy)
 

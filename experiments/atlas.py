@@ -58,7 +58,7 @@ def thinned(records: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
             continue
         kept = {key: rounded(value) for key, value in record.items() if key not in DROPPED}
         if record["kind"] == "gradient":
-            shares = ("0.5",) if record["phase"] == "during" else ("0.05", "0.5", "0.95")
+            shares = ("0.5",) if record["phase"] == "during" else ("0.25", "0.5", "0.75")
             kept["log10_quantiles"] = {share: kept["log10_quantiles"][share] for share in shares}
         yield kept
 

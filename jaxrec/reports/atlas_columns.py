@@ -147,7 +147,8 @@ def chosen(subject: Subject, steps: int) -> list[Record]:
     for at in subject.lengths:
         for one in subject.layers:
             records = subject.of("gradient", length=at, layer=one)
-            between = [record for record in records if phase(record) == "during"]
+            ends = {step(record) for record in records if phase(record) != "during"}  # measured there, with more rows
+            between = [record for record in records if phase(record) == "during" and step(record) not in ends]
             kept = {id(record) for record in evenly(between, steps)}
             found += [record for record in records if phase(record) != "during" or id(record) in kept]
     return found

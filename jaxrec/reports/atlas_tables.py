@@ -43,13 +43,14 @@ def _trained(atlas: Atlas) -> Iterator[Markup]:
         if training or clip:
             lines.append([
                 one.name, str(part(training, "data") or "\N{EN DASH}"), interval(training),
-                four(number(part(training, "best_counter"))), _count(part(training, "epochs")),
+                four(number(part(training, "best_counter", "value"))), _count(part(training, "epochs")),
                 _count(part(training, "steps") or (step(training) if training else None)),
-                _count(part(training, "seconds")), _share(part(clip, "share_clipped")), digits(part(clip, "cosine")),
+                _count(part(training, "seconds")), _share(part(clip, "share")), digits(part(clip, "together")),
             ])  # fmt: skip
     if lines:
-        heads = ("cell", "data", "test", "best counter", "epochs", "steps", "seconds", "steps clipped", "cosine")
-        yield table(heads, lines, caption="Training: the test, the best counter, and how much clipping changed")
+        heads = ("cell", "data", "test", "best counter", "epochs", "steps", "seconds", "steps clipped", "direction kept")
+        yield table(heads, lines, caption="Training: the test, the best counter, the share of steps that "
+                    "are clipped, and the cosine between the mean gradient with and without")  # fmt: skip
 
 
 def _count(value: object) -> str:

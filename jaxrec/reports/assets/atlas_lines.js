@@ -132,12 +132,12 @@ function halves(u, found, own, ink) {
     pen.stroke();
     placed.push({ x, y, text: found.length > 1 ? `${name} ${told(lag)}` : `half-life ${told(lag)}` });
   });
-  placed.sort((a, b) => b.x - a.x);
-  let above = Infinity;
+  placed.sort((a, b) => a.y - b.y);
+  let before = -Infinity;
   for (const one of placed) {
     const width = pen.measureText(one.text).width, right = one.x + 8 * dots + width < u.bbox.left + u.bbox.width;
-    const y = Math.max(u.bbox.top + 9 * dots, Math.min(one.y - (right ? 5 : 10) * dots, above - 13 * dots));
-    above = y;
+    const y = Math.max(u.bbox.top + 9 * dots, one.y - (right ? 5 : 10) * dots, before + 13 * dots);
+    before = y;
     pen.textAlign = right ? "left" : "right";
     [pen.strokeStyle, pen.lineWidth, pen.fillStyle] = [ink.paper, 3 * dots, ink.ink];
     const x = one.x + (right ? 7 : -7) * dots;

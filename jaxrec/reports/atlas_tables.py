@@ -48,7 +48,17 @@ def _trained(atlas: Atlas) -> Iterator[Markup]:
                 _count(part(training, "seconds")), _share(part(clip, "share")), digits(part(clip, "together")),
             ])  # fmt: skip
     if lines:
-        heads = ("cell", "data", "test", "best counter", "epochs", "steps", "seconds", "steps clipped", "direction kept")
+        heads = (
+            "cell",
+            "data",
+            "test",
+            "best counter",
+            "epochs",
+            "steps",
+            "seconds",
+            "steps clipped",
+            "direction kept",
+        )
         yield table(heads, lines, caption="Training: the test, the best counter, the share of steps that "
                     "are clipped, and the cosine between the mean gradient with and without")  # fmt: skip
 

@@ -16,6 +16,9 @@ from jaxrec.runs.folder import cache
 from jaxrec.runs.options import Batch, Config, Diagnose, Evaluation, Model, Stopping
 from jaxrec.runs.run import train
 from jaxrec.runs.samples import drive, eligible, recall, shuffled
+from jaxrec.sweeps.options import Sweep
+from jaxrec.sweeps.sweep import sweep
+from jaxrec.sweeps.verdicts import row
 from jaxrec.training import source
 
 DEMO = Demo(users=40, items=60, events=10, genres=4, lag=2)
@@ -74,6 +77,22 @@ def test_it_looks_before_the_first_step_after_so_many_and_at_the_end(runs):
     assert (np.diff(steps) > 0).all()
     assert all(step // 5 > before // 5 for before, step in itertools.pairwise(steps[:-1]))
     assert {record["kind"] for record in found[0]["records"]} >= {"gradient", "gates", "information", "clipping"}
+
+
+def test_how_far_the_gradient_reaches_stands_in_the_result_and_a_sweep_can_seek_it(runs, tmp_path):
+    blind, seeing = (json.loads((runs / name / "result.json").read_text()) for name in ("blind", "seeing"))
+    last = lines(runs / "seeing/diagnostics.jsonl")[-1]["records"]
+    told = next(record for record in last if record["kind"] == "gradient")["horizons"]["one_percent"]
+    assert seeing["gradient"]["horizon"] == (told["beyond"] if told["value"] is None else told["value"])
+    sought = [{"name": "gradient_horizon"}, {"name": "seconds"}]
+    assert row(seeing, sought)["objectives"]["gradient_horizon"] == seeing["gradient"]["horizon"]
+    assert "gradient" not in blind
+    assert row(blind, sought)["objectives"]["gradient_horizon"] is None
+    for space in ({}, {"diagnose": "false"}):
+        options = Sweep(out=str(tmp_path / "sweep"), objectives=("gradient_horizon",), trials=1, workers=1)
+        with pytest.raises(Mistake, match="look at themselves; add --diagnose"):
+            sweep(options, space | {"model.cell": "gru|lru"}, command=["test"], say=quiet)
+    assert not (tmp_path / "sweep").exists()
 
 
 def test_a_run_that_was_cut_goes_on_with_the_samples_that_it_has(tmp_path, runs):

@@ -16,9 +16,9 @@ from jaxrec.runs.folder import cache
 from jaxrec.runs.options import Batch, Config, Diagnose, Evaluation, Model, Stopping
 from jaxrec.runs.run import train
 from jaxrec.runs.samples import drive, eligible, recall, shuffled
+from jaxrec.sweeps import verdicts
 from jaxrec.sweeps.options import Sweep
 from jaxrec.sweeps.sweep import sweep
-from jaxrec.sweeps.verdicts import row
 from jaxrec.training import source
 
 DEMO = Demo(users=40, items=60, events=10, genres=4, lag=2)
@@ -85,9 +85,9 @@ def test_how_far_the_gradient_reaches_stands_in_the_result_and_a_sweep_can_seek_
     told = next(record for record in last if record["kind"] == "gradient")["horizons"]["one_percent"]
     assert seeing["gradient"]["horizon"] == (told["beyond"] if told["value"] is None else told["value"])
     sought = [{"name": "gradient_horizon"}, {"name": "seconds"}]
-    assert row(seeing, sought)["objectives"]["gradient_horizon"] == seeing["gradient"]["horizon"]
+    assert verdicts.row(seeing, sought)["objectives"]["gradient_horizon"] == seeing["gradient"]["horizon"]
     assert "gradient" not in blind
-    assert row(blind, sought)["objectives"]["gradient_horizon"] is None
+    assert verdicts.row(blind, sought)["objectives"]["gradient_horizon"] is None
     for space in ({}, {"diagnose": "false"}):
         options = Sweep(out=str(tmp_path / "sweep"), objectives=("gradient_horizon",), trials=1, workers=1)
         with pytest.raises(Mistake, match="look at themselves; add --diagnose"):

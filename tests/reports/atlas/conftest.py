@@ -138,8 +138,8 @@ class Made:
     def training(self, length):
         value = 0.09 + 0.03 * float(self.rng.uniform()) - 0.006 * math.log10(self.rate)
         return {"kind": "training", "metric": "ndcg@10", "value": value, "low": value - 0.008, "high": value + 0.008,
-                "best_counter": {"name": "markov", "value": 0.085}, "epochs": 12, "steps": self.steps[-1], "seconds": 61.5,
-                "data": "ml-100k"}  # fmt: skip
+                "best_counter": {"name": "markov", "value": 0.085}, "epochs": 12, "steps": self.steps[-1],
+                "seconds": 61.5, "data": "ml-100k"}  # fmt: skip
 
     def clipping(self, length):
         return {"kind": "clipping", "limit": 1.0, "share": 0.12, "each": 1.0, "together": 0.97}

@@ -138,6 +138,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=tuple(SIZES), default="desk")
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the data sets")
+    parser.add_argument("--only", nargs="+", choices=tuple(SETS), help="data sets; all of the size by default")
     parser.add_argument("--out", type=Path, default=Path("sweeps/cells_and_lengths"), help="folder of the sweeps")
     parser.add_argument("--workers", type=int, help="processes that train; one for each core unless given")
     parser.add_argument("--rows", type=Path, default=ROWS, help="file of the rows")
@@ -145,6 +146,8 @@ def main() -> None:
     say(estimate(options.size))
     there = known(options.rows)
     for name, length, folder, space in spaces(options.size, options.data):
+        if name not in (options.only or SETS):
+            continue
         out, seeds = options.out / folder, SIZES[options.size]["seeds"]
         sweep(
             Sweep(out=str(out), search="grid", seeds=seeds, workers=options.workers), space, command=sys.argv, say=say

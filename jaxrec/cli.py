@@ -54,8 +54,8 @@ usage: jaxrec VERB [options]          jaxrec VERB --help lists the options
              jaxrec prepare --data events.csv --out data/events --split time
   inspect    look at a file of events: columns, counts, ties, filters, splits
              jaxrec inspect events.csv --html events.html
-  report     write the page of a finished run or of a sweep, and say it in one
-             sentence
+  report     write the page of a finished run, a sweep or an atlas, and say it in
+             one sentence
              jaxrec report runs/a
   list       cells, data, losses, metrics or backends
              jaxrec list cells
@@ -231,6 +231,17 @@ def report(argv: list[str]) -> int:
         about, rows = read_sweep(options.run)
         shown = sweep_card(options, about, rows, ["jaxrec", "report", *argv], **judgement(about, rows))
         print_sweep(shown, as_json=options.json)
+        return 0
+    from jaxrec.reports.atlas_records import is_atlas, read_records
+
+    if is_atlas(options.run):
+        from jaxrec.reports.atlas_page import write_atlas
+        from jaxrec.reports.atlas_terminal import print_atlas
+
+        place = Path(options.run)
+        out = Path(options.out) if options.out else place / "report.html"
+        shown = write_atlas(read_records(place / "records.jsonl"), out, ["jaxrec", "report", *argv])
+        print_atlas(shown, as_json=options.json)
         return 0
     from jaxrec.reports.run_card import card
     from jaxrec.reports.run_page import print_report, write_page

@@ -18,6 +18,12 @@ Record = dict[str, Any]
 PHASES = ("start", "during", "end")
 
 
+def is_atlas(folder: str) -> bool:
+    """Whether `jaxrec diagnose` wrote there, and no run lies beside."""
+    place = Path(folder)
+    return (place / "records.jsonl").is_file() and not (place / "config.json").exists()
+
+
 def read_records(path: Path) -> list[Record]:
     """Every record of a file. Mistake where a line is none."""
     try:

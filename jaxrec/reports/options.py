@@ -21,10 +21,10 @@ class Inspect(Preparation):
 
 @dataclass(frozen=True, kw_only=True)
 class Report(Section):
-    """Write the page of a finished run or of a sweep, and say it in one sentence."""
+    """Write the page of a finished run, of a sweep or of an atlas, and say it in one sentence."""
 
     run: str
-    """directory of the run, or of the sweep"""
+    """directory of the run, of the sweep, or of what `jaxrec diagnose` wrote"""
     out: str | None = None
     """file to write the page to; none: report.html in that directory"""
     rounds: Annotated[int, Within(1)] = 1000

@@ -48,19 +48,21 @@ def diagnose(
     remember_compilations()
     with mendable(out):
         out.mkdir(parents=True, exist_ok=True)
+        name = options.name or str(options.model.cell)
         if options.run is not None:
             refuse_beside_run(explicit)
             name = options.name or f"{named(options.run)} ({Path(options.run).name})"
+        before = others(out / RECORDS, name)
+        if options.run is not None:
             found = list(trained(options.run, lengths, name, options, say))
         else:
-            name = options.name or str(options.model.cell)
             found = list(fresh(options, lengths, name, say))
             if options.max_seconds != 0:  # none sets no limit
                 directory = str(out / "runs" / "".join(c if c.isalnum() else "-" for c in name))
                 config = changed(plain_config(options), run=directory, diagnose=True)
                 train(config, explicit=[key for key in explicit if key not in BESIDE_RUN], command=command, say=say)
                 found += trained(directory, lengths, name, changed(options, allow_code=True), say)
-        return kept(out / RECORDS, name, [entitled(record, titles or {}) for record in found])
+        return kept(out / RECORDS, before, [entitled(record, titles or {}) for record in found])
 
 
 def parsed(lengths: str) -> list[int]:
@@ -185,10 +187,22 @@ def entitled(record: Record, titles: Mapping[str, str]) -> Record:
     return record | {"events": events, "target": one(record["target"]), "prediction": one(record["prediction"])}
 
 
-def kept(path: Path, name: str, found: Sequence[Record]) -> list[Record]:
-    """Write the records of one name in the place of older ones; all that the file then holds."""
-    others = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
-    all_ = [record for record in others if record["subject"] != name] + list(found)
+def others(path: Path, name: str) -> list[Record]:
+    """Records of other names that a file holds. `Mistake` for a line that is none, before anything is measured."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    found = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line)
+            if record["subject"] != name:
+                found.append(record)
+        except (ValueError, KeyError, TypeError):
+            raise Mistake(f"{path}:{number} is not a record; drop the line, or give another --out") from None
+    return found
+
+
+def kept(path: Path, before: Sequence[Record], found: Sequence[Record]) -> list[Record]:
+    """Write the records, whole or not at all; all that the file then holds."""
     with replacing(path) as file:
-        file.writelines((json.dumps(record, allow_nan=False) + "\n").encode() for record in all_)
-    return all_
+        file.writelines((json.dumps(record, allow_nan=False) + "\n").encode() for record in [*before, *found])
+    return [*before, *found]

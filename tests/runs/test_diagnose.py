@@ -171,6 +171,12 @@ def test_what_cannot_be_measured_is_refused_in_a_sentence(runs, tmp_path):
         diagnose(replace(options, lengths="5000"), say=quiet)
 
 
+def test_a_damaged_file_of_records_is_refused_before_anything_is_measured(tmp_path):
+    (tmp_path / "records.jsonl").write_text('{"subject": "gru"}\n{"subj')
+    with pytest.raises(Mistake, match=r"records.jsonl:2 is not a record; drop the line"):
+        diagnose(Diagnose(out=str(tmp_path)), say=quiet)
+
+
 def test_rows_end_before_a_target_that_training_knows():
     prepared, device = data()
     items = np.asarray(prepared.items)

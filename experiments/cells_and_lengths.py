@@ -52,7 +52,7 @@ SETS: dict[str, dict[str, Any]] = {
     "ml-1m": {"data": "ml-1m/ml-1m.txt.gz", "epochs": 12, "eval.every": 3},
 }
 SIZES: dict[str, dict[str, Any]] = {
-    "ci": {"sets": ("demo",), "cells": ("gru", "lru"), "lengths": (5, 10), "seeds": 1, "context": False},
+    "ci": {"sets": ("demo",), "cells": ("gru",), "lengths": (5,), "seeds": 1, "context": False},
     "desk": {"sets": ("ml-100k", "30music"), "cells": FAMILIES, "lengths": (10, 50, 200), "seeds": 2, "context": True},
     "full": {"sets": ("ml-100k", "30music", "ml-1m"), "cells": (), "lengths": (10, 20, 50, 100, 200, 500), "seeds": 3,
              "context": True},

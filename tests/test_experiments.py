@@ -91,3 +91,17 @@ def test_the_smallest_gradient_experiment_adds_its_rows_once_and_shares_them_out
         assert set(row["label"]) == set(row["gradient"]) == {"start", "end"}
         assert {"0", "1", "2", str(row["reach"])} <= row["gradient"]["start"].keys()
         assert {"machine", "seed", "seconds", "recipe", "distance", "chance"} <= row.keys()
+
+
+@pytest.mark.long
+def test_the_smallest_experiment_on_lengths_adds_a_row_once(tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    words = ["--size", "ci", "--out", str(tmp_path / "sweeps"), "--rows", str(rows), "--workers", "1"]
+    for _ in range(2):
+        command = [sys.executable, "experiments/cells_and_lengths.py", *words]
+        subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    [row] = [json.loads(line) for line in rows.read_text().splitlines()]
+    result = json.loads(next((tmp_path / "sweeps").glob("*/runs/*/result.json")).read_text())
+    assert row["run_id"] == result["run_id"]
+    assert row["test"]["ndcg@10"] == result["test"][result["headline"]]["ndcg@10"]
+    assert {"gradient", "information", "shuffle", "interval", "counters", "seconds", "machine"} <= row.keys()

@@ -257,7 +257,17 @@ class Recommend(Section):
 
 @dataclass(frozen=True, kw_only=True)
 class Diagnose(Config):
-    """Measure how far back a cell learns and looks, untrained and over a short training, or as a finished run is."""
+    """Measure how far back a cell learns and looks, untrained and over a short training, or as a finished run is:
+
+    jaxrec diagnose --model.cell lstm --lengths 20,50,200 --out atlas
+
+    jaxrec diagnose --run runs/mine --out atlas
+
+    Its own options are --out, --run, --lengths, --name, --max-seconds and --titles, at the end of the first list. All
+    others say which model is measured, on which data, and how it is trained meanwhile, as `jaxrec train` takes them.
+
+    The same --out takes more cells: each command adds its records, and the page holds them all side by side.
+    """
 
     out: str
     """directory of records.jsonl and report.html; records of other cells that are there already stay on the page"""

@@ -40,7 +40,8 @@ def lengths(paper: Paper) -> Any:
         groups[row["data"]][row["cell"]][row["length"]].append(row)
     figure = blank(8.6, 0.5 + 3.1 * len(groups))
     grid = figure.subplots(len(groups), 2, squeeze=False)
-    figure.subplots_adjust(hspace=0.42, wspace=0.24)
+    tall = figure.get_figheight()
+    figure.subplots_adjust(hspace=0.42, wspace=0.24, top=1 - 0.85 / tall)
     for (left, right), (data, cells) in zip(grid, groups.items(), strict=True):
         left.set_title(data, loc="left", fontsize=10, weight="bold", color=paper.ink)
         for cell, by_length in cells.items():
@@ -64,7 +65,7 @@ def lengths(paper: Paper) -> Any:
             axis.set_ticks([1, 3, 10, 30, 100, FAR], ["1", "3", "10", "30", "100", f"{FAR}+"], minor=False)
             axis.set_ticks([], minor=True)
     figure.legend(*grid[0][0].get_legend_handles_labels(), loc="upper center", ncols=4, fontsize=8,
-                  bbox_to_anchor=(0.5, 1.02))  # fmt: skip
+                  bbox_to_anchor=(0.5, 1))  # fmt: skip
     return figure
 
 

@@ -280,7 +280,8 @@ def lengths() -> str:
         seconds = np.mean([row["seconds"]["train"] for row in found])
         reaches = [within(row["gradient"]["horizons"]["one_percent"]) for row in found]
         looks = [within(row["information"]["horizon"]) for row in found]
-        lines.append([f"{data}, {length}", f"`{cell}`", spread(ndcg), " · ".join(reaches), " · ".join(looks),
+        seeds = " · ".join(f"{value:.4f}" for value in ndcg)
+        lines.append([f"{data}, {length}", f"`{cell}`", seeds, " · ".join(reaches), " · ".join(looks),
                       f"{drop:.4f}", f"{seconds:.0f}"])  # fmt: skip
     columns = ["data, length", "cell", "test ndcg@10", "1 % of the gradient", "events used", "lost when shuffled", "s"]
     return markdown(columns, lines)

@@ -1,10 +1,14 @@
 """Do cells that can look further back recommend better, and does it matter how much history they are trained on?
 
-Claim     (written after the rows)
+Claim     On MovieLens 100K the family matters and the length does not: from 10 to 200 events the mean of a cell moves by
+          less than .006 in NDCG@10, about as much as its seeds (lru alone gains, .085 to .098), while gru and lem stay
+          at .10 to .106 and elman at .088. Trained gradients reach 4 to 70 events (lru's more than 199), and models
+          make use of 1 to 13. On 30Music every cell loses with longer rows; its 500 updates leave all of them far below
+          the counter's .267, so that this says who learns fast there, not who is best.
 Command   python experiments/cells_and_lengths.py --data ../shared/data            (--size ci | desk | full)
           pip install -c constraints.txt -e '.[sweep]' first; the same command goes on with what is missing.
-Time      desk: about three hours on two cores (each row has its seconds); ci: under a minute; full prints its estimate
-          first and wants an accelerator.
+Time      desk: two hours of one core (each row has its seconds); ci: half a minute; full prints its estimate first and
+          wants an accelerator.
 Expect    A row for each run in experiments/results/cells_and_lengths.jsonl: test NDCG@10 with its interval, how far the
           trained gradient reaches, the information horizon, the NDCG lost when histories are shuffled, seconds.
           `python scripts/tables.py` makes the table, `python scripts/pictures.py` the figure.

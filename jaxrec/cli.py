@@ -27,7 +27,7 @@ from jaxrec.reports.options import Check, Inspect, Listing, Report
 from jaxrec.runs.options import Compare, Config, Diagnose, Evaluate, Recommend, Train
 from jaxrec.runs.profiles import profile_file
 from jaxrec.sweeps.options import Sweep, default, divided, value_of
-from jaxrec.training.stop import AGAIN, Stopped, StopSignal, interruption
+from jaxrec.training.stop import AGAIN, Interrupted, Stopped, StopSignal, interruption
 
 S = TypeVar("S", bound=Section)
 
@@ -158,9 +158,16 @@ def diagnose(argv: list[str]) -> int:
     from jaxrec.reports.run_examples import read_titles
     from jaxrec.runs.diagnose import diagnose as run
 
+    if options.titles and not Path(options.titles).expanduser().is_file():
+        raise Mistake(f"--titles {options.titles} does not exist; give a table with an item's id and its title")
     titles = read_titles(Path(options.titles).expanduser()) if options.titles else {}
     command = ["jaxrec", "diagnose", *argv]
-    records = run(options, explicit=given(argv, Diagnose), command=command, titles=titles, say=_say)
+    try:
+        records = run(options, explicit=given(argv, Diagnose), command=command, titles=titles, say=_say)
+    except Interrupted as sent:  # perhaps inside a compilation, whose threads do not survive an orderly end
+        _say(f"jaxrec: {sent}: no file is left half written; the same command does it again")
+        sys.stdout.flush()
+        os._exit(AGAIN)
     found = write_atlas(records, Path(options.out) / "report.html", command)
     print_atlas(found, as_json=options.json)
     return 0

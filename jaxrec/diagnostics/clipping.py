@@ -15,7 +15,7 @@ from jaxrec.losses.negatives import Popularity
 from jaxrec.models.recommender import Batch
 from jaxrec.models.tables import scatter
 from jaxrec.training.optimisers import Hyper, clip
-from jaxrec.training.step import State, Step
+from jaxrec.training.step import State, Step, row_keys
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
@@ -23,6 +23,7 @@ SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 @partial(jax.jit, static_argnums=0)
 def gradients(step: Step, state: State, batch: Batch, hyper: Hyper, known: Popularity | None) -> Any:
     """The gradient of one step before clipping, the mean over real positions, dense."""
+    batch = batch._replace(keys=row_keys(state, len(batch.item), None))  # with the dropout of a step
     _, events, rows, grads, _ = step.gradients(state, batch, hyper, None, known)
     dense = {name: scatter(table, rows[name].ids, grads["rows"][name]) for name, table in state.tables.items()}
     return jax.tree.map(lambda leaf: leaf / jnp.maximum(events, 1), (dense, grads["network"]))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxrec.diagnostics.curves import by_lag, described, kept_lags, median, plain, quantiles
-from jaxrec.diagnostics.gradient import by_scan, by_weights, matrix
+from jaxrec.diagnostics.gradient import by_scan, by_weights, matrix, truncation
 from jaxrec.diagnostics.records import Record
 from jaxrec.diagnostics.subject import Model, subject
 
@@ -19,13 +19,17 @@ STRIDES = 24  # rows of a (T, T) matrix at most, unless told: each costs a backw
 def gradient(model: Model, batch: Any, *, at: int = -1, own: NDArray[np.int64] | None = None) -> list[Record]:
     """The gradient of step ``at``'s loss by every state before it, against lag: `described`, for each layer.
 
-    ``own (batch,)`` are the events of each row's last piece where that is not the whole row.
+    ``own (batch,)`` are the events of each row's last piece where that is not the whole row. Where the model's backend
+    truncates, a gradient ends with the piece of ``truncated`` events that its step is the ``place``-th of.
     """
     norms = by_scan(model, batch, at).log10()
     place = range(norms.shape[2])[at]
     own = np.full(norms.shape[1], place + 1) if own is None else np.minimum(own, place + 1)
+    size = truncation(model.network)  # then lag 0 is the so manieth event of its piece
+    cut = {} if size is None else {"truncated": size, "place": place % size + 1}
     return [
-        {"kind": "gradient", "layer": layer} | described(by_lag(curve, place, own)) for layer, curve in enumerate(norms)
+        {"kind": "gradient", "layer": layer} | described(by_lag(curve, place, own)) | cut
+        for layer, curve in enumerate(norms)
     ]
 
 

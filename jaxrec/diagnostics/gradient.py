@@ -218,9 +218,13 @@ class Walk:
                 yield slopes, entering, jnp.where(begins, 0, exponent)
 
 
+def truncation(network: Network) -> int | None:
+    """After how many events a backend lets no gradient through; None where it never does."""
+    backend = choose(network.blocks[0].cell, network.backend) if network.backend is not None else None
+    return backend.truncate if isinstance(backend, Scan) else None
+
+
 def cuts(network: Network, time: int) -> Array:
     """Before which steps ``(time,)`` a backend that truncates lets no gradient through."""
-    backend = choose(network.blocks[0].cell, network.backend) if network.backend is not None else None
-    size = backend.truncate if isinstance(backend, Scan) else None
-    steps = jnp.arange(time)
+    size, steps = truncation(network), jnp.arange(time)
     return (steps % size == 0) & (steps > 0) if size else jnp.zeros(time, bool)

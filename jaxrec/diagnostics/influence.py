@@ -36,7 +36,7 @@ def last_scores(model: Ranking, batch: Any) -> Array:
 def influence(model: Ranking, batch: Any, own: int, *, item: int | None = None, exclude_seen: bool = False) -> Record:
     """One row ``(1, time)`` whose last ``own`` events are the history: for each of them, oldest first, ``gradient``
     (``log10`` of the norm of the score's gradient by the top layer's state after it) and ``influence`` (the score that
-    is lost when it is left out, in logits; the last `MOST` events only, None for older ones).
+    is lost when it is left out, in logits; the last `MOST` events only, None for older ones and for an only one).
 
     The score is that of ``item``, unless told of the item that is ranked first; ``place`` is the rank of the target.
     """
@@ -49,8 +49,10 @@ def influence(model: Ranking, batch: Any, own: int, *, item: int | None = None, 
     target = int(np.asarray(batch.target)[0, -1])
     log10 = by_score(model, batch, jnp.asarray(chosen)).log10()[-1, 0, -own:]
     left_out = min(own, MOST)
-    without = np.asarray(last_scores(model, leaving_out(batch, own, left_out))[:, chosen], np.float64)
-    lost = np.concatenate([np.full(own - left_out, np.nan), scores[chosen] - without])
+    lost = np.full(own, np.nan)
+    if own > 1:  # without its only event there is no history
+        without = np.asarray(last_scores(model, leaving_out(batch, own, left_out))[:, chosen], np.float64)
+        lost[-left_out:] = scores[chosen] - without
     return {
         "kind": "trace", "prediction": chosen, "score": float(scores[chosen]), "target": target,
         "place": int((open_scores > scores[target]).sum() + 1),

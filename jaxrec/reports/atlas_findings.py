@@ -239,6 +239,12 @@ def notes(atlas: Atlas, found: Sequence[Row]) -> list[str]:
         few = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
         unsure = "; intervals over so few are rough" if counts[0] < FEW else ""
         told.append(f"Gradients are of {few} examples at each length; intervals are 95 % bootstraps{unsure}.")
+    cut = sorted({int(size) for one in atlas.of("gradient") if (size := number(one.get("truncated")))})
+    if cut:
+        told.append(
+            f"Back-propagation is truncated to pieces of {listed([str(size) for size in cut])} events: a gradient ends "
+            "with its piece, so half-lives and labels depend on where in a piece the last event is: on the length."
+        )
     told += [*_zeros(shown(atlas, found)), *_untold(atlas, shown(atlas, found))]
     return told
 

@@ -191,7 +191,9 @@ def _subject(name: str, records: list[Record]) -> Subject:
 
 
 def _main(subjects: list[Subject], lengths: list[int]) -> int:
-    """The length that was followed during training; else the one that most is known of in whole histories."""
+    """The length that was followed during training, where it was also asked for; else the one that most is known of in
+    whole histories.
+    """
 
     def most(kind: str, *, whole: bool = True, **wanted: Any) -> int | None:
         found = Counter(
@@ -200,5 +202,11 @@ def _main(subjects: list[Subject], lengths: list[int]) -> int:
         )  # fmt: skip
         return max(found, key=lambda one: (found[one], one), default=None)
 
-    kinds = most("gradient", phase="during", whole=False), most("information"), most("gradient")
+    asked = {
+        length(one) for subject in subjects for end in ("start", "end") for one in subject.of("gradient", phase=end)
+    }
+    followed = most("gradient", phase="during", whole=False)
+    if asked and followed not in asked:
+        followed = most("gradient", phase="end") or most("gradient", phase="start")
+    kinds = followed, most("information"), most("gradient")
     return next((one for one in kinds if one is not None), lengths[-1] if lengths else 0)

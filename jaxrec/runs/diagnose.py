@@ -1,5 +1,6 @@
 """The atlas of one cell or run: everything that is measured of it, in one file of records."""
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxrec.cells.find import locate
-from jaxrec.config import Mistake, changed, field_types, value_at
+from jaxrec.config import Mistake, changed, field_types, fingerprint, to_dict, value_at
 from jaxrec.data.context import attached
 from jaxrec.data.prepare import prepare_cached
 from jaxrec.data.prepared import Prepared
@@ -47,19 +48,21 @@ def diagnose(
     lengths, out = parsed(options.lengths), Path(options.out)
     remember_compilations()
     with mendable(out):
-        out.mkdir(parents=True, exist_ok=True)
+        made(out)
         name = options.name or str(options.model.cell)
         if options.run is not None:
             refuse_beside_run(explicit)
-            name = options.name or f"{named(options.run)} ({Path(options.run).name})"
-        before = others(out / RECORDS, name)
+            name = options.name or f"{named(options.run)} ({'/'.join(Path(options.run).parts[-2:])})"
+        before = others(out / RECORDS, name, say)
         if options.run is not None:
             found = list(trained(options.run, lengths, name, options, say))
         else:
             found = list(fresh(options, lengths, name, say))
             if options.max_seconds != 0:  # none sets no limit
-                directory = str(out / "runs" / "".join(c if c.isalnum() else "-" for c in name))
-                config = changed(plain_config(options), run=directory, diagnose=True)
+                config = plain_config(options)
+                which = fingerprint({key: value for key, value in to_dict(config).items() if key != "max_seconds"})
+                directory = str(out / "runs" / f"{''.join(c if c.isalnum() else '-' for c in name)}-{which[:8]}")
+                config = changed(config, run=directory, diagnose=True)
                 train(config, explicit=[key for key in explicit if key not in BESIDE_RUN], command=command, say=say)
                 found += trained(directory, lengths, name, changed(options, allow_code=True), say)
         return kept(out / RECORDS, before, [entitled(record, titles or {}) for record in found])
@@ -85,8 +88,21 @@ def plain_config(options: Diagnose) -> Config:
     return Config(**{name: value_at(options, name) for name in field_types(Config)})
 
 
+def made(out: Path) -> None:
+    """Make the directory. `Mistake` where that cannot be."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Mistake(f"--out {out} cannot be made a directory ({error.strerror}); choose another") from None
+
+
 def named(run: str) -> str:
-    return str(read_json(Folder(run).config)["model"]["cell"])
+    """The cell of a run. `Mistake` where the directory is none."""
+    config = read_json(Folder(run).config)
+    try:
+        return str(config["model"]["cell"])
+    except (KeyError, TypeError):
+        raise Mistake(f"{Folder(run).config} is not the configuration of a run; restore it, or name another") from None
 
 
 def common(config: Config, name: str, run: str | None, step: int, phase: str) -> Record:
@@ -126,15 +142,20 @@ def trained(run: str, lengths: Sequence[int], name: str, options: Diagnose, say:
         for record in sample["records"]:
             yield about | {"step": sample["step"], "phase": "during"} | record
     yield about | outcome(result)
-    say(f"{name}: measuring it after {result['steps']:,} steps of training")
+    steps = f"{result['steps']:,} step{'s' if result['steps'] != 1 else ''}"
+    say(f"{name}: measuring it after {steps} of training")
     for record in measured(bundle.model, prepared, data, lengths, seed=options.seed):
         yield about | record
     yield about | story(bundle.model, prepared, data, seed=options.seed)
 
 
 def watched(path: Path) -> list[Any]:
-    """What a run wrote of itself; nothing where it did not look."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    """What a run wrote of itself, but for a line that a kill cut short; nothing where it did not look."""
+    found = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        with contextlib.suppress(ValueError):
+            found.append(json.loads(line))
+    return found
 
 
 def outcome(result: dict[str, Any]) -> Record:
@@ -187,17 +208,20 @@ def entitled(record: Record, titles: Mapping[str, str]) -> Record:
     return record | {"events": events, "target": one(record["target"]), "prediction": one(record["prediction"])}
 
 
-def others(path: Path, name: str) -> list[Record]:
+def others(path: Path, name: str, say: Say) -> list[Record]:
     """Records of other names that a file holds. `Mistake` for a line that is none, before anything is measured."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     found = []
     for number, line in enumerate(lines, start=1):
         try:
             record = json.loads(line)
-            if record["subject"] != name:
-                found.append(record)
+            _, subject = record["kind"], record["subject"]
         except (ValueError, KeyError, TypeError):
             raise Mistake(f"{path}:{number} is not a record; drop the line, or give another --out") from None
+        if subject != name:
+            found.append(record)
+    if len(found) < len(lines):
+        say(f"{path}: what it holds of {name} will be replaced; --name keeps both")
     return found
 
 

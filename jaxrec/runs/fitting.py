@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,7 @@ class Fitting:
         self.stopped: str | None = None
         self.warnings: list[str] = []
         self.looked = False
+        self.began = self.ticked = time.perf_counter()
         self.callbacks: list[Any] = []
         self.alone = True  # or one of many in a program: quiet, and sparing with checkpoints
         self.ready: Answer | None = None  # the next judgement, where somebody has made it already
@@ -138,7 +140,7 @@ class Fitting:
         with self.signal, self.training(data):
             placed = run.place(state, data, self.hyper)
             if self.sampler is not None and not self.progress.clock.step:
-                self.sampler(lambda: placed[0], 0, 0)
+                self.look(lambda: placed[0], self.progress.clock)
             state = self.loop(run).fit(*placed, epochs=self.config.epochs, clock=self.progress.clock)
             self.signal.heard()
             self.ended(state)  # inside: a signal must not cut it
@@ -173,7 +175,7 @@ class Fitting:
         """Save the state after which nothing more is trained for now."""
         clock = self.progress.clock
         if self.sampler is not None and self.sampler.last != clock.step:
-            self.sampler(lambda: state, clock.step, clock.epoch)
+            self.look(lambda: state, clock)
         self.progress.done = self.stopped in (None, "patience")
         self.save(state)
         self.progress.seconds, self.began = self.seconds(), time.perf_counter()
@@ -193,8 +195,17 @@ class Fitting:
         """Who looks at the gradient flow, where that is asked for."""
         if not config.diagnose:
             return None
-        rows, every = rows_a_step(config), config.diagnose_every
-        return Sampler(self.directory, self.prepared, self.step, self.hyper, config.batch.length, rows, every)
+        seen = partial(plan, config, self.prepared, 0)
+        rows, length, every = rows_a_step(config), config.batch.length, config.diagnose_every
+        return Sampler(self.directory, self.prepared, self.step, self.hyper, seen, rows, length, every)
+
+    def look(self, held: Held, clock: Clock) -> None:
+        """Look at the gradient flow; the time it takes is none of the training's."""
+        assert self.sampler is not None
+        began = time.perf_counter()
+        self.sampler(held, clock.step, clock.epoch)
+        took = time.perf_counter() - began
+        self.began, self.ticked = self.began + took, self.ticked + took
 
     def plan(self, epoch: int) -> Rows:
         first, self.first = self.first, None
@@ -278,7 +289,7 @@ class Fitting:
         """Between dispatches: stop for a signal or the time limit, and save now and then."""
         self.batches = clock.batch
         if self.sampler is not None and self.sampler.due(clock.step):
-            self.sampler(held, clock.step, clock.epoch)
+            self.look(held, clock)
         now = time.perf_counter()
         if self.signal.requested:
             self.signal.heard()

@@ -176,9 +176,10 @@ class Config(Preparation):
     tensorboard: bool = False
     """also write TensorBoard event files into the run directory"""
     diagnose: bool = False
-    """look at the gradient flow while training, in a twentieth of the time: diagnostics.jsonl in the run directory"""
+    """look at the gradient flow while training, in a twentieth of the time, compiling the look aside: diagnostics.jsonl
+    in the run directory"""
     diagnose_every: Positive | None = None
-    """steps between two looks of --diagnose; none looks as often as a twentieth of the time allows"""
+    """steps between two looks of --diagnose, at least; none looks as often as a twentieth of the time allows"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,6 @@
 """Rows of real events to measure a model on: each ends with the event before a target."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -29,13 +30,18 @@ class Sample(NamedTuple):
         return self.inputs == "histories"
 
 
-def drive(prepared: Prepared, source: Source, length: int, rows: int, *, seed: int = 0) -> Sample:
+SPLITS = ("test", "valid")  # whose targets rows end before: the first that has any
+
+
+def drive(
+    prepared: Prepared, source: Source, length: int, rows: int, *, seed: int = 0, splits: Sequence[str] = SPLITS
+) -> Sample:
     """``rows`` rows of ``length`` events for gradients: ends of long histories where there are enough, else histories
     laid end to end as if they were one person's: real events, and no length is too long.
 
     `Mistake` where all the events together are fewer.
     """
-    ends, history = eligible(prepared)
+    ends, history = eligible(prepared, splits)
     long = ends[history >= length]
     if len(long) >= min(rows, 8):
         chosen = drawn(long, rows, seed)
@@ -48,16 +54,16 @@ def drive(prepared: Prepared, source: Source, length: int, rows: int, *, seed: i
     return laid(source, chosen, np.full(len(chosen), length), length, reset=False, inputs="histories end to end")
 
 
-def recall(prepared: Prepared, source: Source, length: int, rows: int, *, seed: int = 0) -> Sample:
+def recall(
+    prepared: Prepared, source: Source, length: int, rows: int, *, seed: int = 0, splits: Sequence[str] = SPLITS
+) -> Sample:
     """Rows for the worth of the past: the last ``length`` events before a target or as many as there are, from a fresh
     state.
     """
-    ends, history = eligible(prepared)
-    chosen = np.flatnonzero(ends >= length)  # a row must not begin before the first event
-    chosen = drawn(chosen, rows, seed)
-    if not len(chosen):
-        raise Mistake(f"no target has {length} events before it; give a shorter length")
-    return laid(source, ends[chosen], np.minimum(history[chosen], length), length, reset=True, inputs="histories")
+    ends, history = eligible(prepared, splits)
+    chosen = drawn(np.arange(len(ends)), rows, seed)
+    own = np.minimum(history[chosen], length)
+    return laid(source, ends[chosen], own, length, reset=True, inputs="histories")
 
 
 def shuffled(sample: Sample, *, seed: int = 0) -> Batch:
@@ -76,11 +82,11 @@ def shuffled(sample: Sample, *, seed: int = 0) -> Batch:
     return batch._replace(item=batch.item[lines, places], context=context)
 
 
-def eligible(prepared: Prepared) -> tuple[Numbers, Numbers]:
-    """Test targets that training knows and that have a history, and the lengths of these histories; validation targets
-    where there is no such test target.
+def eligible(prepared: Prepared, splits: Sequence[str] = SPLITS) -> tuple[Numbers, Numbers]:
+    """Targets that training knows and that have a history, and the lengths of these histories, of the first of the
+    splits that has any.
     """
-    for split in ("test", "valid"):
+    for split in splits:
         ends = prepared.targets(split, unknown=False)
         if len(ends):
             return ends, ends - np.asarray(prepared.offsets)[prepared.sequence_of(ends)]
@@ -93,7 +99,7 @@ def drawn(from_: Numbers, count: int, seed: int) -> Numbers:
 
 
 def laid(source: Source, ends: Numbers, own: Numbers, length: int, *, reset: bool, inputs: str) -> Sample:
-    index = ends[:, None] - length + np.arange(length)
+    index = np.maximum(ends[:, None] - length + np.arange(length), 0)
     starts = np.zeros(index.shape, bool)
     if reset:
         starts[np.arange(len(own)), length - own] = True

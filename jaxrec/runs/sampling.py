@@ -2,11 +2,12 @@
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import jax
 
+from jaxrec.data.batches import Rows
 from jaxrec.data.prepared import Prepared
 from jaxrec.diagnostics.clipping import clipping
 from jaxrec.diagnostics.exponents import lyapunov
@@ -19,28 +20,31 @@ from jaxrec.runs.samples import drive, recall
 from jaxrec.training.loop import Held
 from jaxrec.training.optimisers import Hyper
 from jaxrec.training.progress import JsonLines
-from jaxrec.training.source import Source
+from jaxrec.training.source import Source, slabs
 from jaxrec.training.step import State, Step
 
 FILE = "diagnostics.jsonl"
 SHARE = 0.05  # of the training time, at most, unless told how often
 EXAMPLES, PEOPLE, BATCHES, FEW = 8, 64, 4, 2
 LEADING = 8  # exponents
+SELECTING = ("valid", "test")  # a sweep may choose by what is seen here
 DROPPED = ("log10_each", "per_example")  # a line a sample is enough
 
 
 class Sampler:
     """Looks at a training's state and writes a line a sample: ``{"step", "epoch", "records": [...]}``.
 
-    It looks before the first step, then every ``every`` steps, and at the end; without ``every`` as often as a
-    twentieth of the time allows, by what the last look took (compiling, which happens once, is not counted). It never
-    touches the state: the training is the same with it and without.
+    It looks before the first step, then between dispatches after at least ``every`` steps, and at the end; without
+    ``every`` as often as a twentieth of the time allows, by what the last look took (compiling, which happens once, is
+    not counted). It never touches the state, and its time is none of the training's: the training is the same with it
+    and without. Rows end before validation targets: a sweep may choose by what is seen here.
     """
 
     def __init__(
-        self, directory: Path, prepared: Prepared, step: Step, hyper: Hyper, length: int, rows: int, every: int | None
-    ):
-        self.prepared, self.step, self.hyper = prepared, step, hyper
+        self, directory: Path, prepared: Prepared, step: Step, hyper: Hyper, plan: Callable[[], Rows], rows: int,
+        length: int, every: int | None,
+    ):  # fmt: skip
+        self.prepared, self.step, self.hyper, self.plan = prepared, step, hyper, plan
         self.length, self.rows, self.every = length, rows, every
         self.file = directory / FILE
         self.cost: float | None = None
@@ -50,9 +54,10 @@ class Sampler:
         """Go on after ``step``; later lines of an attempt that was cut are taken back."""
         self.lines, self.source = JsonLines(self.file, step), source
         self.last, self.since = step, time.perf_counter()
-        driven = drive(self.prepared, source, self.length, EXAMPLES)
-        people = recall(self.prepared, source, self.length, PEOPLE)
-        self.driven, self.people = driven, people
+        self.driven = drive(self.prepared, source, self.length, EXAMPLES, splits=SELECTING)
+        self.people = recall(self.prepared, source, self.length, PEOPLE, splits=SELECTING)
+        slab = next(slabs(self.plan(), size=self.rows, steps=BATCHES, begin=0))
+        self.trained = [source.batch(slab.index[step], slab.reset[step]) for step in range(slab.count)]
 
     def due(self, step: int) -> bool:
         """Whether to look after so many steps."""
@@ -77,6 +82,7 @@ class Sampler:
         self.spent += took
 
     def look(self, state: State) -> list[Record]:
+        state = jax.device_put(state, jax.local_devices()[0])  # it may be spread over several
         model: Recommender = state.model
         masked = self.prepared.card["mask_seen"] != "none"
         records = [
@@ -84,27 +90,22 @@ class Sampler:
             *lyapunov(model, self.driven.batch, exponents=LEADING, full=LEADING),
             contributions(model, jax.tree.map(lambda leaf: leaf[:FEW], self.driven.batch)),
             information(model, self.people.batch, own=self.people.own, exclude_seen=masked),
-            clipping(self.step, state, self.batches(), self.hyper, self.source.known),
+            clipping(self.step, state, self.trained, self.hyper, self.source.known),
         ]  # fmt: skip
         about = {"length": self.length, "inputs": self.driven.inputs}
         return [{key: value for key, value in record.items() if key not in DROPPED} | about for record in records]
 
-    def batches(self) -> Any:
-        """A few batches of the size that training sees, always the same ones."""
-        for number in range(BATCHES):
-            yield drive(self.prepared, self.source, self.length, self.rows, seed=number).batch
-
     def reach(self) -> Record:
         """How far the gradient of the lowest layer reached at the last look: the events after which 1 % is left, all of
-        a row's where more is.
+        a row's where more is; None where it explodes.
         """
         lines = [json.loads(line) for line in self.file.read_text(encoding="utf-8").splitlines()]
         looked = lines[-1]["records"] if lines else []
         found: Record = next((record for record in looked if record["kind"] == "gradient"), {})
         told = found.get("horizons", {}).get("one_percent", {})
-        value = told.get("value")
-        return {"horizon": told.get("beyond") if value is None else value, "label": found.get("label"),
-                "length": self.length}  # fmt: skip
+        value = told.get("beyond") if told.get("value") is None else told["value"]
+        grows = found.get("label") == "exploding"  # which is no merit
+        return {"horizon": None if grows else value, "label": found.get("label"), "length": self.length}
 
     def close(self) -> None:
         self.lines.close()

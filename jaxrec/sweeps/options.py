@@ -59,7 +59,8 @@ class Sweep(Section):
     """members that --search pbt trains side by side (10 unless given), each for --epochs a generation"""
     objectives: tuple[str, ...] = ("ndcg@10",)
     """what is sought, the first above all: validation metrics (the highest), seconds, parameters (the lowest), or with
-    --diagnose gradient_horizon (the highest): the events after which 1 % of the trained gradient is left"""
+    --diagnose gradient_horizon (the highest): the events after which 1 % of the trained gradient is left, in rows of
+    batch.length, none where it explodes"""
     seeds: Positive = 1
     """trainings of each configuration, with seeds 0, 1, 2, ..."""
     prune: Literal["none", "halving", "hyperband", "median"] = "none"

@@ -128,7 +128,8 @@ def test_a_cell_is_measured_untrained_while_it_trains_and_after(fresh):
 
 def test_records_join_the_training_on_the_runs_id(fresh):
     out, _, found = fresh
-    result = json.loads((out / "runs/mgu/result.json").read_text())
+    [file] = out.glob("runs/mgu-*/result.json")
+    result = json.loads(file.read_text())
     assert {record["run"] for record in found if record["phase"] != "start"} == {result["run_id"]}
     assert {record["run"] for record in found if record["phase"] == "start"} == {None}
     outcome = next(record for record in found if record["kind"] == "training")
@@ -146,11 +147,11 @@ def test_lengths_beyond_every_history_run_over_histories_end_to_end(fresh):
 def test_a_name_is_replaced_and_others_stay(fresh, runs, tmp_path):
     _, _, found = fresh
     others = [record | {"subject": "other"} for record in found[:3]]
-    old = [record | {"subject": "mgu (seeing)", "kind": "old"} for record in found[:2]]
+    old = [record | {"subject": f"mgu ({runs.name}/seeing)", "kind": "old"} for record in found[:2]]
     (tmp_path / "records.jsonl").write_text("".join(json.dumps(record) + "\n" for record in others + old))
     both = diagnose(Diagnose(out=str(tmp_path), run=str(runs / "seeing"), lengths="6"), say=quiet)
     assert both[:3] == others
-    assert {record["subject"] for record in both[3:]} == {"mgu (seeing)"}
+    assert {record["subject"] for record in both[3:]} == {f"mgu ({runs.name}/seeing)"}
     assert "old" not in {record["kind"] for record in both}
     assert Counter(record["phase"] for record in both[3:]).keys() == {"during", "end"}
 
@@ -167,12 +168,28 @@ def test_what_cannot_be_measured_is_refused_in_a_sentence(runs, tmp_path):
         diagnose(options, explicit=["model.width"], say=quiet)
     with pytest.raises(Mistake, match="does not exist"):
         diagnose(replace(options, run=str(tmp_path / "none")), say=quiet)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(Mistake, match="is not the configuration of a run"):
+        diagnose(replace(options, run=str(tmp_path)), say=quiet)
+    with pytest.raises(Mistake, match="cannot be made a directory"):
+        diagnose(replace(options, out=str(tmp_path / "config.json")), say=quiet)
     with pytest.raises(Mistake, match=r"more than the [0-9]+ events"):
         diagnose(replace(options, lengths="5000"), say=quiet)
 
 
+def test_what_is_seen_of_clipping_is_what_the_training_does(tmp_path):
+    """The batches, their dropout and their masks are those of the first steps: norms are those of the records."""
+    config = replace(CONFIG, epochs=1, run=str(tmp_path / "run"), diagnose=True, diagnose_every=1000)
+    train(config, say=quiet)
+    [first, *_] = lines(tmp_path / "run/diagnostics.jsonl")
+    seen = next(record for record in first["records"] if record["kind"] == "clipping")
+    told = lines(tmp_path / "run/metrics.jsonl")[0]["grad_norm"]
+    assert seen["norms"][0] * 0.9 < told < seen["norms"][-1] * 1.1
+    assert seen["share"] in (0, 0.25, 0.5, 0.75, 1)
+
+
 def test_a_damaged_file_of_records_is_refused_before_anything_is_measured(tmp_path):
-    (tmp_path / "records.jsonl").write_text('{"subject": "gru"}\n{"subj')
+    (tmp_path / "records.jsonl").write_text('{"kind": "gates", "subject": "gru"}\n{"subj')
     with pytest.raises(Mistake, match=r"records.jsonl:2 is not a record; drop the line"):
         diagnose(Diagnose(out=str(tmp_path)), say=quiet)
 

@@ -91,6 +91,9 @@ def test_truncated_back_propagation_shows_as_zeros():
     assert np.isneginf(found[:, :8]).all()
     assert np.isfinite(found[:, 8:]).all()
     assert apart(found, by_taps(model, batch).log10()[0]) < 1e-5
+    record = gradient(model, batch)[0]
+    assert (record["truncated"], record["place"]) == (4, 2)
+    assert "truncated" not in gradient(model_of("gru"), batch)[0]
 
 
 def test_a_linear_cell_has_the_gradient_of_its_matrix_powers_over_ten_thousand_steps():

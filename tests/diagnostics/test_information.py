@@ -125,3 +125,8 @@ def test_only_the_event_that_a_parrot_repeats_moved_its_prediction():
     moved = np.array(record["influence"])
     assert np.allclose(moved[-4 - 3 :], [0, 0, 0, 5, 5, 5, 5])  # leaving a later event out shifts what it repeats
     assert [value is not None for value in record["gradient"]] == [False] * 6 + [True] * 4  # it passes through these
+
+
+def test_an_only_event_cannot_be_left_out():
+    model, batch = parrot(rows=1)
+    assert influence(model, batch, 1)["influence"] == [None]

@@ -44,7 +44,7 @@ usage: jaxrec VERB [options]          jaxrec VERB --help lists the options
              jaxrec sweep space.toml --out sweeps/a --trials 40 --workers 2
   diagnose   how far back a cell learns and looks: gradients, horizons, spectra,
              gates, untrained and trained, on one page
-             jaxrec diagnose --model.cell lstm --lengths 20,50,200 --out atlas
+             jaxrec diagnose --model.cell lstm --lengths 20,200 --out atlas
   compare    hold runs against the first on the same targets: differences,
              intervals, tests, slices, without running anything again
              jaxrec compare runs/a runs/b

@@ -21,7 +21,7 @@ class Inspect(Preparation):
 
 @dataclass(frozen=True, kw_only=True)
 class Report(Section):
-    """Write the page of a finished run, of a sweep or of an atlas, and say it in one sentence."""
+    """Write the page of a finished run, sweep or atlas; say it in one sentence."""
 
     run: str
     """directory of the run, of the sweep, or of what `jaxrec diagnose` wrote"""

@@ -258,16 +258,19 @@ class Recommend(Section):
 
 @dataclass(frozen=True, kw_only=True)
 class Diagnose(Config):
-    """Measure how far back a cell learns and looks, untrained and over a short training, or as a finished run is:
+    """Measure how far back a cell learns and looks, on one page:
 
     jaxrec diagnose --model.cell lstm --lengths 20,50,200 --out atlas
 
     jaxrec diagnose --run runs/mine --out atlas
 
-    Its own options are --out, --run, --lengths, --name, --max-seconds and --titles, at the end of the first list. All
-    others say which model is measured, on which data, and how it is trained meanwhile, as `jaxrec train` takes them.
+    The first measures it untrained, over a short training, and after it.
 
-    The same --out takes more cells: each command adds its records, and the page holds them all side by side.
+    Its own options: --out, --run, --lengths, --name, --max-seconds, --titles.
+
+    All others are as in jaxrec train: the model, the data, the training.
+
+    The same --out takes more cells, one command each, on the same page.
     """
 
     out: str

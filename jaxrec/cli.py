@@ -54,8 +54,8 @@ usage: jaxrec VERB [options]          jaxrec VERB --help lists the options
              jaxrec prepare --data events.csv --out data/events --split time
   inspect    look at a file of events: columns, counts, ties, filters, splits
              jaxrec inspect events.csv --html events.html
-  report     write the page of a finished run, a sweep or an atlas, and say it in
-             one sentence
+  report     write the page of a finished run, sweep or atlas, and say it in one
+             sentence
              jaxrec report runs/a
   list       cells, data, losses, metrics or backends
              jaxrec list cells

@@ -8,7 +8,7 @@ from jaxrec.runs.options import Config
 # what only the host decides by
 HOST = (
     "seed", "epochs", "run", "fresh", "max_seconds", "checkpoint_seconds", "on_nan", "nan_limit", "tensorboard", "eval",
-    "start_from", "stop", "verify",
+    "start_from", "stop", "verify", "diagnose", "diagnose_every",
 )  # fmt: skip
 # numbers that a step takes traced
 TRACED = {

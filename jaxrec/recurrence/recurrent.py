@@ -137,9 +137,17 @@ def passed(eqn: JaxprEqn, given: list[Mark], met: dict[int, set[int]]) -> list[M
 
 def scanned(params: Mapping[str, Any], given: list[Mark], met: dict[int, set[int]]) -> list[Mark]:
     """A scan is a loop whose results beside the state are stacked; of what it runs over it sees slices."""
-    fixed, carried = params["num_consts"], params["num_carry"]
+    fixed, carried = counted(params)
     sliced = [mark._replace(matrix=None) for mark in given[fixed + carried :]]
     return looped(params["jaxpr"], given[: fixed + carried] + sliced, fixed, carried, met)
+
+
+def counted(params: Mapping[str, Any]) -> tuple[int, int]:
+    """How many of a scan's arguments are constants, and how many it carries; jax 0.12 tells it by trees."""
+    if "ft_in" not in params:
+        return params["num_consts"], params["num_carry"]
+    fixed, carried, _ = (len(list(part.vals)) for part in params["ft_in"].unpack())
+    return fixed, carried
 
 
 def looped(body: ClosedJaxpr, given: list[Mark], fixed: int, carried: int, met: dict[int, set[int]]) -> list[Mark]:

@@ -5,9 +5,9 @@ import re
 import subprocess
 import sys
 import time
-from html.parser import HTMLParser
 
 import pytest
+from strict_html import Reader
 
 from jaxrec.config import Mistake
 from jaxrec.reports.atlas_columns import ZERO, Limits, data, evenly, fewer
@@ -17,43 +17,7 @@ from jaxrec.reports.atlas_records import gathered, read_records
 from jaxrec.reports.sweep_page import asset
 
 HOSTILE = "</script><script>alert('x')</script><!--&\"</td>\u2028=cmd()"
-VOID = {"meta", "br", "hr", "input"}
 KINDS = "gradient training information shuffle gates eigenvalues lyapunov singular matrix task trace clipping weights"
-
-
-class Reader(HTMLParser):
-    """A strict reader: every tag is closed by its own kind; keeps texts, attributes, numbers and lines of tables."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.tags, self.attributes, self.cells, self.rows, self.data = [], [], [], [], [], None
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += [(tag, *pair) for pair in attrs]
-        self.open += [] if tag in VOID else [tag]
-        if tag == "tr":
-            self.rows.append([])
-        if tag in ("td", "th"):
-            self.rows[-1].append("")
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if self.open and self.open[-1] == "script":
-            self.data = self.data or json.loads(data)  # the numbers come first
-            return
-        self.cells.append(data)
-        if {"td", "th"} & set(self.open):
-            self.rows[-1][-1] += data
-
-    @property
-    def text(self):
-        return " ".join(self.cells)
 
 
 def read(records):

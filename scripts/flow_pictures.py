@@ -6,27 +6,20 @@ what a model makes use of against how far its trained gradient reaches. experime
 distance for every memory task (and memory-dark.png).
 """
 
-import json
 import sys
 from collections import defaultdict
-from pathlib import Path
 from typing import Any
+
+from tables import RESULTS, Row, rows
 
 from jaxrec.reports.atlas_paper import DARK, LIGHT, Paper, blank, save, styled
 from jaxrec.reports.atlas_records import Subject
 
-RESULTS = Path(__file__).resolve().parents[1] / "experiments" / "results"
-Row = dict[str, Any]
 FAR = 200  # events over which the trained gradient was followed
 CELLS = {  # of memory tasks, one line each, and their families
     "elman": "simple", "irnn": "simple", "gru": "gated", "lstm": "gated", "lru": "linear", "mlstm": "matrix",
     "lem": "oscillator", "cfc": "time", "causalconv": "window",
 }  # fmt: skip
-
-
-def rows(name: str) -> list[Row]:
-    path = RESULTS / f"{name}.jsonl"
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
 def mean(values: list[float]) -> float:

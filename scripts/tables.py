@@ -295,6 +295,8 @@ def within(horizon: Row) -> str:
 
 def memory() -> str:
     """The greatest distance that each cell still solves, by task: no remedy, first seed."""
+    from jaxrec.diagnostics.solve import failed
+
     found = [row for row in rows("vanishing_gradients") if row["remedy"] == "none" and row["seed"] == 0]
     tasks = list(dict.fromkeys(row["task"] for row in found))
     lines = []
@@ -302,21 +304,15 @@ def memory() -> str:
         cells = []
         for task in tasks:
             mine = sorted((row for row in found if (row["task"], row["cell"]) == (task, cell)), key=distance)
-            solved = [distance(row) for row in mine if not fails(row)]
-            failed = [f" ({row['accuracy']:.2f} at {distance(row)})" for row in mine if fails(row)][:1]
-            cells.append((str(max(solved)) if solved else "none" if mine else "") + "".join(failed))
+            solved = [distance(row) for row in mine if not failed(row)]
+            first = [f" ({row['accuracy']:.2f} at {distance(row)})" for row in mine if failed(row)][:1]
+            cells.append((str(max(solved)) if solved else "none" if mine else "") + "".join(first))
         lines.append([f"`{cell}`", *cells])
     return markdown(["greatest distance solved (accuracy where it fails)", *tasks], lines)
 
 
 def distance(row: Row) -> int:
     return int(row["distance"])
-
-
-def fails(row: Row) -> bool:
-    """As `jaxrec.diagnostics.solve.failed` has it."""
-    middle = (row.get("ceiling", 1.0) + row["chance"]) / 2
-    return bool(row["low"] <= row["chance"] or row["accuracy"] < middle)
 
 
 TABLES = {

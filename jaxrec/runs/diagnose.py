@@ -18,11 +18,10 @@ from jaxrec.diagnostics.influence import influence
 from jaxrec.diagnostics.records import Record
 from jaxrec.models.recommender import Recommender
 from jaxrec.runs import build
-from jaxrec.runs.bundle import load
 from jaxrec.runs.folder import Folder, cache, mendable, read_json
 from jaxrec.runs.measuring import measured
 from jaxrec.runs.options import Config, Diagnose
-from jaxrec.runs.run import remember_compilations, train
+from jaxrec.runs.run import remember_compilations, train, trained as finished_run, trained_on
 from jaxrec.runs.samples import drawn, eligible, laid
 from jaxrec.runs.sampling import FILE
 from jaxrec.training import source
@@ -122,20 +121,15 @@ def fresh(options: Diagnose, lengths: Sequence[int], name: str, say: Say) -> Ite
     prepared = attached(prepared, build.columns(options.model, offer))
     data = source.load(prepared, user=options.model.user)
     say(f"{name}: measuring it untrained at lengths {', '.join(map(str, lengths))}")
+    about = common(options, name, None, 0, "start")
     for record in measured(model, prepared, data, lengths, seed=options.seed):
-        yield common(options, name, None, 0, "start") | record
+        yield about | record
 
 
 def trained(run: str, lengths: Sequence[int], name: str, options: Diagnose, say: Say) -> Iterator[Record]:
     """What a run saw of itself while it trained, how well it recommends, and what is measured of it now."""
-    folder = Folder(run)
-    if not folder.result.exists():
-        raise Mistake(f"{run} holds no finished run (no result.json); finish it with: jaxrec train --run {run} ...")
-    bundle, result = load(folder.path, allow_code=options.allow_code), read_json(folder.result)
-    prepared = prepare_cached(bundle.config, cache(), say=say)
-    if prepared.card["fingerprint"] != bundle.card["fingerprint"]:
-        raise Mistake(f"{bundle.config.data} is not what {run} was trained on (its fingerprint differs); restore it")
-    prepared = attached(prepared, bundle.columns)
+    folder, bundle = Folder(run), finished_run(run, allow_code=options.allow_code)
+    result, prepared = read_json(folder.result), trained_on(run, bundle, say)
     data = source.load(prepared, user=bundle.config.model.user)
     about = common(bundle.config, name, result["run_id"], result["steps"], "end")
     for sample in watched(folder.path / FILE):

@@ -1,7 +1,7 @@
 """Everything that the atlas measures of one model on one set of data, as records."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from jaxrec.data.prepared import Prepared
 from jaxrec.diagnostics.exponents import lyapunov
@@ -16,41 +16,29 @@ from jaxrec.runs.samples import Sample, drive, recall, shuffled
 from jaxrec.training.source import Source
 
 SHORT = 200  # events of a row for what costs more than a backward pass
-
-
 LAGS = (1, 2, 5, 10, 20, 50, 100)  # of singular values
-
-
-class Extent(NamedTuple):
-    """How many rows a measurement looks at."""
-
-    gradient: int = 16
-    recall: int = 512
-    gates: int = 8
-    few: int = 4  # where every row costs many passes
+EXAMPLES, PEOPLE = 16, 512  # rows for gradients, and for the worth of the past
+SOME, FEW = 8, 4  # rows where each costs several passes, and where it costs many
 
 
 def measured(
-    model: Recommender, prepared: Prepared, source: Source, lengths: Sequence[int], *, seed: int = 0,
-    extent: Extent | None = None,
-) -> Iterator[Record]:  # fmt: skip
+    model: Recommender, prepared: Prepared, source: Source, lengths: Sequence[int], *, seed: int = 0
+) -> Iterator[Record]:
     """Records of every measurement; those of gradients at each of ``lengths``, the costlier at the longest up to
     `SHORT`.
     """
-    extent = extent or Extent()
     for length in lengths:
-        sample = drive(prepared, source, length, extent.gradient, seed=seed)
+        sample = drive(prepared, source, length, EXAMPLES, seed=seed)
         for record in gradient(model, sample.batch):
             yield record | about(sample, length)
     short = min(max(lengths), SHORT)
-    sample = drive(prepared, source, short, extent.gradient, seed=seed)
-    few = drive(prepared, source, short, extent.gates, seed=seed)
-    records = [*gradient_matrix(model, few.batch), *gates(model, few.batch)]
-    rare = drive(prepared, source, short, extent.few, seed=seed)
-    records += [contributions(model, rare.batch), *spectra(model, rare, short)]
-    for record in records:
-        yield record | about(sample, short)
-    yield from remembered(model, prepared, source, short, rows=extent.recall, seed=seed)
+    some = drive(prepared, source, short, SOME, seed=seed)
+    for record in (*gradient_matrix(model, some.batch), *gates(model, some.batch)):
+        yield record | about(some, short)
+    few = drive(prepared, source, short, FEW, seed=seed)
+    for record in (contributions(model, few.batch), *spectra(model, few, short)):
+        yield record | about(few, short)
+    yield from remembered(model, prepared, source, short, rows=PEOPLE, seed=seed)
 
 
 def spectra(model: Recommender, sample: Sample, length: int) -> list[Record]:

@@ -24,7 +24,7 @@ from jaxrec.metrics.sampled import split_name
 from jaxrec.models.recommender import Recommender
 from jaxrec.runs import build, judge
 from jaxrec.runs.ancestry import ancestor, start
-from jaxrec.runs.bundle import load, read_code, save as save_bundle
+from jaxrec.runs.bundle import Bundle, load, read_code, save as save_bundle
 from jaxrec.runs.change import described, told
 from jaxrec.runs.fitting import Ask, Fitting, plan, rows_a_step
 from jaxrec.runs.folder import Folder, cache, mendable, read_json, write_json
@@ -232,6 +232,25 @@ def first_epoch(config: Config, prepared: Prepared) -> Rows:
     return rows
 
 
+def trained(directory: str, *, allow_code: bool) -> Bundle:
+    """What a finished run left. `Mistake` where it has not finished."""
+    if not Folder(directory).result.exists():
+        raise Mistake(
+            f"{directory} holds no finished run (no result.json); finish it with: jaxrec train --run {directory} ..."
+        )
+    return load(Path(directory), allow_code=allow_code)
+
+
+def trained_on(directory: str, bundle: Bundle, say: Say) -> Prepared:
+    """The data of that run, with the context that its model reads. `Mistake` where they are others by now."""
+    prepared = prepare_cached(bundle.config, cache(), say=say)
+    if prepared.card["fingerprint"] != bundle.card["fingerprint"]:
+        raise Mistake(
+            f"{bundle.config.data} is not what {directory} was trained on (its fingerprint differs); restore it"
+        )
+    return attached(prepared, bundle.columns)
+
+
 def evaluate(
     directory: str, *, metrics: Sequence[str] = (), parquet: str | None = None, allow_code: bool = False,
     say: Say = print,
@@ -242,19 +261,10 @@ def evaluate(
     """
     remember_compilations()
     folder = Folder(directory)
-    if not folder.result.exists():
-        raise Mistake(
-            f"{directory} holds no finished run (no result.json); finish it with: jaxrec train --run {directory} ..."
-        )
-    bundle = load(folder.path, allow_code=allow_code)
+    bundle = trained(directory, allow_code=allow_code)
     names = tuple(dict.fromkeys([*bundle.config.eval.metrics, *metrics]))
     refuse_unreadable(names)
-    prepared = prepare_cached(bundle.config, cache(), say=say)
-    if prepared.card["fingerprint"] != bundle.card["fingerprint"]:
-        raise Mistake(
-            f"{bundle.config.data} is not what {directory} was trained on (its fingerprint differs); restore it"
-        )
-    prepared = attached(prepared, bundle.columns)
+    prepared = trained_on(directory, bundle, say)
     judged = judge.on_test(bundle.model, prepared, names)
     new = {
         "test": judged.found, "baselines": judge.baselines(prepared, names),

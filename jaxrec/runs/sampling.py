@@ -48,7 +48,6 @@ class Sampler:
         self.length, self.rows, self.every = length, rows, every
         self.file = directory / FILE
         self.cost: float | None = None
-        self.spent = 0.0
 
     def begin(self, source: Source, step: int) -> None:
         """Go on after ``step``; later lines of an attempt that was cut are taken back."""
@@ -79,7 +78,6 @@ class Sampler:
             self.cost = took
         self.lines({"step": step, "epoch": epoch, "seconds": took, "records": records})
         self.last, self.since = step, time.perf_counter()
-        self.spent += took
 
     def look(self, state: State) -> list[Record]:
         state = jax.device_put(state, jax.local_devices()[0])  # it may be spread over several

@@ -6,6 +6,7 @@ Settings go through the environment, before jax is imported and for the processe
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -35,22 +36,33 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="also run the tests marked long")
 
 
-def group(item: pytest.Item | None) -> str | None:
-    mark = item.get_closest_marker("xdist_group") if item else None
-    return mark.args[0] if mark else None
+def unit(nodeid: str) -> str:
+    """What stays in one process, for its tests share fixtures and compiled programs: a file, or a cell's laws."""
+    file, _, test = nodeid.partition("::")
+    return f"{file}::{test.partition('-')[0]}" if test.startswith("test_law[") else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Said here and not by marks: those of xdist 3.8 go unheard under pytest 9, and every test goes its own way."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Units(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return unit(nodeid)
+
+    return Units(config, log)
 
 
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
     """Compiled programs do not outlive what shares them: thousands of them take gigabytes."""
-    if "jax" in sys.modules and group(item) != group(nextitem):
+    if "jax" in sys.modules and (nextitem is None or unit(item.nodeid) != unit(nextitem.nodeid)):
         sys.modules["jax"].clear_caches()
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    for item in items:  # a file stays in one process, as does what a cell's laws share: nothing compiles twice
-        if not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
+    items.sort(key=lambda item: unit(item.nodeid).partition("::")[2])  # small units last: all processes end together
     if config.getoption("--long"):
         return
     long = [item for item in items if item.get_closest_marker("long")]

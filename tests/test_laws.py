@@ -41,8 +41,7 @@ def examined() -> Iterator[Any]:
     for run, cell in itertools.product(RUNS, CELLS):
         for law in LAWS:
             if law.concerns(run):
-                marks = [pytest.mark.xdist_group(str(cell))]
-                marks += [] if always(run, cell, law) else [pytest.mark.long]
+                marks = [] if always(run, cell, law) else [pytest.mark.long]
                 yield pytest.param(cell, run, law, id=f"{cell}-{run}-{law.name}", marks=marks)
 
 

@@ -18,6 +18,8 @@ from jaxrec.sweeps.wording import differences
 
 ENDS = ("done", "pruned", "diverged", "out_of_memory", "failed")
 OPTIONS: dict[str, Any] = {"retries": 2, "lease_seconds": 60.0}
+# Found by their state, which few have: with a plus SQLite does not read all that the worker has ever held instead.
+OF_WORKER = "+worker = ? AND +pid = ?"
 RUNNING = 3  # failures of a worker, one after the other and in as many trials, that put it aside
 
 
@@ -222,7 +224,7 @@ class Ledger:
 
     def beat(self, worker: Worker) -> list[int]:
         """``worker`` lives: what it holds stays its own. Returns its attempts that somebody has taken from it."""
-        now, mine = clock(), "worker = ? AND pid = ? AND born = ?"
+        now, mine = clock(), f"{OF_WORKER} AND +born = ?"
         who = (worker.name, worker.pid, worker.born)
         with self._store.writing() as db:
             db.execute(
@@ -233,12 +235,12 @@ class Ledger:
 
     def held(self, name: str, pid: int) -> list[int]:
         """Attempts that a worker's process holds."""
-        query = "SELECT attempt FROM attempts WHERE worker = ? AND pid = ? AND state = 'running'"
+        query = f"SELECT attempt FROM attempts WHERE {OF_WORKER} AND state = 'running'"
         return [row[0] for row in self._store.all(query, name, pid)]
 
     def taken(self, name: str, pid: int) -> list[int]:
         """Attempts that were taken from a worker's process."""
-        query = "SELECT attempt FROM attempts WHERE worker = ? AND pid = ? AND state IN ('expired', 'died')"
+        query = f"SELECT attempt FROM attempts WHERE {OF_WORKER} AND state IN ('expired', 'died')"
         return [row[0] for row in self._store.all(query, name, pid)]
 
     def began(self, name: str, pid: int) -> bool:

@@ -151,17 +151,17 @@ def table(out: Path) -> list[dict[str, Any]]:
     return [timeless(json.loads(line)) for line in (out / "trials.jsonl").read_text().splitlines()]
 
 
-def command(search: str, trials: int, together: int) -> list[str]:
+def command(search: str, trials: int, workers: int, together: int) -> list[str]:
     values = [word.format(n=-(-trials // 4)) for word in (GRID if search == "grid" else RANGE)]
-    rest = ["--search", search, "--trials", str(trials), "--workers", "4", "--retries", "1000"]
-    rest += ["--together", str(together)]
+    rest = ["--search", search, "--trials", str(trials), "--retries", "1000"]
+    rest += ["--workers", str(workers), "--together", str(together)]
     return [sys.executable, "-m", "jaxrec", "sweep", *SPACE, *values, *rest]
 
 
 def survey(place: Path, search: str, options: argparse.Namespace) -> dict[str, Any]:
     """Sweeps under fire until there were so many kills, each held against an undisturbed one; the row."""
     began, draw = time.perf_counter(), random.Random(f"{options.seed} {search}")
-    words = command(search, options.trials, options.together)
+    words = command(search, options.trials, options.workers, options.together)
     whole = place / "whole"
     done = subprocess.run([*words, "--out", str(whole)], cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -193,8 +193,8 @@ def survey(place: Path, search: str, options: argparse.Namespace) -> dict[str, A
         points, at_random = points + fire.points, at_random + fire.random
         print(f"{search}: {row['kills']} kills, {row['different']} tables differ", file=sys.stderr, flush=True)
     return row | {
-        "points": dict(points), "random": dict(at_random), "trials": options.trials, "workers": 4, "seed": options.seed,
-        "seconds": round(time.perf_counter() - began, 1), "machine": machine.card(devices=False),
+        "points": dict(points), "random": dict(at_random), "trials": options.trials, "workers": options.workers,
+        "seed": options.seed, "seconds": round(time.perf_counter() - began, 1), "machine": machine.card(devices=False),
     }  # fmt: skip
 
 
@@ -218,6 +218,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=30, help="kills for each search")
     parser.add_argument("--trials", type=int, default=24, help="trials of a sweep, a multiple of 4")
     parser.add_argument("--search", nargs="+", default=["grid", "random", "sobol"])
+    parser.add_argument("--workers", type=int, default=4, help="workers of a sweep")
     parser.add_argument("--together", type=int, default=1, help="trials that a worker trains in one program")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-row", action="store_true", help="print the rows instead of adding them to the results")

@@ -31,6 +31,7 @@ from jaxrec.reports.atlas_records import read_records
 from jaxrec.runs.diagnose import diagnose
 from jaxrec.runs.machine import card
 from jaxrec.runs.options import Config, Diagnose
+from jaxrec.sweeps.worker import forget as forget_programs
 
 ROWS = Path(__file__).parent / "results" / "atlas.jsonl"
 SETTINGS: dict[str, Any] = {
@@ -107,6 +108,7 @@ def main() -> int:
         for record in records:
             append_row(ROWS, record | (spent if record["kind"] == "training" else {}))
         print(f"{cell:18} {len(records)} records, {spent['cpu_seconds']} CPU-seconds", flush=True)
+        forget_programs()  # those of a dozen cells are more than a process may map
     return int(bool(refused))
 
 

@@ -1,5 +1,5 @@
 """Make the pictures of README.md, none by hand: `python scripts/pictures.py FILE RUN OTHER [--titles FILE]
-[--sweep DIR]`, or with `--sweep DIR` alone.
+[--sweep DIR] [--atlas PAGE]`, or with `--sweep DIR` or `--atlas PAGE` alone.
 
 FILE is a file of events, RUN and OTHER are folders of finished runs; the pages are written as `jaxrec inspect` and
 `jaxrec report RUN` write them, the terminal shows what `jaxrec compare RUN OTHER` prints, and a headless browser
@@ -40,10 +40,11 @@ SIZES = {  # of the window
     "recurrence": (1060, 1330),
     "catalogue": (1060, 520),
     "sweep": (1060, 1990),
+    "atlas": (1230, 1750),
 }
-SCALE = {"inspect": 0.7, "report": 1, "compare": 1, "recurrence": 0.8, "catalogue": 0.9, "sweep": 0.62}
+SCALE = {"inspect": 0.7, "report": 1, "compare": 1, "recurrence": 0.8, "catalogue": 0.9, "sweep": 0.62, "atlas": 0.6}
 # which are taken, dark or not
-THEMES = {"report": (False, True), "compare": (True,)} | dict.fromkeys(
+THEMES = {"report": (False, True), "atlas": (False, True), "compare": (True,)} | dict.fromkeys(
     ("inspect", "recurrence", "catalogue", "sweep"), (False,)
 )
 TERMINAL = """<!doctype html><meta charset="utf-8"><style>body { margin: 0; background: #16181d; color: #d8dbe0 }
@@ -131,15 +132,18 @@ def main() -> int:
     parser.add_argument("other", nargs="?", help="folder of another one on the same data")
     parser.add_argument("--titles", help="table with an item's id and its title")
     parser.add_argument("--sweep", help="folder of a sweep, whose page `jaxrec report` has written")
+    parser.add_argument("--atlas", help="page of an atlas, as `python experiments/atlas.py --page FILE` writes it")
     parser.add_argument("--browser", help="program that takes the pictures")
     options = parser.parse_args()
     if (browser := browser_of(options.browser)) is None:
         return 1
-    if not (options.other or options.sweep):
-        parser.error("give FILE RUN OTHER, or --sweep DIR, or all of them")
+    if not (options.other or options.sweep or options.atlas):
+        parser.error("give FILE RUN OTHER, --sweep DIR, --atlas PAGE, or all of them")
     pages = pages_of(options) if options.other else {}
     if options.sweep:
         pages["sweep"] = (Path(options.sweep) / "report.html").read_text(encoding="utf-8")
+    if options.atlas:
+        pages["atlas"] = Path(options.atlas).read_text(encoding="utf-8")
     for name, page in pages.items():
         for dark in THEMES[name]:
             print(picture(browser, page, name, dark))

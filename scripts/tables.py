@@ -266,6 +266,17 @@ def probe() -> str:
     return markdown(["by_taps / by_scan, training steps", *(f"{b} x {t}, width {w}" for b, t, w in shapes)], lines)
 
 
+def looks() -> str:
+    """What a training spends on looking at itself, from the newest row of each cell."""
+    newest = {row["cell"]: row for row in rows("bench_diagnose") if row["kind"] == "training"}
+    columns = ["a training that looks at itself", "its seconds", "looks", "share of its time", "the first look, s"]
+    lines = [
+        [f"`{cell}`", f"{row['seconds']:.0f}", str(row["looks"]), f"{row['share']:.1%}",
+         f"{row['first_look_seconds']:.0f}"] for cell, row in newest.items()
+    ]  # fmt: skip
+    return markdown(columns, lines)
+
+
 def lengths() -> str:
     """Of every cell, data set and length, over its seeds: how well it recommends, how far its gradient reaches after
     training, and how far back the model looks.
@@ -295,20 +306,40 @@ def within(horizon: Row) -> str:
 
 def memory() -> str:
     """The greatest distance that each cell still solves, by task: no remedy, first seed."""
-    from jaxrec.diagnostics.solve import failed
-
     found = [row for row in rows("vanishing_gradients") if row["remedy"] == "none" and row["seed"] == 0]
     tasks = list(dict.fromkeys(row["task"] for row in found))
-    lines = []
-    for cell in dict.fromkeys(row["cell"] for row in found):
-        cells = []
-        for task in tasks:
-            mine = sorted((row for row in found if (row["task"], row["cell"]) == (task, cell)), key=distance)
-            solved = [distance(row) for row in mine if not failed(row)]
-            first = [f" ({row['accuracy']:.2f} at {distance(row)})" for row in mine if failed(row)][:1]
-            cells.append((str(max(solved)) if solved else "none" if mine else "") + "".join(first))
-        lines.append([f"`{cell}`", *cells])
+    lines = [
+        [f"`{cell}`", *(solved([row for row in found if (row["cell"], row["task"]) == (cell, task)]) for task in tasks)]
+        for cell in dict.fromkeys(row["cell"] for row in found if "(" not in row["cell"])
+    ]
     return markdown(["greatest distance solved (accuracy where it fails)", *tasks], lines)
+
+
+def remedies() -> str:
+    """The same for other starts, clipping and wiring, on the tasks that have them."""
+    groups: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
+    for row in rows("vanishing_gradients"):
+        cell = re.sub(r"chrono=\d+", "chrono=reach", row["cell"])  # which is another number at every distance
+        groups[cell, row["remedy"], row["task"]].append(row)
+    tried = {task for _, remedy, task in groups if remedy != "none"}
+    tasks = [task for task in dict.fromkeys(task for *_, task in groups) if task in tried]
+    families = {cell.partition("(")[0] for cell, remedy, _ in groups if "(" in cell or remedy != "none"}
+    names = sorted({(cell, remedy) for cell, remedy, _ in groups if cell.partition("(")[0] in families})
+    lines = [
+        [f"`{cell}`", {"none": "clip norm 1"}.get(remedy, remedy), *(solved(groups.get((cell, remedy, task), []))
+         for task in tasks)] for cell, remedy in names
+    ]  # fmt: skip
+    return markdown(["greatest distance solved (accuracy where it fails)", "remedy", *tasks], lines)
+
+
+def solved(found: list[Row]) -> str:
+    """The greatest distance solved, and what is reached where it fails."""
+    from jaxrec.diagnostics.solve import failed
+
+    ordered = sorted(found, key=distance)
+    good = [distance(row) for row in ordered if not failed(row)]
+    first = [f" ({row['accuracy']:.2f} at {distance(row)})" for row in ordered if failed(row)][:1]
+    return (str(max(good)) if good else "none" if found else "") + "".join(first)
 
 
 def distance(row: Row) -> int:
@@ -318,7 +349,7 @@ def distance(row: Row) -> int:
 TABLES = {
     "demo": demo, "accuracy": accuracy, "throughput": throughput, "zoo": zoo, "laws": laws, "torch": against_torch,
     "losses": losses, "gru4rec": gru4rec, "gru4rec_speed": gru4rec_speed, "families": families,
-    "probe": probe, "lengths": lengths, "memory": memory,
+    "probe": probe, "looks": looks, "lengths": lengths, "memory": memory, "remedies": remedies,
 }  # fmt: skip
 PAGES = (
     ROOT / "README.md",

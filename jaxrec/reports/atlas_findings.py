@@ -160,7 +160,8 @@ def faded(row: Row) -> str:
             if half.beyond is None
             else f"more than half of the gradient is left after all {events(half.beyond)} events"
         )
-    begin = f"half of the gradient is gone after {events(half.value)} events"
+    gone = events(half.value)
+    begin = f"half of the gradient is gone after {gone} {'event' if gone == '1' else 'events'}"
     if one.value is None:
         return begin if one.beyond is None else f"{begin}, more than 1 % is left after all {events(one.beyond)}"
     return f"{begin}, 1 % is left after {events(one.value)}"

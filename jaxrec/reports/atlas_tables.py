@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from jaxrec.reports.atlas_findings import REACHES, Reach, Row, four
+from jaxrec.reports.atlas_findings import NONE, REACHES, Reach, Row, four
 from jaxrec.reports.atlas_records import Atlas, Record, number, part, step
 from jaxrec.reports.html import Markup, element, section, table
 
@@ -36,41 +36,37 @@ def _reach(reach: Reach) -> str:
 
 
 def _trained(atlas: Atlas) -> Iterator[Markup]:
-    """Training and clipping, a line each."""
+    """Training and clipping, a line each; what no record tells has no column."""
     lines = []
     for one in atlas.subjects:
         training, clip = one.last("training"), one.last("clipping")
         if training or clip:
             lines.append([
-                one.name, str(part(training, "data") or "\N{EN DASH}"), interval(training),
+                one.name, str(part(training, "data") or NONE), interval(training),
                 four(number(part(training, "best_counter", "value"))), _count(part(training, "epochs")),
                 _count(part(training, "steps") or (step(training) if training else None)),
                 _count(part(training, "seconds")), _share(part(clip, "share")), digits(part(clip, "together")),
             ])  # fmt: skip
+    heads = ("cell", "data", "test", "best counter", "epochs", "steps", "seconds", "steps clipped", "direction kept")
+    told = [place for place in range(len(heads)) if any(line[place] != NONE for line in lines)]
     if lines:
-        heads = (
-            "cell",
-            "data",
-            "test",
-            "best counter",
-            "epochs",
-            "steps",
-            "seconds",
-            "steps clipped",
-            "direction kept",
-        )
-        yield table(heads, lines, caption="Training: the test, the best counter, the share of steps that "
-                    "are clipped, and the cosine between the mean gradient with and without")  # fmt: skip
+        caption = "Training: the test and the best counter"
+        if told[-1] > heads.index("seconds"):
+            caption += (
+                ", the share of steps that are clipped, and the cosine between the mean gradient with and without"
+            )
+        yield table([heads[place] for place in told], [[line[place] for place in told] for line in lines],
+                    caption=caption)  # fmt: skip
 
 
 def _count(value: object) -> str:
     found = number(value)
-    return "\N{EN DASH}" if found is None else f"{found:,.0f}"
+    return NONE if found is None else f"{found:,.0f}"
 
 
 def _share(value: object) -> str:
     found = number(value)
-    return "\N{EN DASH}" if found is None else f"{found:.1%}"
+    return NONE if found is None else f"{found:.1%}"
 
 
 def _weights(atlas: Atlas) -> Iterator[Markup]:
@@ -89,10 +85,10 @@ def _weights(atlas: Atlas) -> Iterator[Markup]:
 def interval(told: Record | None) -> str:
     value, low, high = (number(part(told, name)) for name in ("value", "low", "high"))
     if value is None:
-        return "\N{EN DASH}"
+        return NONE
     return four(value) + (f" ({four(low)} to {four(high)})" if low is not None and high is not None else "")
 
 
 def digits(value: object) -> str:
     found = number(value)
-    return "\N{EN DASH}" if found is None else f"{found:.3g}".replace("-", "\N{MINUS SIGN}")
+    return NONE if found is None else f"{found:.3g}".replace("-", "\N{MINUS SIGN}")

@@ -35,9 +35,10 @@ class Sampler:
     """Looks at a training's state and writes a line a sample: ``{"step", "epoch", "records": [...]}``.
 
     It looks before the first step, then between dispatches after at least ``every`` steps, and at the end; without
-    ``every`` as often as a twentieth of the time allows, by what the last look took (compiling, which happens once, is
-    not counted). It never touches the state, and its time is none of the training's: the training is the same with it
-    and without. Rows end before validation targets: a sweep may choose by what is seen here.
+    ``every`` as often as a twentieth of the time since the first look allows, by what the last one took, with one kept
+    for the end (the first, which compiles, is not counted). It never touches the state, and its time is none of the
+    training's: the training is the same with it and without. Rows end before validation targets: a sweep may choose by
+    what is seen here.
     """
 
     def __init__(
@@ -48,11 +49,12 @@ class Sampler:
         self.length, self.rows, self.every = length, rows, every
         self.file = directory / FILE
         self.cost: float | None = None
+        self.began = self.spent = 0.0  # when the first look was over, and what those after it took
 
     def begin(self, source: Source, step: int) -> None:
         """Go on after ``step``; later lines of an attempt that was cut are taken back."""
         self.lines, self.source = JsonLines(self.file, step), source
-        self.last, self.since = step, time.perf_counter()
+        self.last = step
         self.driven = drive(self.prepared, source, self.length, EXAMPLES, splits=SELECTING)
         self.people = recall(self.prepared, source, self.length, PEOPLE, splits=SELECTING)
         slab = next(slabs(self.plan(), size=self.rows, steps=BATCHES, begin=0))
@@ -64,7 +66,8 @@ class Sampler:
             return True
         if self.every is not None:
             return step // self.every > self.last // self.every
-        return time.perf_counter() - self.since > self.cost / SHARE
+        elapsed = time.perf_counter() - self.began - self.spent
+        return self.spent + 2 * self.cost <= SHARE * elapsed  # this one, and the one at the end
 
     def __call__(self, held: Held, step: int, epoch: int) -> None:
         began = time.perf_counter()
@@ -73,11 +76,12 @@ class Sampler:
         if self.cost is None:  # what was compiled just now is not compiled again
             began = time.perf_counter()
             self.look(held())
-            self.cost = time.perf_counter() - began
+            self.began = time.perf_counter()
+            self.cost = self.began - began
         else:
-            self.cost = took
+            self.cost, self.spent = took, self.spent + took
         self.lines({"step": step, "epoch": epoch, "seconds": took, "records": records})
-        self.last, self.since = step, time.perf_counter()
+        self.last = step
 
     def look(self, state: State) -> list[Record]:
         state = jax.device_put(state, jax.local_devices()[0])  # it may be spread over several

@@ -4,13 +4,16 @@ import itertools
 import json
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings, strategies as st
 
 from jaxrec.config import Call, Mistake
 from jaxrec.data.demo import Demo
 from jaxrec.data.prepare import prepare_cached
+from jaxrec.runs import sampling
 from jaxrec.runs.diagnose import diagnose, parsed
 from jaxrec.runs.folder import cache
 from jaxrec.runs.options import Batch, Config, Diagnose, Evaluation, Model, Stopping
@@ -222,3 +225,29 @@ def test_shuffled_rows_hold_the_same_items_and_the_same_target():
     for row, own in enumerate(sample.own):
         assert np.array_equal(one[row, :-own], two[row, :-own])
         assert np.array_equal(np.sort(one[row, -own:]), np.sort(two[row, -own:]))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.floats(1e-3, 5.0), st.floats(1e-3, 2.0), st.integers(1, 400), st.floats(1.0, 60.0))
+def test_looks_after_the_first_never_take_more_than_a_twentieth_of_the_training(cost, step, steps, compiling):
+    now, took = [100.0], []
+
+    class Watched(sampling.Sampler):
+        def look(self, state):
+            took.append(cost if took else compiling)
+            now[0] += took[-1]
+            return []
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sampling.time, "perf_counter", lambda: now[0])
+        sampler = Watched(Path(), None, None, None, None, 0, 0, None)
+        sampler.lines = lambda line: None
+        for number in range(steps + 1):
+            if sampler.due(number):
+                sampler(lambda: None, number, 0)
+            now[0] += step
+        sampler(lambda: None, steps, 0)
+    trained, looks = step * (steps + 1), took[2:]  # the second look is the measure of the first, compiled
+    assert sum(looks) <= max(sampling.SHARE * trained, cost) * (1 + 1e-9), "the last look is always taken"
+    affordable = sampling.SHARE * trained / cost
+    assert len(looks) >= min(affordable / 2 - 2, steps / 2 - 1), "and none is spared that can be afforded"

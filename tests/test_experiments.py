@@ -105,3 +105,38 @@ def test_the_smallest_experiment_on_lengths_adds_a_row_once(tmp_path):
     assert row["run_id"] == result["run_id"]
     assert row["test"]["ndcg@10"] == result["test"][result["headline"]]["ndcg@10"]
     assert {"gradient", "information", "shuffle", "interval", "counters", "seconds", "machine"} <= row.keys()
+
+
+def test_a_recipe_and_what_was_searched_for_it_are_configurations_of_known_data():
+    from jaxrec.config import resolve
+    from jaxrec.runs.options import Config
+    from jaxrec.sweeps.space import parse, read
+
+    recipes = module(ROOT / "experiments" / "recipes.py")
+    for name in recipes.searched():
+        assert parse(read(recipes.RECIPES / f"{name}.space.toml")).size() is None, "a range has no last point"
+    for name in (*recipes.names(), *recipes.searched()):
+        assert name.partition("_")[0] in recipes.DATA
+    for name in recipes.names():
+        assert resolve(Config, flags=read(recipes.RECIPES / f"{name}.toml")).explicit()
+
+
+def test_a_row_of_a_recipe_keeps_every_target_and_one_that_chooses_no_test_number(tmp_path):
+    from jaxrec.config import resolve
+    from jaxrec.reports.leaderboard import boards
+    from jaxrec.runs.options import Config
+    from jaxrec.runs.run import train
+
+    recipes = module(ROOT / "experiments" / "recipes.py")
+    flags = {"demo.users": 40, "demo.items": 60, "demo.events": 8, "model.width": 8, "epochs": 1, "run": str(tmp_path)}
+    result = train(resolve(Config, flags=flags).section, say=lambda sentence: None)
+    trial = {"seconds": 1.0, "code": "abc", "number": 0, "point": {"model.width": 8}}
+    row = recipes.row("demo_gru", "final", trial, tmp_path, {})
+    (board,) = boards([json.loads(json.dumps(row))])
+    values = board.entries[0].values("ndcg@10")
+    assert len(values) == result["protocol"]["counts"]["test_targets"]
+    assert values.mean() == pytest.approx(result["test"][result["headline"]]["ndcg@10"], abs=1e-6)
+    assert "run" not in row["config"]
+    chooser = recipes.row("demo_gru", "trial", trial, tmp_path, {"space": {}})
+    assert not {"test", "places", "baselines"} & chooser.keys()
+    assert chooser["valid"] == row["valid"]

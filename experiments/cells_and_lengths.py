@@ -14,9 +14,10 @@ Expect    A row for each run in experiments/results/cells_and_lengths.jsonl: tes
           `python scripts/tables.py` makes the table, `python scripts/pictures.py` the figure.
 
 One cell of every family in the same block (width 64, norm, residual, dropout .3, full softmax, AdamW 3e-3 falling as a
-cosine), nothing tuned for any. A batch has 1,600 events whatever its length, so that an epoch has as many updates at
-every length. The length is how many events a gradient can travel in training; people are judged on their whole history,
-and what the model makes of it is the information horizon. The context cell gets the hour of each event.
+cosine), nothing tuned for any. A batch has 1,600 events (on 30Music 400) whatever its length, so that an epoch has as
+many updates at every length. The length is how many events a gradient can travel in training; people are judged on
+their whole history, and what the model makes of it is the information horizon. The context cell gets the hour of each
+event.
 """
 
 import argparse
@@ -46,7 +47,7 @@ ROWS = RESULTS / "cells_and_lengths.jsonl"
 BLOCK: dict[str, Any] = {
     "model.width": 64, "model.dropout": 0.3, "optimizer.schedule": "cosine", "eval.users": 1000, "stop.patience": 0,
 }  # fmt: skip
-EVENTS = 1600  # of a batch
+EVENTS = {"30music": 400}  # of a batch: ten thousand items need more updates than 1,600 leave in as many passes
 FAMILIES = ("elman", "gru", "lru", "mlstm", "lem", "cfc", "causalconv")  # simple to window, one each
 CONTEXT = {"model.cell": "latentcross(gru)", "features": "@hour", "model.context": "all"}
 SETS: dict[str, dict[str, Any]] = {
@@ -83,7 +84,7 @@ def spaces(size: str, data: Path) -> Iterator[tuple[str, int, str, dict[str, Any
         if "data" in own:
             own["data"] = str(data / own["data"])
         for length in plan["lengths"]:
-            space = BLOCK | own | {"batch.length": length, "batch.size": max(EVENTS // length, 1)}
+            space = BLOCK | own | {"batch.length": length, "batch.size": max(EVENTS.get(name, 1600) // length, 1)}
             cells = "|".join(plan["cells"] or every_cell())
             yield name, length, f"{name}-{length}", space | {"model.cell": cells}
             if plan["context"] and name != "ml-1m":  # which has no times

@@ -1,6 +1,6 @@
 """How well do recurrent recommenders recommend, each tuned on validation targets and trained to its end?
 
-Claim     None yet: the first recipes are being searched for.
+Claim     None yet: no recipe has been searched for or trained.
 Command   python experiments/recipes.py ml-1m_gru --data ../shared/data        three seeds of a recipe
           python experiments/recipes.py ml-1m_gru --tune                       the search that it came from
           python experiments/recipes.py --list                                 what there is, as `jaxrec train` commands

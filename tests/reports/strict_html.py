@@ -3,11 +3,11 @@
 import json
 from html.parser import HTMLParser
 
-VOID = {"meta", "br", "hr", "input"}
-
 
 class Reader(HTMLParser):
     """A strict reader: every tag is closed by its own kind; keeps texts, attributes, numbers and lines of tables."""
+
+    void = frozenset({"meta", "br", "hr", "input"})
 
     def __init__(self, text):
         super().__init__()
@@ -19,7 +19,7 @@ class Reader(HTMLParser):
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
         self.attributes += [(tag, *pair) for pair in attrs]
-        self.open += [] if tag in VOID else [tag]
+        self.open += [] if tag in self.void else [tag]
         if tag == "tr":
             self.rows.append([])
         if tag in ("td", "th"):

@@ -8,7 +8,8 @@ import argparse
 import json
 import re
 import sys
-from collections import defaultdict
+import tomllib
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,48 @@ def spread(values: list[float]) -> str:
 
 def minutes(found: list[Row]) -> str:
     return f"{np.mean([row['seconds']['train'] for row in found]) / 60:.1f}"
+
+
+RECIPES = {  # data set -> the two metrics that papers report on it
+    "ml-1m": ("hr@10", "ndcg@10"), "ml-1m-lrurec-order": ("hr@10", "ndcg@10"), "beauty-2014": ("hr@10", "ndcg@10"),
+    "beauty": ("hr@10", "ndcg@10"), "diginetica": ("hr@20", "mrr@20"), "yoochoose": ("hr@20", "mrr@20"),
+    "30music": ("hr@20", "mrr@20"),
+}  # fmt: skip
+
+
+def recipes() -> str:
+    """Our recipes over their seeds, beside the best counter and what others published on the same file."""
+    said = tomllib.loads((RESULTS.parent / "recipes" / "published.toml").read_text(encoding="utf-8"))["number"]
+    final: dict[str, dict[str, list[Row]]] = {data: defaultdict(list) for data in RECIPES}
+    tried = Counter(row["recipe"] for row in rows("recipes") if row["kind"] == "trial")
+    for row in rows("recipes"):
+        if row["kind"] == "final":
+            final[row["data"]][row["recipe"]].append(row)
+    lines = []
+    for data, metrics in RECIPES.items():
+        others = [number for number in said if number["data"] == data]
+        theirs = [greatest(part, metrics) for part in ([one for one in others if one.get("recurrent")], others)]
+        head = [f"{data}, {' / '.join(metrics)}", *theirs]
+        if not final[data]:
+            lines.append([*head, "", "not trained yet", "", ""])
+        for recipe, found in final[data].items():
+            seeds = [several([row["test"][metric] for row in found]) for metric in metrics]
+            budget = f"{len(found)} seeds of {found[0]['epochs']} epochs, {tried[recipe]} trials"
+            counted = greatest(list(found[0]["baselines"].values()), metrics)
+            lines.append([*head, counted, f"**{' / '.join(seeds)}**", f"`{recipe}`", budget])
+    columns = ["data, metrics", "published, recurrent", "published, any", "best counter", "ours", "recipe", "budget"]
+    return markdown(columns, lines)
+
+
+def greatest(numbers: list[Row], metrics: tuple[str, ...]) -> str:
+    """The greatest number of each metric, whosever it is."""
+    found = [max((number[metric] for number in numbers if metric in number), default=None) for metric in metrics]
+    return " / ".join("" if value is None else f"{value:.4f}" for value in found) if any(found) else ""
+
+
+def several(values: list[float]) -> str:
+    """Mean and standard deviation of seeds."""
+    return f"{np.mean(values):.4f}" + (f" ± {np.std(values, ddof=1):.4f}" if len(values) > 1 else "")
 
 
 def throughput() -> str:
@@ -349,7 +392,7 @@ def distance(row: Row) -> int:
 TABLES = {
     "demo": demo, "accuracy": accuracy, "throughput": throughput, "zoo": zoo, "laws": laws, "torch": against_torch,
     "losses": losses, "gru4rec": gru4rec, "gru4rec_speed": gru4rec_speed, "families": families,
-    "probe": probe, "looks": looks, "lengths": lengths, "memory": memory, "remedies": remedies,
+    "recipes": recipes, "probe": probe, "looks": looks, "lengths": lengths, "memory": memory, "remedies": remedies,
 }  # fmt: skip
 PAGES = (
     ROOT / "README.md",

@@ -31,6 +31,7 @@ class Rates(NamedTuple):
     layer: Any = None  # of what every layer adds
     embedding: Any = None  # of the vectors that go in
     state: Any = None  # of the recurrent state, which is carried on that way
+    event: Any = None  # of events, whose vectors go in as those of unknown items
 
 
 NONE = Rates()

@@ -12,11 +12,13 @@ from jaxrec.cells import Cell, Event
 from jaxrec.config import Mistake
 from jaxrec.data.context import Context
 from jaxrec.models.initial import initialised
-from jaxrec.models.network import NONE, Block, Network, Rates, declared
+from jaxrec.models.network import NONE, Block, Network, Rates, declared, site
 from jaxrec.models.tables import Rows, table, whole
 from jaxrec.recurrence import unroll
 from jaxrec.recurrence.faults import fault
-from jaxrec.recurrence.wrappers import OneHot
+from jaxrec.recurrence.wrappers import OneHot, kept
+
+HIDING = 2**19  # the place of hidden events among the places of a row's random numbers
 
 
 class Batch(NamedTuple):
@@ -102,12 +104,23 @@ def encode(
     network: Network, rows: dict[str, Rows], batch: Batch, state: Any = None, rates: Rates = NONE
 ) -> tuple[Any, Array]:
     """Look up a batch's vectors among the gathered ``rows`` and run the network over them."""
-    return network(look_up(rows, batch), state, batch.reset, rates, batch.keys)
+    return network(look_up(rows, batch, seen(rates.event, batch)), state, batch.reset, rates, batch.keys)
 
 
-def look_up(rows: dict[str, Rows], batch: Batch) -> Event:
-    """The events of a batch, as cells see them."""
+def seen(rate: Any, batch: Batch) -> Array | None:
+    """Which events a model sees in training where it does not a share ``rate`` of them, ``(batch, time)``; None: all.
+
+    What Srivastava et al. (2014) do to features, done to events, which are predicted all the same.
+    """
+    if rate is None or (keys := site(batch.keys, HIDING)) is None:
+        return None
+    return jax.vmap(lambda key: kept(key, rate, batch.item.shape[1:])[0])(keys)
+
+
+def look_up(rows: dict[str, Rows], batch: Batch, shown: Array | None = None) -> Event:
+    """The events of a batch, as cells see them; where not ``shown (batch, time)``, an unknown item."""
     x = rows["item"].take(batch.item)
+    x = x if shown is None else jnp.where(shown[..., None], x, 0)
     person = None
     if "user" in rows:
         users = jnp.zeros_like(batch.item) if batch.user is None else batch.user

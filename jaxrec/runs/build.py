@@ -214,6 +214,7 @@ def step(config: Config, steps: int) -> tuple[Step, Hyper]:
     made = Step(
         chosen, rule, LazyUpdate() if lazily(config, chosen) else DenseUpdate(), microbatches=options.accumulate,
         nominal=config.batch.size * options.accumulate * config.batch.length if config.batch.nominal else None,
+        averages=options.average > 0,
     )  # fmt: skip
     hyper = floats(config, chosen) | ({"steps": steps} if options.schedule == "cosine" else {})
     return made.plain(), {name: jnp.asarray(value, jnp.float32) for name, value in hyper.items()}
@@ -243,6 +244,7 @@ def floats(config: Config, chosen: Loss) -> Hyper:
         hyper["embedding_dropout"] = config.model.embedding_dropout
     off = {
         "dropout": config.model.dropout, "state_dropout": config.model.state_dropout, "momentum": options.momentum,
-        "clip_value": options.clip_value, "propensity": hyper.pop("propensity"),
+        "clip_value": options.clip_value, "average": options.average, "event_dropout": config.model.event_dropout,
+        "propensity": hyper.pop("propensity"),
     }  # fmt: skip
     return hyper | {name: value for name, value in off.items() if value}

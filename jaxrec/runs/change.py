@@ -9,7 +9,10 @@ from jaxrec.data.prepared import Prepared
 DESCRIBED = ("name", "source", "filters", "split", "catalogue", "unknown_targets", "mask_seen", "sequence", "counts")
 
 # options that came after the first runs, and what they are where nobody gives them: the ids of older runs still hold
-LATER = (("start_from", None), ("optimizer.clip_value", 0.0), ("model.horizon", None))
+LATER = (
+    ("start_from", None), ("optimizer.clip_value", 0.0), ("model.horizon", None), ("model.event_dropout", 0.0),
+    ("optimizer.average", 0.0),
+)  # fmt: skip
 
 
 def told(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -311,7 +311,7 @@ class Fitting:
         state = held()
         try:
             with self.signal.raising():
-                answer = self.judged(state.model)
+                answer = self.judged(state.judged)
         except Interrupted as signal:  # the epoch is trained, its judgement is still to come
             self.stopped = str(signal)
             clock.epoch, clock.batch = clock.epoch - 1, self.batches
@@ -321,8 +321,8 @@ class Fitting:
         value, progress = values[self.metric], self.progress
         if progress.best is None or value > progress.best:
             progress.best, progress.best_epoch, progress.waited = value, clock.epoch, 0
-            self.kept, self.answer = (clock.step, state.model, {"epoch": clock.epoch, self.metric: value}), answer
-            self.champion = None if self.alone else (clock.epoch, state.model)
+            self.kept, self.answer = (clock.step, state.judged, {"epoch": clock.epoch, self.metric: value}), answer
+            self.champion = None if self.alone else (clock.epoch, state.judged)
         else:
             progress.waited += 1
         if self.ask is not None and self.ask(clock.epoch, self.seconds(), values):
@@ -362,18 +362,18 @@ class Fitting:
         known = self.keep == "best" and where == self.progress.best_epoch
         ranks, valid = self.answer if known and self.answer is not None else self.judged(best)
         if self.stopped == "max_seconds" and self.progress.clock.batch and self.keep == "best":
-            now_ranks, now = self.judged(state.model)
+            now_ranks, now = self.judged(state.judged)
             reading = headline(self.prepared)
             if now[reading][self.metric] >= valid[reading][self.metric]:
                 clock = self.progress.clock
-                return state.model, now | {"epoch": clock.epoch, "step": clock.step}, now_ranks
+                return state.judged, now | {"epoch": clock.epoch, "step": clock.step}, now_ranks
         return best, valid | {"epoch": where}, ranks
 
     def best(self, state: State) -> tuple[Recommender, int]:
         """The weights of the best validation and its epoch; the current ones where those are asked for, or where there
         was none.
         """
-        current = state.model
+        current = state.judged
         if self.keep == "last":
             return current, self.progress.clock.epoch
         best, where, wanted = current, self.progress.clock.epoch, self.progress.best_epoch

@@ -40,6 +40,8 @@ class Model(Section):
     """share of the features of item vectors dropped while training; none is the same as dropout"""
     state_dropout: Share = 0.0
     """share of the recurrent state dropped while training, and carried on that way (GRU4Rec)"""
+    event_dropout: Share = 0.0
+    """share of events that the model does not see while training, as if their item were unknown"""
     embedding: Positive | None = None
     """features of the vectors that go in, where these are not those that score (with no-tied); none takes width"""
     one_hot: bool = False
@@ -95,6 +97,8 @@ class Optimizer(Section):
     """share of the step before that is added to every step (heavy ball); 0 keeps none"""
     lazy: bool = False
     """change only the rows of tables that a step reads, and their moments (with losses that sample)"""
+    average: Annotated[float, Within(0.0, 0.9999999)] = 0.0
+    """decay per step of a running average of all weights, which is then what is judged and saved; 0 keeps none"""
 
 
 @dataclass(frozen=True, kw_only=True)

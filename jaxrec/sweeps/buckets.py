@@ -12,8 +12,8 @@ HOST = (
 )  # fmt: skip
 # numbers that a step takes traced
 TRACED = {
-    "optimizer": ("lr", "weight_decay", "clip", "clip_value", "momentum"),
-    "model": ("dropout", "embedding_dropout", "state_dropout"),
+    "optimizer": ("lr", "weight_decay", "clip", "clip_value", "momentum", "average"),
+    "model": ("dropout", "embedding_dropout", "state_dropout", "event_dropout"),
     "loss": ("temperature", "propensity", "label_smoothing", "alpha", "log_q", "reg", "t"),
 }
 
@@ -33,6 +33,9 @@ def bucket(config: Config) -> str:
     # at zero these are left out of the program
     rates = (config.optimizer.momentum, model.state_dropout, model.dropout or model.embedding_dropout)
     static["with"] = [bool(rate) for rate in (*rates, loss.options.get("propensity"))]
-    if config.optimizer.clip_value:
-        static["with"].append("clip_value")  # by name: the buckets of sweeps from before there was this option hold
+    later = {
+        "clip_value": config.optimizer.clip_value, "event_dropout": model.event_dropout,
+        "average": config.optimizer.average,
+    }  # fmt: skip
+    static["with"] += [name for name, value in later.items() if value]  # by name: buckets of older sweeps hold
     return fingerprint(static)

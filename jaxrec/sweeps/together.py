@@ -219,7 +219,7 @@ class Pool:
         if 2 * len(due) <= len(self.members) or len({member.fitting.users for _, member in due}) > 1:
             return
         fitting = due[0][1].fitting
-        found = evaluate_members(self.state.model, fitting.prepared, "valid", users=fitting.users)
+        found = evaluate_members(self.state.judged, fitting.prepared, "valid", users=fitting.users)
         for number, member in due:
             if isinstance(ranks := found[number], Ranks):
                 numbers = judge.numbers(fitting.prepared, ranks, member.fitting.config.eval.metrics)

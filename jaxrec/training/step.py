@@ -22,7 +22,8 @@ class State(NamedTuple):
     """Everything a step changes. ``tables`` and ``network`` are the parameters; ``optimiser`` has a state for each.
 
     ``key`` never changes: the randomness of a step is ``fold_in(key, step)``, so that a resumed run repeats it exactly.
-    ``carry`` is the recurrent state ``(rows, ...)`` kept from step to step when rows are lanes, None otherwise.
+    ``carry`` is the recurrent state ``(rows, ...)`` kept from step to step when rows are lanes, None otherwise;
+    ``average`` the running average of the parameters, where one is kept.
     """
 
     step: Array
@@ -31,10 +32,17 @@ class State(NamedTuple):
     optimiser: Any
     key: Array
     carry: Any = None
+    average: Recommender | None = None
 
     @property
     def model(self) -> Recommender:
+        """The weights that are trained."""
         return Recommender(self.tables, self.network)
+
+    @property
+    def judged(self) -> Recommender:
+        """The weights that are judged and saved: the running average, where one is kept."""
+        return self.model if self.average is None else self.average
 
 
 class Metrics(NamedTuple):
@@ -90,7 +98,8 @@ class Step:
     lanes: each goes on from what the step before left it, a reset starts it afresh, and no gradient flows back into an
     earlier step. Micro-batches and devices share out the lanes. Under ``shard_map`` and ``pmap`` pass ``axis``:
     gradients and counts are summed over it, and dropout follows a row wherever it is computed. A step whose gradient is
-    not finite leaves parameters and carry as they were and says so in ``metrics.finite``.
+    not finite leaves parameters and carry as they were and says so in ``metrics.finite``. With ``averages`` the state
+    keeps `mixed` parameters beside those that are trained.
     """
 
     loss: Loss
@@ -98,6 +107,7 @@ class Step:
     table_update: TableUpdate = field(default_factory=DenseUpdate)
     microbatches: int = 1
     nominal: int | None = None
+    averages: bool = False
 
     def plain(self) -> "Step":
         """The step without numbers that ``hyper`` replaces: equal for all trainings that one program serves."""
@@ -116,7 +126,8 @@ class Step:
             "network": transform.init(model.network),
         }
         carry = model.network.start(lanes) if lanes else None
-        return State(jnp.zeros((), jnp.int32), model.tables, model.network, optimiser, key, carry)
+        average = jax.tree.map(jnp.copy, model) if self.averages else None
+        return State(jnp.zeros((), jnp.int32), model.tables, model.network, optimiser, key, carry, average)
 
     def know(self, counts: Array | None, hyper: Hyper) -> Popularity | None:
         """What the loss must know of the training counts ``(1 + items,)`` of each item; None where it needs nothing."""
@@ -152,12 +163,16 @@ class Step:
         network, network_state, carry = jax.lax.cond(
             finite, dense, lambda: (state.network, state.optimiser["network"], state.carry)
         )
+        average = state.average
+        if average is not None:
+            average = mixed(average, Recommender(tables, network), hyper["average"], state.step, finite)
         return state._replace(
             step=state.step + finite.astype(state.step.dtype),
             tables=tables,
             network=network,
             optimiser={"tables": table_state, "network": network_state},
             carry=carry,
+            average=average,
         )
 
     def gradients(
@@ -248,10 +263,21 @@ class Step:
         return summed, None if carry is None else last
 
 
+def mixed(average: Recommender, model: Recommender, decay: Any, step: Array, finite: Array) -> Recommender:
+    """The exponential moving average of the weights after step ``step`` (0 is the first), as it was where that step was
+    not ``finite`` (Polyak and Juditsky 1992; with this start: TensorFlow's ExponentialMovingAverage).
+
+    The decay rises to what it is as ``(1 + step) / (10 + step)``, so that the first, untrained weights are soon
+    forgotten.
+    """
+    share = jnp.where(finite, 1 - jnp.minimum(decay, (1 + step) / (10 + step)), 0.0)
+    return jax.tree.map(lambda old, new: old + share.astype(old.dtype) * (new - old), average, model)
+
+
 def rates(hyper: Hyper) -> Rates:
-    """Shares to drop. Vectors that go in lose as much as layers do, unless told; no state does, unless told."""
+    """Shares to drop. Vectors that go in lose as much as layers do, states and events nothing, unless told."""
     layer = hyper.get("dropout")
-    return Rates(layer, hyper.get("embedding_dropout", layer), hyper.get("state_dropout"))
+    return Rates(layer, hyper.get("embedding_dropout", layer), hyper.get("state_dropout"), hyper.get("event_dropout"))
 
 
 def given(leaf: Array | None) -> Array:

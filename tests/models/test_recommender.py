@@ -13,9 +13,9 @@ from jaxrec.config import Mistake
 from jaxrec.losses import Softmax
 from jaxrec.losses.loss import Loss
 from jaxrec.models import recommender
-from jaxrec.models.network import dropout
-from jaxrec.models.recommender import Batch
-from jaxrec.models.tables import gather, scatter
+from jaxrec.models.network import Rates, dropout
+from jaxrec.models.recommender import Batch, seen
+from jaxrec.models.tables import gather, scatter, whole
 from jaxrec.training.optimisers import Optimiser
 from jaxrec.training.step import Step
 
@@ -85,6 +85,25 @@ def test_dropout_keeps_the_mean_meets_the_rate_and_follows_the_row():
     np.testing.assert_array_equal(np.asarray(dropout(x, 0.3, keys[::-1])), dropped[::-1])
     np.testing.assert_array_equal(np.asarray(dropout(x, 0.0, keys)), np.ones_like(x))
     assert not np.array_equal(dropped[0], dropped[1])
+
+
+def test_hidden_events_are_unknown_items_and_follow_the_row():
+    model, batch = make(), some_batch(3, 400)
+    rows = whole(model.tables)
+
+    def hidden(rate, batch):
+        return recommender.encode(model.network, rows, batch, rates=Rates(event=rate))[1]
+
+    keyed = batch._replace(keys=jax.random.split(jax.random.key(2), 3))
+    nothing = hidden(None, batch._replace(item=jnp.zeros_like(batch.item)))
+    np.testing.assert_array_equal(hidden(1.0, keyed), nothing)
+    np.testing.assert_array_equal(hidden(0.0, keyed), hidden(None, batch))
+    np.testing.assert_array_equal(hidden(0.5, batch), hidden(None, batch))  # no keys: nobody is trained
+    slope = jax.grad(lambda x: jnp.sum(recommender.look_up({"item": x}, batch, seen(0.25, keyed)).x))
+    read = np.asarray(slope(rows["item"]).values[1:, 0])  # how often each item went in
+    assert abs(read.sum() / jnp.sum(batch.item > 0) - 0.75) < 0.05
+    turned = hidden(0.5, jax.tree.map(lambda leaf: leaf[::-1], keyed))
+    np.testing.assert_allclose(turned[::-1], hidden(0.5, keyed), atol=1e-6)
 
 
 @dataclass(frozen=True)

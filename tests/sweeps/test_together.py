@@ -199,7 +199,7 @@ def test_a_bucket_is_what_one_program_serves(tmp_path):
     other = [
         {"model.dropout": 0.0}, {"model.width": 8}, {"batch.size": 8}, {"optimizer.name": "adam"},
         {"optimizer.momentum": 0.1}, {"model.state_dropout": 0.1}, {"loss": "sampled_softmax(negatives=9)"},
-        {"optimizer.clip_value": 0.1},
+        {"optimizer.clip_value": 0.1}, {"optimizer.average": 0.9}, {"model.event_dropout": 0.1},
         {"loss": "sampled_softmax(negatives=8, propensity=0.1)"}, {"demo.users": 70}, {"model.cell": "lstm"},
     ]  # fmt: skip
 

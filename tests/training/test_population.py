@@ -35,6 +35,10 @@ RULES = {
         {"weight_decay": [0.0, 0.1, 0.5, 0.0], "steps": [50, 60, 70, 90]},
     ),
     "adam": (Optimiser("adam"), {"clip_value": [0.001, 1.0, 0.01, 0.1]}),
+    "averaged": (
+        Optimiser("adamw"),
+        {"weight_decay": [0.0] * 4, "average": [0.5, 0.9, 0.99, 0.0], "event_dropout": [0.0, 0.2, 0.5, 1.0]},
+    ),
     "adagrad": (Optimiser("adagrad", momentum=True), {"momentum": [0.1, 0.5, 0.0, 0.9]}),
 }
 

@@ -137,6 +137,42 @@ def test_a_step_that_is_not_finite_changes_nothing_and_says_so():
     assert int(after.step) == 0
 
 
+def test_a_running_average_is_the_one_that_numpy_makes_and_a_broken_step_is_not_in_it():
+    hyper = HYPER | {"average": jnp.float32(0.6)}
+    step = Step(Softmax(), Optimiser("adamw"), averages=True)
+    state = step.init(model(), hyper, jax.random.key(0))
+    expected = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(state.model)]
+    close(state.judged, state.model, 0)
+    go = jax.jit(step)
+    for number in range(12):
+        if number == 5:
+            before = state
+            state, metrics = go(state, batch(number), hyper | {"temperature": jnp.float32(jnp.nan)})
+            assert not metrics.finite
+            close(state.average, before.average, 0)
+        state, _ = go(state, batch(number), hyper)
+        decay = min(0.6, (1 + number) / (10 + number))
+        now = jax.tree.leaves(state.model)
+        expected = [decay * old + (1 - decay) * np.asarray(new) for old, new in zip(expected, now, strict=True)]
+    close(jax.tree.leaves(state.judged), expected, 1e-6)
+    assert not np.allclose(jax.tree.leaves(state.judged)[0], jax.tree.leaves(state.model)[0])
+    plain, _ = run(
+        Step(Softmax(), Optimiser("adamw")), step.init(model(), HYPER, jax.random.key(0))._replace(average=None)
+    )
+    averaged, _ = run(step, step.init(model(), hyper, jax.random.key(0)), hyper=hyper)
+    close(plain.model, averaged.model, 1e-6)  # training does not feel it: another program, up to rounding
+
+
+def test_the_average_is_the_same_on_many_devices():
+    hyper = HYPER | {"average": jnp.float32(0.9)}
+    step = Step(Softmax(), Optimiser("adamw"), averages=True)
+    start = step.init(model(), hyper, jax.random.key(3))
+    alone, _ = run(step, start, hyper=hyper)
+    for mode in ("jit", "shard_map", "pmap"):
+        state, _ = run(step, start, hyper=hyper, go=distribute(step, mode, 8, split=(None, 0, None)))
+        close(state.judged, alone.judged, 2e-4)
+
+
 def test_the_step_lowers_for_accelerators_from_here():
     step = Step(Softmax())
     state = step.init(model(), HYPER, jax.random.key(0))

@@ -2,17 +2,17 @@
 
 Claim     None yet: no recipe has been searched for or trained.
 Command   python experiments/recipes.py ml-1m_gru --data ../shared/data        three seeds of a recipe
-          python experiments/recipes.py ml-1m_gru --tune                       the search that it came from
+          python experiments/recipes.py ml-1m --tune                           the search that it came from
           python experiments/recipes.py --list                                 what there is, as `jaxrec train` commands
 Time      Stands in every row, with the device. The same command goes on where it was; a seed that has a row adds none.
 Expect    Rows in experiments/results/recipes.jsonl: `trial` has a point of the search and its validation numbers, never
           a test number; `final` has the test numbers of one seed, with the place of every target. `--page FILE`
           makes the leaderboard of all rows, one table a protocol.
 
-A recipe is a file of options, recipes/DATA_MODEL.toml; beside it DATA_MODEL.space.toml is what was searched: Sobol
-points, fewer epochs, the best by the first validation metric. `--collect DIR` takes the rows from the folder of a sweep
-that ran elsewhere; `--prepared DIR` reads data that `jaxrec prepare` wrote to DIR/DATA, where a machine has nothing
-else.
+A recipe is a file of options, recipes/DATA_MODEL.toml; beside it DATA.space.toml is what was searched: Sobol points,
+fewer epochs, the best of each model by the first validation metric. `--collect DIR` takes the rows from the folder of a
+sweep that ran elsewhere; `--prepared DIR` reads data that `jaxrec prepare` wrote to DIR/DATA, where a machine has
+nothing else.
 """
 
 import argparse
@@ -79,7 +79,7 @@ def reading(name: str, options: argparse.Namespace) -> dict[str, Any]:
 def swept(name: str, options: argparse.Namespace) -> Path:
     """The folder of a finished sweep: the search of a recipe, or its seeds."""
     out = options.runs / (f"{name}-tune" if options.tune else name)
-    given = read(RECIPES / (f"{name}.space.toml" if options.tune else f"{name}.toml")) | reading(name, options)
+    given = read(RECIPES / f"{name}{'.space' if options.tune else ''}.toml") | reading(name, options)
     how = {"trials": TRIALS, "search": "sobol"} if options.tune else {"trials": SEEDS, "seeds": SEEDS, "search": "grid"}
     chosen = Sweep(
         out=str(out), objectives=(given.get("stop.metric", "ndcg@10"),), workers=options.workers,
@@ -135,10 +135,10 @@ def known(path: Path) -> set[tuple[str, str]]:
 
 
 def leaderboard(rows: Path, page: Path) -> None:
-    """The page of all final rows, each with how many trials chose its recipe."""
+    """The page of all final rows, each with how many trials its recipe was chosen from."""
     found = there(rows)
-    tried = Counter(row["recipe"] for row in found if row["kind"] == "trial")
-    final = [row | {"trials": tried[row["recipe"]]} for row in found if row["kind"] == "final"]
+    tried = Counter(row["data"] for row in found if row["kind"] == "trial")
+    final = [row | {"trials": tried[row["data"]]} for row in found if row["kind"] == "final"]
     published = tomllib.loads((RECIPES / "published.toml").read_text(encoding="utf-8"))["number"]
     write_leaderboard(final, published, page, f"python experiments/recipes.py --page {page}")
 
@@ -154,7 +154,7 @@ def listed() -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of a recipe: {', '.join(names()) or 'none yet'}")
-    parser.add_argument("--tune", action="store_true", help=f"search ({TRIALS} trials): {', '.join(searched())}")
+    parser.add_argument("--tune", action="store_true", help=f"search ({TRIALS} trials) for: {', '.join(searched())}")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of the data sets")
     parser.add_argument("--prepared", type=Path, help="folder of prepared data, one folder a data set, instead")
     parser.add_argument("--runs", type=Path, default=Path("runs/recipes"), help="folder of the sweeps")

@@ -112,7 +112,7 @@ def recipes() -> str:
     """Our recipes over their seeds, beside the best counter and what others published on the same file."""
     said = tomllib.loads((RESULTS.parent / "recipes" / "published.toml").read_text(encoding="utf-8"))["number"]
     final: dict[str, dict[str, list[Row]]] = {data: defaultdict(list) for data in RECIPES}
-    tried = Counter(row["recipe"] for row in rows("recipes") if row["kind"] == "trial")
+    tried = Counter(row["data"] for row in rows("recipes") if row["kind"] == "trial")
     for row in rows("recipes"):
         if row["kind"] == "final":
             final[row["data"]][row["recipe"]].append(row)
@@ -125,7 +125,7 @@ def recipes() -> str:
             lines.append([*head, "", "not trained yet", "", ""])
         for recipe, found in final[data].items():
             seeds = [several([row["test"][metric] for row in found]) for metric in metrics]
-            budget = f"{len(found)} seeds of {found[0]['epochs']} epochs, {tried[recipe]} trials"
+            budget = f"{len(found)} seeds of {found[0]['epochs']} epochs, {tried[data]} trials"
             counted = greatest(list(found[0]["baselines"].values()), metrics)
             lines.append([*head, counted, f"**{' / '.join(seeds)}**", f"`{recipe}`", budget])
     columns = ["data, metrics", "published, recurrent", "published, any", "best counter", "ours", "recipe", "budget"]

@@ -1,0 +1,142 @@
+"""Does the cell matter? Eight cells in one block, with one loss and one budget, on two data sets.
+
+Claim     None yet: nothing has been trained.
+Command   python experiments/cell_matters.py --data ../shared/data                (--only ml-1m, --max-seconds 7000)
+          pip install -c constraints.txt -e '.[sweep]' first; the same command goes on with what is missing.
+Time      Stands in every row. The estimate is five hours of one core for MovieLens 1M and three for 30Music.
+Expect    Rows in experiments/results/cell_matters.jsonl: `rate` has one of three learning rates of a cell and its
+          validation number, after a third of the epochs; `final` has the test numbers of one of three seeds at the
+          best of them, with the place of every target. `--tests` prints every pair on the same targets.
+
+All cells stand in the same two blocks (norm, cell, residual, then norm, feed-forward, residual), with the same width,
+dropout, weight decay, full softmax and number of updates. Only the learning rate is each cell's own: what is best for
+one is not for another, and a rate chosen for the first cell of a table is a handicap for the others.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from recipes import DATA, row, there
+
+from jaxrec.bench.timing import append_row
+from jaxrec.reports.leaderboard import boards, chosen, paired
+from jaxrec.runs.folder import read_json
+from jaxrec.sweeps.options import Sweep
+from jaxrec.sweeps.sweep import sweep
+
+ROWS = Path(__file__).parent / "results" / "cell_matters.jsonl"
+CELLS = ("gru", "lstm", "lru", "rglru", "mingru", "mlstm", "mamba", "slstm")
+RATES = (1e-3, 3e-3, 9e-3)
+SEEDS = 3
+BLOCK: dict[str, Any] = {
+    "model.width": 64, "model.depth": 2, "model.feedforward": 4, "model.dropout": 0.3, "optimizer.weight_decay": 0.01,
+    "optimizer.schedule": "cosine", "optimizer.warmup": 100, "batch.size": 16, "stop.patience": 0,
+}  # fmt: skip
+SETS: dict[str, dict[str, Any]] = {
+    "ml-1m": {"epochs": 9, "batch.length": 200, "eval.every": 9},
+    "30music": {"epochs": 9, "batch.length": 50, "eval.every": 3},
+}
+
+
+def say(sentence: str) -> None:
+    print(sentence, file=sys.stderr, flush=True)
+
+
+def done(out: Path, choice: Sweep, space: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """The trials of a sweep that are done, each with its row."""
+    sweep(choice, space, command=sys.argv, say=say)
+    about = read_json(out / "sweep.json")
+    for line in (out / "trials.jsonl").read_text(encoding="utf-8").splitlines():
+        trial = json.loads(line)
+        if trial["state"] == "done" and trial["same_as"] is None:
+            yield trial, about
+
+
+def rates(name: str, options: argparse.Namespace) -> dict[str, float]:
+    """Every cell's best learning rate, by validation targets."""
+    out = options.runs / f"{name}-rates"
+    space = given(name, options.data) | {
+        "epochs": SETS[name]["epochs"] // 3, "eval.every": SETS[name]["epochs"] // 3,
+        "model.cell": "|".join(CELLS), "optimizer.lr": "|".join(map(str, RATES)),
+    }  # fmt: skip
+    choice = Sweep(out=str(out), search="grid", workers=options.workers, max_seconds=options.max_seconds)
+    found = []
+    for trial, about in done(out, choice, space):
+        trained = row(f"{name}_cells", "trial", trial, out / trial["run"], about)
+        found.append(trained | {"kind": "rate", "cell": trained["model"]["cell"]})
+        keep(options.rows, found[-1])
+    best = chosen_rates(found)
+    if missing := [cell for cell in CELLS if cell not in best]:
+        say(f"{name}: no learning rate for {', '.join(missing)} yet; the same command goes on")
+    return best
+
+
+def chosen_rates(found: list[dict[str, Any]]) -> dict[str, float]:
+    """The learning rate of each cell's best validation, of cells that have tried them all."""
+    values: dict[str, dict[float, float]] = {}
+    for one in found:
+        values.setdefault(one["cell"], {})[one["config"]["optimizer"]["lr"]] = one["valid"]["ndcg@10"]
+    return {cell: max(of, key=lambda rate: of[rate]) for cell, of in values.items() if len(of) == len(RATES)}
+
+
+def given(name: str, data: Path) -> dict[str, Any]:
+    """What all trainings on a data set share."""
+    files = {key: str(data / value) if key == "data" else value for key, value in DATA[name].items()}
+    return BLOCK | files | SETS[name]
+
+
+def seeds(name: str, cell: str, rate: float, options: argparse.Namespace) -> None:
+    """Three seeds of a cell at its learning rate."""
+    out = options.runs / f"{name}-{cell}"
+    choice = Sweep(
+        out=str(out), search="grid", trials=SEEDS, seeds=SEEDS, workers=options.workers, max_seconds=options.max_seconds
+    )
+    space = given(name, options.data) | {"model.cell": cell, "optimizer.lr": rate}
+    for trial, about in done(out, choice, space):
+        found = row(f"{name}_cells", "final", trial, out / trial["run"], about)
+        keep(options.rows, found | {"recipe": cell, "cell": cell})
+        print(f"{name:8} {cell:8} seed {found['seed']} ndcg@10 {found['test']['ndcg@10']:.4f}", flush=True)
+
+
+def keep(path: Path, found: dict[str, Any]) -> None:
+    """Append a row that is not there."""
+    if found["run_id"] not in {one["run_id"] for one in there(path)}:
+        append_row(path, found)
+
+
+def tests(path: Path) -> None:
+    """Every pair of cells, on the same targets."""
+    for one in boards(found for found in there(path) if found["kind"] == "final"):
+        metric = chosen(one.metrics)
+        print(f"{one.name}: {metric}, means over {SEEDS} seeds, permutation of people, Holm over all pairs")
+        for pair in paired(one, metric):
+            print(f"  {pair['first']:8} {pair['second']:8} {pair['delta']:+.4f} ({pair['low']:+.4f} to "
+                  f"{pair['high']:+.4f}) p {pair['p_holm']:.4f}")  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of the data sets")
+    parser.add_argument("--only", nargs="+", choices=tuple(SETS), default=tuple(SETS), help="data sets")
+    parser.add_argument("--runs", type=Path, default=Path("runs/cell_matters"), help="folder of the sweeps")
+    parser.add_argument("--rows", type=Path, default=ROWS, help="file of the rows")
+    parser.add_argument("--workers", type=int, default=1, help="processes that train")
+    parser.add_argument(
+        "--max-seconds", type=float, help="stop a sweep after so many seconds; the same command goes on"
+    )
+    parser.add_argument("--tests", action="store_true", help="train nothing: print the paired tests of the rows")
+    options = parser.parse_args()
+    if options.tests:
+        tests(options.rows)
+        return
+    for name in options.only:
+        for cell, rate in rates(name, options).items():
+            seeds(name, cell, rate, options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

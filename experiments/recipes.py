@@ -27,7 +27,8 @@ from typing import Any
 from jaxrec.bench.timing import append_row
 from jaxrec.evaluation.ranks_file import load
 from jaxrec.evaluation.summary import counts_of
-from jaxrec.reports.leaderboard import kept, write_leaderboard
+from jaxrec.metrics import gains
+from jaxrec.reports.leaderboard import kept, tells, write_leaderboard
 from jaxrec.runs.folder import read_json
 from jaxrec.sweeps.options import Sweep
 from jaxrec.sweeps.space import read
@@ -40,6 +41,7 @@ DATA: dict[str, dict[str, Any]] = {
     "ml-1m": {"data": "ml-1m/ml-1m.txt.gz"},
     "ml-1m-lrurec-order": {"data": "ml-1m/ml-1m-lrurec-order.txt.gz"},
     "beauty-2014": {"data": "amazon-beauty-2014/interactions.tsv.gz"},
+    "beauty-2014-shuffled": {"data": "amazon-beauty-2014/interactions.tsv.gz", "ties": "shuffle"},
     "beauty": {"data": "amazon-beauty/Beauty.txt.gz", "min_user_events": 5, "min_item_events": 5},
     "diginetica": {
         "data": "diginetica/train_sessions.txt.gz", "test": "diginetica/test_sessions.txt.gz", "held_out": 0.02,
@@ -49,6 +51,7 @@ DATA: dict[str, dict[str, Any]] = {
     },
     "30music": {"data": "30music/sessions.parquet", "split": "time", "mask_seen": "none"},
 }  # fmt: skip
+KINDS = ("tied time", "untied time", "repeat", "new")  # of targets, told apart
 CARD = ("name", "split", "catalogue", "unknown_targets", "mask_seen", "ties", "filters", "counts", "fingerprint")
 
 
@@ -112,10 +115,17 @@ def row(name: str, kind: str, trial: dict[str, Any], run: Path, about: dict[str,
     }  # fmt: skip
     if kind == "trial":
         return found | {"number": trial["number"], "point": trial["point"], "space": about["space"]}
-    ranks, _ = load(run / "ranks.npz")
+    ranks, masks = load(run / "ranks.npz")
+    counts = counts_of(ranks, head)
     return found | {
         "test": result["test"][head], "baselines": {key: part[head] for key, part in result["baselines"].items()},
-        "protocol": {key: result["protocol"][key] for key in CARD}, **kept(*counts_of(ranks, head), ranks.example),
+        "protocol": {key: result["protocol"][key] for key in CARD}, **kept(*counts, ranks.example),
+        "kinds": {
+            name: {"targets": int(masks[name].sum())} | {
+                metric: float(gains(metric, *(part[masks[name]] for part in counts)).mean())
+                for metric in result["test"][head] if tells(metric)
+            } for name in KINDS if name in masks and masks[name].any()
+        },
     }  # fmt: skip
 
 

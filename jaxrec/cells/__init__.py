@@ -1,6 +1,7 @@
 """Recurrent cells: one file and one line here each. `find` turns a name or a user's file into a cell."""
 
 from jaxrec.cells.antisymmetric import AntisymmetricRNN as AntisymmetricRNN
+from jaxrec.cells.attentive import Attentive as Attentive
 from jaxrec.cells.causal_conv import CausalConv as CausalConv
 from jaxrec.cells.cell import Cell as Cell, Event as Event
 from jaxrec.cells.cfc import CfC as CfC

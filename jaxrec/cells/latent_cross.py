@@ -54,7 +54,11 @@ class LatentCross(Wrapper):
             raise Mistake(f'LatentCross has no fusion={fusion!r}; choose "after" or "before" the cell')
         self.cell = GRU(features, hidden, rngs=rngs) if cell is None else cell
         self.fusion = fusion
-        self.w = weight(rngs, features, features if fusion == "before" else shown(self.cell, features))
+        self.w = weight(
+            rngs,
+            features,
+            features if fusion == "before" else shown(self.cell, features, "LatentCross multiplies one vector"),
+        )
 
     def project(self, event: Event) -> Any:
         factor = 1 + event.context @ self.w
@@ -95,8 +99,8 @@ class LatentCrossComposite(Composite, LatentCross):
         return run("cell", events) * factor
 
 
-def shown(cell: Cell, features: int) -> int:
-    """Width of what ``cell`` shows the layer above; `Mistake` unless it is one vector."""
+def shown(cell: Cell, features: int, rule: str) -> int:
+    """Width of what ``cell`` shows the layer above; `Mistake`, which begins with ``rule``, unless it is one vector."""
 
     def run() -> Any:
         vector, ready = jnp.zeros(features), cell.prepare()
@@ -108,7 +112,5 @@ def shown(cell: Cell, features: int) -> int:
 
     output = jax.eval_shape(run)
     if not isinstance(output, jax.ShapeDtypeStruct) or len(output.shape) != 1:
-        raise Mistake(
-            f'LatentCross multiplies one vector, and {type(cell).__name__} shows {output}; use fusion="before"'
-        )
+        raise Mistake(f"{rule}, and {type(cell).__name__} shows {output}; wrap a cell that shows one vector")
     return int(output.shape[0])

@@ -9,7 +9,20 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxrec.cells import GLA, GRU, LRU, PRNN, QRNN, TLSTM, Event, HierarchicalRNN, IndRNN, LatentCross, UserGRU
+from jaxrec.cells import (
+    GLA,
+    GRU,
+    LRU,
+    PRNN,
+    QRNN,
+    TLSTM,
+    Attentive,
+    Event,
+    HierarchicalRNN,
+    IndRNN,
+    LatentCross,
+    UserGRU,
+)
 from jaxrec.cells.kinds import AffineCell, Composite, ElementwiseCell
 from jaxrec.config import Mistake
 from jaxrec.recurrence import unroll
@@ -92,6 +105,15 @@ def interacting(p: Weights, state: Any, event: Event) -> Answer:
     return (item, side), item * side
 
 
+def attentive(p: Weights, state: Any, event: Event) -> Answer:
+    """Attention over the last three inputs (Liu et al. 2018), asked by a GRU over them (Li et al. 2017)."""
+    h, past = gru(p, "cell", state[0], event.x), [*state[1], event.x][-3:]
+    places = p["place"][3 - len(past) :]
+    odds = np.array([x @ (p["query"].T @ h) for x in past]) / np.sqrt(D) + places
+    shares = np.exp(odds) / np.exp(odds).sum()
+    return (h, past), p["out"].T @ h + p["gain"] * sum(share * x for share, x in zip(shares, past, strict=True))
+
+
 def crossed(fusion: Any) -> Callable[[nnx.Rngs], LatentCross]:
     return lambda rngs: LatentCross(D, GRU(D, H, reset="before", rngs=rngs), fusion=fusion, rngs=rngs)
 
@@ -107,6 +129,11 @@ PAPERS: dict[str, tuple[Callable[[nnx.Rngs], Any], Callable[..., Answer], Any]] 
         lambda rngs: HierarchicalRNN(D, H, propagate="all", rngs=rngs),
         lambda p, state, event: hierarchical(p, state, event, everywhere=True),
         (ZEROS, ZEROS, 0),
+    ),
+    "attentive": (
+        lambda rngs: Attentive(D, GRU(D, H, reset="before", rngs=rngs), window=3, rngs=rngs),
+        attentive,
+        (ZEROS, []),
     ),
     "parallel": (lambda rngs: PRNN(D, H, rngs=rngs), parallel, (ZEROS, ZEROS)),
     "parallel interaction": (lambda rngs: PRNN(D, H, output="product", rngs=rngs), interacting, (ZEROS, ZEROS)),

@@ -9,10 +9,10 @@ Expect    Rows in experiments/results/recipes.jsonl: `trial` has a point of the 
           a test number; `final` has the test numbers of one seed, with the place of every target. `--page FILE`
           makes the leaderboard of all rows, one table a protocol.
 
-A recipe is a file of options, recipes/DATA_MODEL.toml; beside it DATA.space.toml is what was searched: Sobol points,
-fewer epochs, the best of each model by the first validation metric. `--collect DIR` takes the rows from the folder of a
-sweep that ran elsewhere; `--prepared DIR` reads data that `jaxrec prepare` wrote to DIR/DATA, where a machine has
-nothing else.
+A recipe is a file of options, recipes/DATA_MODEL.toml; beside it DATA.space.toml (or DATA_MODEL.space.toml) is what was
+searched: Sobol points, fewer epochs, the best of each model by the first validation metric. `--collect DIR` takes the
+rows from the folder of a sweep that ran elsewhere; `--prepared DIR` reads data that `jaxrec prepare` wrote to DIR/DATA,
+where a machine has nothing else.
 """
 
 import argparse
@@ -83,7 +83,11 @@ def swept(name: str, options: argparse.Namespace) -> Path:
     """The folder of a finished sweep: the search of a recipe, or its seeds."""
     out = options.runs / (f"{name}-tune" if options.tune else name)
     given = read(RECIPES / f"{name}{'.space' if options.tune else ''}.toml") | reading(name, options)
-    how = {"trials": TRIALS, "search": "sobol"} if options.tune else {"trials": SEEDS, "seeds": SEEDS, "search": "grid"}
+    how = (
+        {"trials": options.trials, "search": "sobol"}
+        if options.tune
+        else {"trials": SEEDS, "seeds": SEEDS, "search": "grid"}
+    )
     chosen = Sweep(
         out=str(out), objectives=(given.get("stop.metric", "ndcg@10"),), workers=options.workers,
         together=options.together, max_seconds=options.max_seconds, **how,
@@ -164,7 +168,8 @@ def listed() -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of a recipe: {', '.join(names()) or 'none yet'}")
-    parser.add_argument("--tune", action="store_true", help=f"search ({TRIALS} trials) for: {', '.join(searched())}")
+    parser.add_argument("--tune", action="store_true", help=f"search for: {', '.join(searched())}")
+    parser.add_argument("--trials", type=int, default=TRIALS, help="points of a search")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of the data sets")
     parser.add_argument("--prepared", type=Path, help="folder of prepared data, one folder a data set, instead")
     parser.add_argument("--runs", type=Path, default=Path("runs/recipes"), help="folder of the sweeps")

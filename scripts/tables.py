@@ -122,7 +122,7 @@ def recipes() -> str:
         theirs = [greatest(part, metrics) for part in ([one for one in others if one.get("recurrent")], others)]
         head = [f"{data}, {' / '.join(metrics)}", *theirs]
         if not final[data]:
-            lines.append([*head, "", "not trained yet", "", ""])
+            lines.append([*head, "", "not trained yet", waiting(data), ""])
         for recipe, found in final[data].items():
             seeds = [several([row["test"][metric] for row in found]) for metric in metrics]
             budget = f"{len(found)} seeds of {found[0]['epochs']} epochs, {tried[data]} trials"
@@ -130,6 +130,15 @@ def recipes() -> str:
             lines.append([*head, counted, f"**{' / '.join(seeds)}**", f"`{recipe}`", budget])
     columns = ["data, metrics", "published, recurrent", "published, any", "best counter", "ours", "recipe", "budget"]
     return markdown(columns, lines)
+
+
+def waiting(data: str) -> str:
+    """The command that comes next where no recipe is trained."""
+    folder = RESULTS.parent / "recipes"
+    made = sorted(path.stem for path in folder.glob(f"{data}_*.toml") if ".space" not in path.name)
+    searched = [path.name.removesuffix(".space.toml") for path in folder.glob("*.space.toml")]
+    nearest = max((name for name in searched if data.startswith(name)), key=len)  # two orders of one file share one
+    return f"`{made[0]}`" if made else f"`{nearest} --tune` first"
 
 
 def greatest(numbers: list[Row], metrics: tuple[str, ...]) -> str:

@@ -1,15 +1,16 @@
 """Can a recurrent model tell whether somebody will like a film, better than means can?
 
 Claim     None yet.
-Command   python experiments/ctr.py --data ../shared/data
-Time      Two minutes of one core a seed.
-Expect    A row a seed in experiments/results/ctr.jsonl: AUC over all test events, the mean AUC of users who have both
-          labels, the means of the training part beside it, on the data set's own time split.
+Command   python experiments/ctr.py --data ../shared/data          (--tune 12 first; its rows are there)
+Time      A minute or two of one core a training.
+Expect    Rows in experiments/results/ctr.jsonl: `trial` has a point and its validation AUC; `final` has of one of three
+          seeds of the best trial the AUC over all test events, the mean AUC of users who have both labels, and beside
+          them the means of the training part, on the data set's own time split.
 
 A user is what a GRU makes of the films that he liked before (the file's column `his`, which holds likes of earlier
 validation and test events too), as in CoLLM's SASRec. The candidate's vector is compared with that state, and beside it
-stand the candidate's mean in the training part (the example itself left out), how many likes came before, and a bias
-of users whom training knows, dropped for half of them so that strangers are no surprise. The GRU also predicts the next
+stand the means of the candidate and of the user in earlier seconds of the training part, how many events and likes
+there were, and a bias of users whom training knows, dropped for half of them so that strangers are no surprise. The GRU also predicts the next
 liked film of the training part, by which vectors of films are learnt. Epoch and everything else were chosen on the
 validation part; seeds train on the training part alone.
 """
@@ -19,6 +20,7 @@ import csv
 import gzip
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,15 +30,20 @@ import numpy as np
 import optax
 from flax import nnx
 from jax import Array
+from recipes import there
 
 from jaxrec.bench.timing import append_row
 from jaxrec.cells import GRU, Event
 from jaxrec.losses import Softmax
 from jaxrec.models.network import Block, Network, Rates
 from jaxrec.runs.machine import card
+from jaxrec.training.optimisers import Optimiser, clip
 
 ROWS = Path(__file__).parent / "results" / "ctr.jsonl"
 BATCH = 32  # users
+EPOCHS = 12
+PRIOR = 5.0  # events that draw a mean towards that of all
+RULE = Optimiser("adamw")
 SPLITS = ("train", "valid", "test")
 BESIDE = 5  # numbers beside the vectors
 
@@ -127,9 +134,9 @@ class Ranker(nnx.Module):
     def __init__(self, users: int, items: int, width: int, *, rngs: nnx.Rngs):
         normal = nnx.initializers.normal(width**-0.5)
         self.items = nnx.Param(normal(rngs.params(), (items + 1, width)))
-        self.item_bias = nnx.Param(jnp.zeros(items + 1))
+        self.item_bias = nnx.Param(jnp.zeros((items + 1, 1)))  # with two axes: decayed as vectors are
         self.next_bias = nnx.Param(jnp.zeros(items + 1))
-        self.user_bias = nnx.Param(jnp.zeros(users + 1))
+        self.user_bias = nnx.Param(jnp.zeros((users + 1, 1)))
         cell = GRU(width, width, rngs=rngs)
         block = Block(cell, width, width, width, norm=True, residual=True, feedforward=0, rngs=rngs)
         self.network = Network([block], width, norm=True, backend=None, rngs=rngs)
@@ -155,9 +162,8 @@ class Ranker(nnx.Module):
             user = jnp.where(jax.random.bernoulli(one, 0.5, user.shape), user, 0)
             both = jnp.where(jax.random.bernoulli(two, 1 - rate, both.shape), both / (1 - rate), 0)
         deep = self.outer(jax.nn.gelu(self.inner(both)))[..., 0] + beside @ self.side[...]
-        return (
-            deep + self.item_bias[...][batch.item] + (self.user_bias[...] * (jnp.arange(len(self.user_bias)) > 0))[user]
-        )
+        known = (user > 0)[..., None] * self.user_bias[...][user]
+        return deep + (self.item_bias[...][batch.item] + known)[..., 0]
 
 
 def total(model: Ranker, batch: Batch, key: Array, rate: float, share: float) -> Array:
@@ -177,21 +183,41 @@ def total(model: Ranker, batch: Batch, key: Array, rate: float, share: float) ->
 class Data:
     """Everything as batches of users."""
 
-    def __init__(self, path: Path, prior: float):
+    def __init__(self, path: Path):
         self.events, self.liked = read(path)
         events = self.events
         self.known = events.split == 0
-        (item, items), (user, users) = (earlier(of, events, prior) for of in (events.item, events.user))
+        (item, items), (user, users) = (earlier(of, events, PRIOR) for of in (events.item, events.user))
         odds = [np.log(mean / (1 - mean)) for mean in (item, user)]
         self.beside = np.stack([*odds, np.log1p(items), np.log1p(users)], axis=1)
         users = np.unique(events.user)
         self.users = users[np.argsort([len(self.liked[user]) for user in users], kind="stable")]
         self.strangers = ~np.isin(events.user, events.user[self.known])
 
-    def batches(self, split: int) -> list[tuple[Batch, np.ndarray]]:
+        self.means = item, user
+        self.batches = [self.cut(split) for split in range(len(SPLITS))]
+
+    def cut(self, split: int) -> list[tuple[Batch, np.ndarray]]:
         """Users with events in a split, those with histories of about one length together."""
         users = self.users[np.isin(self.users, self.events.user[self.events.split == split])]
         return [self.batch(users[start : start + BATCH], split) for start in range(0, len(users), BATCH)]
+
+    def labels(self, split: int) -> np.ndarray:
+        """Labels of a split's events, in the order of `judged`."""
+        return self.events.label[self.events.split == split]
+
+    def judged(self, model: Ranker, split: int) -> np.ndarray:
+        """Log-odds of a split's events."""
+        score = np.zeros(len(self.events.user))
+        for batch, which in self.batches[split]:
+            score[which] = np.asarray(scored(model, batch))[np.asarray(batch.weight) > 0]
+        return score[self.events.split == split]
+
+    def counters(self) -> dict[str, float]:
+        """Test AUC of means alone."""
+        item, user = (mean[self.events.split == 2] for mean in self.means)
+        found = {"item mean": item, "user mean": user, "item and user mean": item + user}
+        return {name: auc(self.labels(2), score) for name, score in found.items()}
 
     def batch(self, users: np.ndarray, split: int) -> tuple[Batch, np.ndarray]:
         """A batch, and which events stand in it, row by row."""
@@ -220,79 +246,91 @@ def width(count: int) -> int:
     return max(16, 1 << (count - 1).bit_length())
 
 
-def judged(model: Ranker, batches: list[tuple[Batch, np.ndarray]], count: int) -> np.ndarray:
-    """Log-odds of the events that stand in the batches, each in its place among ``count``."""
-    score = np.zeros(count)
-    for batch, which in batches:
-        score[which] = np.asarray(scored(model, batch))[np.asarray(batch.weight) > 0]
-    return score
-
-
 @jax.jit
 def scored(model: Ranker, batch: Batch) -> Array:
     return model(model.states(batch.liked, 0.0, None), batch, 0.0, None)
 
 
-def train(data: Data, options: argparse.Namespace, seed: int) -> tuple[np.ndarray, dict[str, Any]]:
-    """Test log-odds of the best epoch by validation AUC."""
-    draw = np.random.default_rng(seed)
-    model = Ranker(int(data.users.max()), int(data.events.item.max()), options.width, rngs=nnx.Rngs(seed))
-    chain = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(options.lr, weight_decay=options.weight_decay))
-    state = chain.init(model)
+@jax.jit
+def learnt(model: Ranker, state: Any, batch: Batch, key: Array, point: dict[str, Array]) -> tuple[Ranker, Any]:
+    """A step of clipped AdamW."""
+    grads, *_ = clip(jax.grad(total)(model, batch, key, point["dropout"], point["share"]), 1.0)
+    updates, state = RULE.transform(point, 0).update(grads, state, model)
+    return optax.apply_updates(model, updates), state
 
-    @jax.jit
-    def step(model: Ranker, state: Any, batch: Batch, key: Array) -> tuple[Ranker, Any]:
-        grads = jax.grad(total)(model, batch, key, options.dropout, options.share)
-        updates, state = chain.update(grads, state, model)
-        return optax.apply_updates(model, updates), state
 
-    count, valid = len(data.events.user), data.events.split == 1
-    learnt, judging, last = (data.batches(split) for split in range(3))
-    best: tuple[float, int, Ranker] = (0.0, 0, model)
-    for epoch in range(1, options.epochs + 1):
-        for number in draw.permutation(len(learnt)):
+def train(data: Data, point: dict[str, float], seed: int) -> tuple[Ranker, dict[str, Any]]:
+    """The model after the epoch of the best validation AUC."""
+    draw, best = np.random.default_rng(seed), {"valid_auc": 0.0}
+    width = int(point["width"])
+    model = kept = Ranker(int(data.users.max()), int(data.events.item.max()), width, rngs=nnx.Rngs(seed))
+    rates = {name: jnp.float32(value) for name, value in point.items()}
+    state = RULE.transform(rates, 0).init(model)
+    for epoch in range(1, EPOCHS + 1):
+        for number in draw.permutation(len(data.batches[0])):
             key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), epoch), number)
-            model, state = step(model, state, learnt[number][0], key)
-        value = auc(data.events.label[valid], judged(model, judging, count)[valid])
-        best = max(best, (value, epoch, model), key=lambda one: one[0])
-        print(f"seed {seed} epoch {epoch} valid AUC {value:.4f}", file=sys.stderr, flush=True)
-    return judged(best[2], last, count)[data.events.split == 2], {"valid_auc": best[0], "epoch": best[1]}
+            model, state = learnt(model, state, data.batches[0][number][0], key, rates)
+        value = auc(data.labels(1), data.judged(model, 1))
+        if value > best["valid_auc"]:
+            best, kept = {"valid_auc": value, "epoch": epoch}, model
+    return kept, best
+
+
+def points(count: int) -> Iterator[dict[str, float]]:
+    """What is tried: the same points every time."""
+    draw = np.random.default_rng(0)
+    for _ in range(count):
+        yield {
+            "width": float(draw.choice([16, 32, 64])), "lr": 10 ** draw.uniform(-3.3, -2.2),
+            "weight_decay": 10 ** draw.uniform(-2, 0.3), "dropout": draw.uniform(0.3, 0.7),
+            "share": 10 ** draw.uniform(-1.5, 0.5),
+        }  # fmt: skip
+
+
+def tune(data: Data, count: int, rows: Path) -> None:
+    """Rows of trials: a point and its validation number."""
+    for number, point in enumerate(points(count)):
+        if any(row["kind"] == "trial" and row["number"] == number for row in there(rows)):
+            continue
+        began = time.process_time()
+        _, found = train(data, point, 0)
+        append_row(rows, {"kind": "trial", "data": "ctr-ml-1m", "number": number, "point": point, **found,
+                          "cpu_seconds": time.process_time() - began, "machine": card()})  # fmt: skip
+        print(f"trial {number}: valid AUC {found['valid_auc']:.4f} after epoch {found['epoch']}, {point}", flush=True)
+
+
+def final(data: Data, seeds: int, rows: Path) -> None:
+    """Rows of the best trial's seeds: test numbers."""
+    trials = [row for row in there(rows) if row["kind"] == "trial"]
+    if not trials:
+        sys.exit("no trial has a row yet, so that nothing says how to train; search first, with --tune 12")
+    point = max(trials, key=lambda row: row["valid_auc"])["point"]
+    test, label, counters = data.events.split == 2, data.labels(2), data.counters()
+    for seed in range(seeds):
+        began = time.process_time()
+        model, found = train(data, point, seed)
+        score = data.judged(model, 2)
+        row = {
+            "kind": "final", "data": "ctr-ml-1m", "seed": seed, "test_auc": auc(label, score),
+            "test_auc_by_user": by_user(data.events, test, score), **found, "counters": counters, "point": point,
+            "trials": len(trials), "cpu_seconds": time.process_time() - began, "machine": card(),
+        }  # fmt: skip
+        append_row(rows, row)
+        print(f"seed {seed}: test AUC {row['test_auc']:.4f}, by user {row['test_auc_by_user']:.4f}", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of the data sets")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--width", type=int, default=32)
-    parser.add_argument("--lr", type=float, default=2e-3)
-    parser.add_argument("--weight-decay", type=float, default=0.1)
-    parser.add_argument("--dropout", type=float, default=0.5)
-    parser.add_argument("--share", type=float, default=0.3, help="weight of the next liked film beside the label")
-    parser.add_argument("--prior", type=float, default=3.0, help="events that draw an item's mean to that of all")
+    parser.add_argument("--tune", type=int, metavar="TRIALS", help="search instead; chosen on the validation part")
+    parser.add_argument("--seeds", type=int, default=3, help="trainings at the best trial's point")
     parser.add_argument("--rows", type=Path, default=ROWS, help="file of the rows")
     options = parser.parse_args()
-    data = Data(options.data / "ctr-ml-1m" / "ctr.tsv.gz", options.prior)
-    test = data.events.split == 2
-    label = data.events.label[test]
-    plain = {
-        f"{name} mean": earlier(of, data.events, options.prior)[0][test]
-        for name, of in (("item", data.events.item), ("user", data.events.user))
-    }
-    counters = {name: auc(label, score) for name, score in plain.items()}
-    counters["item and user mean"] = auc(label, sum(plain.values()))
-    print({name: round(value, 4) for name, value in counters.items()})
-    chosen = {name: value for name, value in vars(options).items() if name not in ("data", "rows", "seeds")}
-    for seed in range(options.seeds):
-        began = time.process_time()
-        score, found = train(data, options, seed)
-        row = {
-            "data": "ctr-ml-1m", "seed": seed, "test_auc": auc(label, score),
-            "test_auc_by_user": by_user(data.events, test, score), **found, "counters": counters, "options": chosen,
-            "cpu_seconds": time.process_time() - began, "machine": card(),
-        }  # fmt: skip
-        append_row(options.rows, row)
-        print(f"seed {seed}: test AUC {row['test_auc']:.4f}, by user {row['test_auc_by_user']:.4f}", flush=True)
+    data = Data(options.data / "ctr-ml-1m" / "ctr.tsv.gz")
+    if options.tune:
+        tune(data, options.tune, options.rows)
+    else:
+        final(data, options.seeds, options.rows)
 
 
 if __name__ == "__main__":

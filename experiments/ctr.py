@@ -10,9 +10,9 @@ Expect    Rows in experiments/results/ctr.jsonl: `trial` has a point and its val
 A user is what a GRU makes of the films that he liked before (the file's column `his`, which holds likes of earlier
 validation and test events too), as in CoLLM's SASRec. The candidate's vector is compared with that state, and beside it
 stand the means of the candidate and of the user in earlier seconds of the training part, how many events and likes
-there were, and a bias of users whom training knows, dropped for half of them so that strangers are no surprise. The GRU also predicts the next
-liked film of the training part, by which vectors of films are learnt. Epoch and everything else were chosen on the
-validation part; seeds train on the training part alone.
+there were, and a bias of users whom training knows, dropped for half of them so that strangers are no surprise. The GRU
+also predicts the next liked film of the training part, by which vectors of films are learnt. Epoch and everything else
+are chosen on the validation part; the training part alone trains.
 """
 
 import argparse

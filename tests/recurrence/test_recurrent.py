@@ -27,7 +27,8 @@ def inside(name: str, matrices: tuple[str, ...]) -> tuple[str, ...]:
 
 FOUND: dict[str, tuple[str, ...]] = {
     "cfc(backbone=4)": ("u", "wa", "wb", "wg", "wk"), "cornn": ("u", "w"), "elman": ("u",), "gru": GRUS,
-    "decayed": inside("cell", GRUS), "latentcross": inside("cell", GRUS), "irnn": ("u",), "lstm": LSTMS,
+    "attentive": inside("cell", GRUS), "decayed": inside("cell", GRUS), "latentcross": inside("cell", GRUS),
+    "irnn": ("u",), "lstm": LSTMS,
     "gruode": (*inside("inner", GRUS), *GRUS), "lem": ("w1", "w2", "wy", "wz"), "layernormlstm": LSTMS,
     "mgu": ("uf", "un"), "peepholelstm": inside("inner", LSTMS), "phasedlstm": LSTMS, "slstm": ("rf", "ri", "ro", "rz"),
     "prnn": (*inside("item", GRUS), *inside("side", GRUS)), "tlstm": (*inside("inner", LSTMS), "ud"),

@@ -8,12 +8,13 @@ import argparse
 import json
 import re
 import sys
-import tomllib
-from collections import Counter, defaultdict
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import memory_tables
 import numpy as np
+import recipe_tables
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "experiments" / "results"
@@ -101,55 +102,14 @@ def minutes(found: list[Row]) -> str:
     return f"{np.mean([row['seconds']['train'] for row in found]) / 60:.1f}"
 
 
-RECIPES = {  # data set -> the two metrics that papers report on it
-    "ml-1m": ("hr@10", "ndcg@10"), "ml-1m-lrurec-order": ("hr@10", "ndcg@10"), "beauty-2014": ("hr@10", "ndcg@10"),
-    "beauty": ("hr@10", "ndcg@10"), "diginetica": ("hr@20", "mrr@20"), "yoochoose": ("hr@20", "mrr@20"),
-    "30music": ("hr@20", "mrr@20"),
-}  # fmt: skip
-
-
 def recipes() -> str:
     """Our recipes over their seeds, beside the best counter and what others published on the same file."""
-    said = tomllib.loads((RESULTS.parent / "recipes" / "published.toml").read_text(encoding="utf-8"))["number"]
-    final: dict[str, dict[str, list[Row]]] = {data: defaultdict(list) for data in RECIPES}
-    tried = Counter(row["data"] for row in rows("recipes") if row["kind"] == "trial")
-    for row in rows("recipes"):
-        if row["kind"] == "final":
-            final[row["data"]][row["recipe"]].append(row)
-    lines = []
-    for data, metrics in RECIPES.items():
-        others = [number for number in said if number["data"] == data]
-        theirs = [greatest(part, metrics) for part in ([one for one in others if one.get("recurrent")], others)]
-        head = [f"{data}, {' / '.join(metrics)}", *theirs]
-        if not final[data]:
-            lines.append([*head, "", "not trained yet", waiting(data), ""])
-        for recipe, found in final[data].items():
-            seeds = [several([row["test"][metric] for row in found]) for metric in metrics]
-            budget = f"{len(found)} seeds of {found[0]['epochs']} epochs, {tried[data]} trials"
-            counted = greatest(list(found[0]["baselines"].values()), metrics)
-            lines.append([*head, counted, f"**{' / '.join(seeds)}**", f"`{recipe}`", budget])
-    columns = ["data, metrics", "published, recurrent", "published, any", "best counter", "ours", "recipe", "budget"]
-    return markdown(columns, lines)
+    return markdown(*recipe_tables.recipes(rows("recipes"), RESULTS.parent / "recipes"))
 
 
-def waiting(data: str) -> str:
-    """The command that comes next where no recipe is trained."""
-    folder = RESULTS.parent / "recipes"
-    made = sorted(path.stem for path in folder.glob(f"{data}_*.toml") if ".space" not in path.name)
-    searched = [path.name.removesuffix(".space.toml") for path in folder.glob("*.space.toml")]
-    nearest = max((name for name in searched if data.startswith(name)), key=len)  # two orders of one file share one
-    return f"`{made[0]}`" if made else f"`{nearest} --tune` first"
-
-
-def greatest(numbers: list[Row], metrics: tuple[str, ...]) -> str:
-    """The greatest number of each metric, whosever it is."""
-    found = [max((number[metric] for number in numbers if metric in number), default=None) for metric in metrics]
-    return " / ".join("" if value is None else f"{value:.4f}" for value in found) if any(found) else ""
-
-
-def several(values: list[float]) -> str:
-    """Mean and standard deviation of seeds."""
-    return f"{np.mean(values):.4f}" + (f" ± {np.std(values, ddof=1):.4f}" if len(values) > 1 else "")
+def ties() -> str:
+    """What targets that are tied in time are worth, and what is left where their order is drawn."""
+    return markdown(*recipe_tables.ties(rows("recipes")))
 
 
 def throughput() -> str:
@@ -358,50 +318,19 @@ def within(horizon: Row) -> str:
 
 def memory() -> str:
     """The greatest distance that each cell still solves, by task: no remedy, first seed."""
-    found = [row for row in rows("vanishing_gradients") if row["remedy"] == "none" and row["seed"] == 0]
-    tasks = list(dict.fromkeys(row["task"] for row in found))
-    lines = [
-        [f"`{cell}`", *(solved([row for row in found if (row["cell"], row["task"]) == (cell, task)]) for task in tasks)]
-        for cell in dict.fromkeys(row["cell"] for row in found if "(" not in row["cell"])
-    ]
-    return markdown(["greatest distance solved (accuracy where it fails)", *tasks], lines)
+    return markdown(*memory_tables.memory(rows("vanishing_gradients")))
 
 
 def remedies() -> str:
     """The same for other starts, clipping and wiring, on the tasks that have them."""
-    groups: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
-    for row in rows("vanishing_gradients"):
-        cell = re.sub(r"chrono=\d+", "chrono=reach", row["cell"])  # which is another number at every distance
-        groups[cell, row["remedy"], row["task"]].append(row)
-    tried = {task for _, remedy, task in groups if remedy != "none"}
-    tasks = [task for task in dict.fromkeys(task for *_, task in groups) if task in tried]
-    families = {cell.partition("(")[0] for cell, remedy, _ in groups if "(" in cell or remedy != "none"}
-    names = sorted({(cell, remedy) for cell, remedy, _ in groups if cell.partition("(")[0] in families})
-    lines = [
-        [f"`{cell}`", {"none": "clip norm 1"}.get(remedy, remedy), *(solved(groups.get((cell, remedy, task), []))
-         for task in tasks)] for cell, remedy in names
-    ]  # fmt: skip
-    return markdown(["greatest distance solved (accuracy where it fails)", "remedy", *tasks], lines)
-
-
-def solved(found: list[Row]) -> str:
-    """The greatest distance solved, and what is reached where it fails."""
-    from jaxrec.diagnostics.solve import failed
-
-    ordered = sorted(found, key=distance)
-    good = [distance(row) for row in ordered if not failed(row)]
-    first = [f" ({row['accuracy']:.2f} at {distance(row)})" for row in ordered if failed(row)][:1]
-    return (str(max(good)) if good else "none" if found else "") + "".join(first)
-
-
-def distance(row: Row) -> int:
-    return int(row["distance"])
+    return markdown(*memory_tables.remedies(rows("vanishing_gradients")))
 
 
 TABLES = {
     "demo": demo, "accuracy": accuracy, "throughput": throughput, "zoo": zoo, "laws": laws, "torch": against_torch,
     "losses": losses, "gru4rec": gru4rec, "gru4rec_speed": gru4rec_speed, "families": families,
-    "recipes": recipes, "probe": probe, "looks": looks, "lengths": lengths, "memory": memory, "remedies": remedies,
+    "recipes": recipes, "ties": ties, "probe": probe, "looks": looks, "lengths": lengths, "memory": memory,
+    "remedies": remedies,
 }  # fmt: skip
 PAGES = (
     ROOT / "README.md",

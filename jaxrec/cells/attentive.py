@@ -18,7 +18,7 @@ from jaxrec.config import Mistake
 
 
 class Attentive(Composite, Wrapper):
-    """Attention over the last ``window`` inputs, asked by the output of any cell (after STAMP: Liu et al. 2018).
+    """Attention over the last ``window`` inputs, asked by the output of any cell (Liu et al. 2018).
 
     ``y = W h + g * sum_j a_j x_{t-j}`` with ``a = softmax_j(x_{t-j} . Q h / sqrt(d) + b_j)`` over the inputs that there
     were. What is attended is inputs, as in STAMP, https://doi.org/10.1145/3219819.3219950, and what asks is the state

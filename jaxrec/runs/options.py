@@ -41,7 +41,7 @@ class Model(Section):
     state_dropout: Share = 0.0
     """share of the recurrent state dropped while training, and carried on that way (GRU4Rec)"""
     event_dropout: Share = 0.0
-    """share of events that the model does not see while training, as if their item were unknown"""
+    """share of events hidden in training, as if their item were unknown; they are predicted all the same"""
     embedding: Positive | None = None
     """features of the vectors that go in, where these are not those that score (with no-tied); none takes width"""
     one_hot: bool = False

@@ -6,7 +6,8 @@ Command   python experiments/cell_matters.py --data ../shared/data              
 Time      Stands in every row. The estimate is five hours of one core for MovieLens 1M and three for 30Music.
 Expect    Rows in experiments/results/cell_matters.jsonl: `rate` has one of three learning rates of a cell and its
           validation number, after a third of the epochs; `final` has the test numbers of one of three seeds at the
-          best of them, with the place of every target. `--tests` prints every pair on the same targets.
+          best of them, with the place of every target. `--tests` prints every pair on the same targets, `--page FILE`
+          makes a page of them with intervals.
 
 All cells stand in the same two blocks (norm, cell, residual, then norm, feed-forward, residual), with the same width,
 dropout, weight decay, full softmax and number of updates. Only the learning rate is each cell's own: what is best for
@@ -23,7 +24,7 @@ from typing import Any
 from recipes import DATA, row, there
 
 from jaxrec.bench.timing import append_row
-from jaxrec.reports.leaderboard import boards, chosen, paired
+from jaxrec.reports.leaderboard import boards, chosen, paired, write_leaderboard
 from jaxrec.runs.folder import read_json
 from jaxrec.sweeps.options import Sweep
 from jaxrec.sweeps.sweep import sweep
@@ -108,9 +109,14 @@ def keep(path: Path, found: dict[str, Any]) -> None:
         append_row(path, found)
 
 
+def finals(path: Path) -> list[dict[str, Any]]:
+    """The rows of seeds, each with how many learning rates were tried for its cell."""
+    return [found | {"trials": len(RATES)} for found in there(path) if found["kind"] == "final"]
+
+
 def tests(path: Path) -> None:
     """Every pair of cells, on the same targets."""
-    for one in boards(found for found in there(path) if found["kind"] == "final"):
+    for one in boards(finals(path)):
         metric = chosen(one.metrics)
         print(f"{one.name}: {metric}, means over {SEEDS} seeds, permutation of people, Holm over all pairs")
         for pair in paired(one, metric):
@@ -129,9 +135,13 @@ def main() -> None:
         "--max-seconds", type=float, help="stop a sweep after so many seconds; the same command goes on"
     )
     parser.add_argument("--tests", action="store_true", help="train nothing: print the paired tests of the rows")
+    parser.add_argument("--page", type=Path, help="train nothing: write a page of the rows, with intervals and tests")
     options = parser.parse_args()
     if options.tests:
         tests(options.rows)
+    if options.page:
+        write_leaderboard(finals(options.rows), (), options.page, " ".join(("python", *sys.argv)))
+    if options.tests or options.page:
         return
     for name in options.only:
         for cell, rate in rates(name, options).items():

@@ -199,7 +199,7 @@ def counter(one: Board, metric: str) -> tuple[str, float]:
 
 def models(one: Board, others: Published) -> Markup:
     """The table: ours, then counters, then what was published on the same file under the same reading."""
-    columns = ["model", *one.metrics, "seeds", "parameters", "epochs", "updates", "minutes a seed", "on", "searched"]
+    columns = ["model", *one.metrics, "seeds", "parameters", "epochs", "updates", "minutes", "on", "trials"]
     ours = [
         [element("strong", entry.name), *(spread(entry.by_seed(name)) for name in one.metrics), *budget(entry)]
         for entry in one.entries
@@ -212,11 +212,18 @@ def models(one: Board, others: Published) -> Markup:
         [f"{other['model']} ({other['source']})", *(number(other.get(metric)) for metric in one.metrics), *blank]
         for other in others
     ]
-    return table(columns, [*ours, *counted, *said], caption="test targets; mean ± deviation between seeds")
+    return table(
+        columns, [*ours, *counted, *said], caption="test targets; mean ± deviation between seeds; minutes are a seed's"
+    )
 
 
 def spread(values: Sequence[float]) -> str:
-    return f"{mean(values):.4f}" + (f" ± {stdev(values):.4f}" if len(values) > 1 else "")
+    return f"{mean(values):.4f}" + (f" {whole(f'± {stdev(values):.4f}')}" if len(values) > 1 else "")
+
+
+def whole(text: str) -> str:
+    """A text that no table cell breaks."""
+    return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def number(value: float | None) -> str:
@@ -228,10 +235,14 @@ def budget(entry: Entry) -> list[str]:
     row = entry.first
     weights = sum(row["model"]["parameters"].values())
     minutes = mean(one["seconds"] for one in entry.rows) / 60
-    machine = row["machine"]
-    device = machine["devices"][0] if machine.get("devices") else machine["cpu"]
     return [str(len(entry.rows)), short(weights), str(row["epochs"]), f"{row['steps']:,}", f"{minutes:.1f}",
-            str(device), str(row.get("trials", ""))]  # fmt: skip
+            device(row["machine"]), str(row.get("trials", ""))]  # fmt: skip
+
+
+def device(machine: Mapping[str, Any]) -> str:
+    """What trained: accelerators as JAX calls them, or so many cores of a processor."""
+    names = [name for name in machine.get("devices") or () if "cpu" not in name]
+    return ", ".join(names) or f"{machine['cores_usable']} of {machine['cores']} cores, {machine['cpu']}"
 
 
 def differences(pairs: Sequence[Mapping[str, Any]], metric: str) -> Markup | None:
@@ -241,7 +252,7 @@ def differences(pairs: Sequence[Mapping[str, Any]], metric: str) -> Markup | Non
     columns = ["pair", f"difference in {metric}", "95 % interval", "p (Holm)"]
     lines = [
         [f"{pair['first']} \N{MINUS SIGN} {pair['second']}", f"{pair['delta']:+.4f}",
-         f"{pair['low']:+.4f} to {pair['high']:+.4f}", f"{pair['p_holm']:.4f}"]
+         whole(f"{pair['low']:+.4f} to {pair['high']:+.4f}"), f"{pair['p_holm']:.4f}"]
         for pair in pairs
     ]  # fmt: skip
     return table(columns, lines, caption="paired on the same targets, means over seeds; permutation of whole people")

@@ -10,7 +10,7 @@ from strict_html import Reader
 
 from jaxrec.config import Mistake
 from jaxrec.metrics import gains
-from jaxrec.reports.leaderboard import SAME, boards, kept, leaderboard, paired, unpacked
+from jaxrec.reports.leaderboard import SAME, boards, device, kept, leaderboard, paired, unpacked
 
 CARD = {
     "name": "shop", "fingerprint": "abc", "split": {"name": "leave-one-out"}, "catalogue": "all",
@@ -32,7 +32,8 @@ def row(recipe, greater, *, seed=0, data="shop", reading="masked", people=PEOPLE
         "data": data, "recipe": recipe, "seed": seed, "reading": reading, "test": test | {"coverage@10": 0.5},
         "baselines": {"popularity": {"hr@10": 0.1, "ndcg@10": 0.05}, "markov3": {"hr@10": 0.2, "ndcg@10": 0.1}},
         "protocol": CARD | changes, "model": {"cell": recipe, "parameters": {"tables": 1000, "network": 500}},
-        "epochs": 3, "steps": 70, "seconds": 90.0, "machine": {"cpu": "some", "devices": ["1 x cpu"]}, "trials": 12,
+        "epochs": 3, "steps": 70, "seconds": 90.0, "trials": 12,
+        "machine": {"cpu": "some", "cores": 4, "cores_usable": 1, "devices": ["1 x cpu (cpu)"]},
         **kept(greater, none, people),
     }  # fmt: skip
 
@@ -108,9 +109,9 @@ def test_the_page_has_models_budgets_counters_pairs_and_what_was_published_under
     rows = [row("good", places(0, s), seed=s) for s in range(2)] + [row("bad", places(5))]
     reader, found = lines(rows, published)
     by_name = {line[0]: line for line in found}
-    assert by_name["good"][3:] == ["2", "1500", "3", "70", "1.5", "1 x cpu", "12"]
-    assert " ± " in by_name["good"][1]
-    assert " ± " not in by_name["bad"][1]
+    assert by_name["good"][3:] == ["2", "1500", "3", "70", "1.5", "1 of 4 cores, some", "12"]
+    assert " ±" in by_name["good"][1]
+    assert " ±" not in by_name["bad"][1]
     assert by_name["counter: markov3"][1:3] == ["0.2000", "0.1000"]
     assert by_name["Theirs <b> (a paper)"][1:3] == ["0.3000", ""]
     assert "Elsewhere" not in reader.text
@@ -125,3 +126,9 @@ def test_rows_survive_being_written_down():
         leaderboard(boards(json.loads(json.dumps(rows))), [], "make")[:5000]
         == leaderboard(boards(rows), [], "make")[:5000]
     )
+
+
+def test_what_trained_is_named_as_people_know_it():
+    cpu = {"cpu": "some", "cores": 4, "cores_usable": 1}
+    assert device(cpu | {"devices": ["1 x cpu (cpu)"]}) == "1 of 4 cores, some"
+    assert device(cpu | {"devices": ["2 x NVIDIA H100 (gpu)"]}) == "2 x NVIDIA H100 (gpu)"

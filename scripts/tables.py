@@ -104,7 +104,7 @@ def minutes(found: list[Row]) -> str:
 
 def recipes() -> str:
     """Our recipes over their seeds, beside the best counter and what others published on the same file."""
-    return markdown(*recipe_tables.recipes(rows("recipes"), RESULTS.parent / "recipes"))
+    return markdown(*recipe_tables.recipes(rows("recipes"), rows("ctr"), RESULTS.parent / "recipes"))
 
 
 def ties() -> str:

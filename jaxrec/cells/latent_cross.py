@@ -54,11 +54,8 @@ class LatentCross(Wrapper):
             raise Mistake(f'LatentCross has no fusion={fusion!r}; choose "after" or "before" the cell')
         self.cell = GRU(features, hidden, rngs=rngs) if cell is None else cell
         self.fusion = fusion
-        self.w = weight(
-            rngs,
-            features,
-            features if fusion == "before" else shown(self.cell, features, "LatentCross multiplies one vector"),
-        )
+        rule = 'LatentCross multiplies one vector unless fusion="before"'
+        self.w = weight(rngs, features, features if fusion == "before" else shown(self.cell, features, rule))
 
     def project(self, event: Event) -> Any:
         factor = 1 + event.context @ self.w

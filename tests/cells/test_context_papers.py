@@ -210,3 +210,16 @@ def test_attention_decides_between_user_and_item() -> None:
         kept, weight[...] = weight[...], jnp.full(weight[...].shape, 7.0)
         np.testing.assert_array_equal(unroll(cell, given)[1], found)
         weight[...] = kept
+
+
+def test_attentive_says_what_it_cannot_wrap() -> None:
+    class Two(GRU):
+        def read(self, state: Any, projected: Any) -> Any:
+            return state, state
+
+    with pytest.raises(Mistake, match=r"Attentive is asked by one vector, and Two shows .*; wrap a cell that shows"):
+        Attentive(D, Two(D, H, rngs=nnx.Rngs(0)), rngs=nnx.Rngs(0))
+    with pytest.raises(Mistake, match="multiplies one vector unless fusion="):
+        LatentCross(D, Two(D, H, rngs=nnx.Rngs(0)), rngs=nnx.Rngs(0))
+    with pytest.raises(Mistake, match=r"Attentive wraps a cell, which 'gru' is not; give one, as in attentive\(lru\)"):
+        Attentive(D, "gru", rngs=nnx.Rngs(0))  # type: ignore[arg-type]

@@ -4,7 +4,7 @@ Claim     On Beauty 2014 a plain GRU of width 128 with full softmax has HR@10 .0
           above all that was published on the file (.0928, .0531). With attention over the last inputs it has .0970 and
           .0579 (p .005), though after the six epochs of the search attention led. Targets tied in time are worth .09,
           the others .036; with ties drawn instead of sorted by product attention has .0543 instead of .0579. The other
-          data sets are searched in part (MovieLens 1M) or not yet.
+          data sets are searched in part (MovieLens 1M, Diginetica) or not yet.
 Command   python experiments/recipes.py ml-1m_gru --data ../shared/data        three seeds of a recipe
           python experiments/recipes.py ml-1m --tune                           the search that it came from
           python experiments/recipes.py --list                                 what there is, as `jaxrec train` commands

@@ -15,17 +15,14 @@ one is not for another, and a rate chosen for the first cell of a table is a han
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from recipes import DATA, row, there
+from recipes import files, keep, rows, say, there
 
-from jaxrec.bench.timing import append_row
 from jaxrec.reports.leaderboard import boards, chosen, paired, write_leaderboard
-from jaxrec.runs.folder import read_json
 from jaxrec.sweeps.options import Sweep
 from jaxrec.sweeps.sweep import sweep
 
@@ -43,33 +40,27 @@ SETS: dict[str, dict[str, Any]] = {
 }
 
 
-def say(sentence: str) -> None:
-    print(sentence, file=sys.stderr, flush=True)
-
-
-def done(out: Path, choice: Sweep, space: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """The trials of a sweep that are done, each with its row."""
-    sweep(choice, space, command=sys.argv, say=say)
-    about = read_json(out / "sweep.json")
-    for line in (out / "trials.jsonl").read_text(encoding="utf-8").splitlines():
-        trial = json.loads(line)
-        if trial["state"] == "done" and trial["same_as"] is None:
-            yield trial, about
+def trained(
+    name: str, folder: str, space: dict[str, Any], options: argparse.Namespace, **how: Any
+) -> Iterator[dict[str, Any]]:
+    """The rows of a sweep over a grid, each with its cell."""
+    out = options.runs / f"{name}-{folder}"
+    choice = Sweep(out=str(out), search="grid", workers=options.workers, max_seconds=options.max_seconds, **how)
+    sweep(choice, given(name, options.data) | space, command=sys.argv, say=say)
+    for found in rows(f"{name}_cells", out):
+        yield found | {"cell": found["model"]["cell"]}
 
 
 def rates(name: str, options: argparse.Namespace) -> dict[str, float]:
     """Every cell's best learning rate, by validation targets."""
-    out = options.runs / f"{name}-rates"
-    space = given(name, options.data) | {
-        "epochs": SETS[name]["epochs"] // 3, "eval.every": SETS[name]["epochs"] // 3,
-        "model.cell": "|".join(CELLS), "optimizer.lr": "|".join(map(str, RATES)),
-    }  # fmt: skip
-    choice = Sweep(out=str(out), search="grid", workers=options.workers, max_seconds=options.max_seconds)
-    found = []
-    for trial, about in done(out, choice, space):
-        trained = row(f"{name}_cells", "trial", trial, out / trial["run"], about)
-        found.append(trained | {"kind": "rate", "cell": trained["model"]["cell"]})
-        keep(options.rows, found[-1])
+    epochs = SETS[name]["epochs"] // 3
+    choices = {"model.cell": "|".join(CELLS), "optimizer.lr": "|".join(map(str, RATES))}
+    found = [
+        one | {"kind": "rate"}
+        for one in trained(name, "rates", {"epochs": epochs, "eval.every": epochs} | choices, options)
+    ]
+    for one in found:
+        keep(options.rows, one)
     best = chosen_rates(found)
     if missing := [cell for cell in CELLS if cell not in best]:
         say(f"{name}: no learning rate for {', '.join(missing)} yet; the same command goes on")
@@ -86,27 +77,15 @@ def chosen_rates(found: list[dict[str, Any]]) -> dict[str, float]:
 
 def given(name: str, data: Path) -> dict[str, Any]:
     """What all trainings on a data set share."""
-    files = {key: str(data / value) if key == "data" else value for key, value in DATA[name].items()}
-    return BLOCK | files | SETS[name]
+    return BLOCK | files(name, data) | SETS[name]
 
 
 def seeds(name: str, cell: str, rate: float, options: argparse.Namespace) -> None:
     """Three seeds of a cell at its learning rate."""
-    out = options.runs / f"{name}-{cell}"
-    choice = Sweep(
-        out=str(out), search="grid", trials=SEEDS, seeds=SEEDS, workers=options.workers, max_seconds=options.max_seconds
-    )
-    space = given(name, options.data) | {"model.cell": cell, "optimizer.lr": rate}
-    for trial, about in done(out, choice, space):
-        found = row(f"{name}_cells", "final", trial, out / trial["run"], about)
-        keep(options.rows, found | {"recipe": cell, "cell": cell})
+    space = {"model.cell": cell, "optimizer.lr": rate}
+    for found in trained(name, cell, space, options, trials=SEEDS, seeds=SEEDS):
+        keep(options.rows, found | {"recipe": cell})
         print(f"{name:8} {cell:8} seed {found['seed']} ndcg@10 {found['test']['ndcg@10']:.4f}", flush=True)
-
-
-def keep(path: Path, found: dict[str, Any]) -> None:
-    """Append a row that is not there."""
-    if found["run_id"] not in {one["run_id"] for one in there(path)}:
-        append_row(path, found)
 
 
 def finals(path: Path) -> list[dict[str, Any]]:

@@ -194,7 +194,6 @@ class Data:
         users = np.unique(events.user)
         self.users = users[np.argsort([len(self.liked[user]) for user in users], kind="stable")]
         self.strangers = ~np.isin(events.user, events.user[self.known])
-
         self.means = item, user
         self.batches = [self.cut(split) for split in range(len(SPLITS))]
 

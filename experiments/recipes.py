@@ -31,8 +31,7 @@ from typing import Any
 from jaxrec.bench.timing import append_row
 from jaxrec.evaluation.ranks_file import load
 from jaxrec.evaluation.summary import counts_of
-from jaxrec.metrics import gains
-from jaxrec.reports.leaderboard import kept, tells, write_leaderboard
+from jaxrec.reports.leaderboard import kept, write_leaderboard
 from jaxrec.runs.folder import read_json
 from jaxrec.sweeps.options import Sweep
 from jaxrec.sweeps.space import read
@@ -78,9 +77,12 @@ def searched() -> list[str]:
 def reading(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """The options that say which data a recipe is for."""
     data = name.partition("_")[0]
-    if options.prepared is not None:
-        return {"data": str(options.prepared / data)}
-    return {key: str(options.data / value) if key in ("data", "test") else value for key, value in DATA[data].items()}
+    return files(data, options.data) if options.prepared is None else {"data": str(options.prepared / data)}
+
+
+def files(data: str, folder: Path) -> dict[str, Any]:
+    """The options of a data set whose files lie in a folder."""
+    return {key: str(folder / value) if key in ("data", "test") else value for key, value in DATA[data].items()}
 
 
 def swept(name: str, options: argparse.Namespace) -> Path:
@@ -123,17 +125,12 @@ def row(name: str, kind: str, trial: dict[str, Any], run: Path, about: dict[str,
     }  # fmt: skip
     if kind == "trial":
         return found | {"number": trial["number"], "point": trial["point"], "space": about["space"]}
-    ranks, masks = load(run / "ranks.npz")
-    counts = counts_of(ranks, head)
+    ranks, _ = load(run / "ranks.npz")
+    slices = result["test"]["slices"]
     return found | {
         "test": result["test"][head], "baselines": {key: part[head] for key, part in result["baselines"].items()},
-        "protocol": {key: result["protocol"][key] for key in CARD}, **kept(*counts, ranks.example),
-        "kinds": {
-            name: {"targets": int(masks[name].sum())} | {
-                metric: float(gains(metric, *(part[masks[name]] for part in counts)).mean())
-                for metric in result["test"][head] if tells(metric)
-            } for name in KINDS if name in masks and masks[name].any()
-        },
+        "protocol": {key: result["protocol"][key] for key in CARD}, **kept(*counts_of(ranks, head), ranks.example),
+        "kinds": {name: slices[name] for name in KINDS if name in slices},
     }  # fmt: skip
 
 
@@ -148,8 +145,10 @@ def there(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
-def known(path: Path) -> set[tuple[str, str]]:
-    return {(found["kind"], found["run_id"]) for found in there(path)}
+def keep(path: Path, found: dict[str, Any]) -> None:
+    """Append a row that is not there."""
+    if (found["kind"], found["run_id"]) not in {(row["kind"], row["run_id"]) for row in there(path)}:
+        append_row(path, found)
 
 
 def leaderboard(rows: Path, page: Path) -> None:
@@ -195,8 +194,7 @@ def main() -> int:
         return 0
     for name in options.names:
         for found in rows(name, options.collect or swept(name, options)):
-            if (found["kind"], found["run_id"]) not in known(options.rows):
-                append_row(options.rows, found)
+            keep(options.rows, found)
             shown = found["point"] if found["kind"] == "trial" else f"seed {found['seed']}"
             numbers = {key: round(value, 4) for key, value in (found.get("test") or found["valid"]).items()}
             print(f"{name:24} {found['kind']} {shown} {numbers} {found['seconds']:.0f} s", flush=True)

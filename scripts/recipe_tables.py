@@ -35,7 +35,7 @@ def recipes(rows: Sequence[Row], clicks: Sequence[Row], folder: Path) -> Table:
     lines = []
     for data, metrics in RECIPES.items():
         others = [number for number in said if number["data"] == data]
-        theirs = [published(part, metrics) for part in ([one for one in others if one.get("recurrent")], others)]
+        theirs = [greatest(part, metrics) for part in ([one for one in others if one.get("recurrent")], others)]
         head = [f"{data}, {' / '.join(metrics)}", *theirs]
         if data not in final:
             lines.append([*head, "", "not trained yet", waiting(data, folder), ""])
@@ -44,27 +44,30 @@ def recipes(rows: Sequence[Row], clicks: Sequence[Row], folder: Path) -> Table:
             budget = f"{len(found)} seeds of {found[0]['epochs']} epochs, {tried[data]} trials"
             counted = greatest(list(found[0]["baselines"].values()), metrics)
             lines.append([*head, counted, f"**{' / '.join(seeds)}**", f"`{recipe}`", budget])
-    if found := [row for row in clicks if row["kind"] == "final"]:
-        others = published([number for number in said if number["data"] == "ctr-ml-1m"], ["auc"])
-        counted, ours = found[0]["counters"].values(), several([row["test_auc"] for row in found])
-        lines.append(["ctr-ml-1m, auc", "", others, f"{max(counted):.4f}", f"**{ours}**", "`experiments/ctr.py`",
-                      f"{len(found)} seeds, {found[0]['trials']} trials"])  # fmt: skip
+    lines += clicked([row for row in clicks if row["kind"] == "final"], said)
     columns = ["data, metrics", "published, recurrent", "published, any", "best counter", "ours", "recipe", "budget"]
     return columns, lines
 
 
-def published(numbers: Sequence[Row], metrics: Sequence[str]) -> str:
-    """The greatest published number of each metric; whether nobody has looked it up again."""
-    found = greatest(numbers, metrics)
-    recalled = [number for number in numbers if "recalled" in number["source"]]
-    mark = any(part and part in greatest(recalled, metrics).split(" / ") for part in found.split(" / "))
-    return found + (" (recalled)" if mark else "")
+def clicked(found: Sequence[Row], said: Sequence[Row]) -> list[list[str]]:
+    """The line of `experiments/ctr.py`, once it has seeds."""
+    if not found:
+        return []
+    others = greatest([number for number in said if number["data"] == "ctr-ml-1m"], ["auc"])
+    counted, ours = max(found[0]["counters"].values()), several([row["test_auc"] for row in found])
+    budget = f"{len(found)} seeds, {found[0]['trials']} trials"
+    return [["ctr-ml-1m, auc", "", others, f"{counted:.4f}", f"**{ours}**", "`experiments/ctr.py`", budget]]
 
 
 def greatest(numbers: Sequence[Row], metrics: Sequence[str]) -> str:
-    """The greatest number of each metric, whosever it is."""
-    found = [max((number[metric] for number in numbers if metric in number), default=None) for metric in metrics]
-    return " / ".join("" if value is None else f"{value:.4f}" for value in found) if any(found) else ""
+    """The greatest number of each metric, whosever it is; "recalled" where nobody has looked one of them up again."""
+    having = [[number for number in numbers if metric in number] for metric in metrics]
+    found = [max(part, key=lambda one: one[metric], default=None) for part, metric in zip(having, metrics, strict=True)]
+    if not any(found):
+        return ""
+    shown = ("" if one is None else f"{one[metric]:.4f}" for one, metric in zip(found, metrics, strict=True))
+    recalled = any("recalled" in one.get("source", "") for one in found if one)
+    return " / ".join(shown) + (" (recalled)" if recalled else "")
 
 
 def several(values: Sequence[float]) -> str:
@@ -89,6 +92,6 @@ def ties(rows: Sequence[Row]) -> Table:
             parts = [[row["test"] for row in seeds]]
             parts += [[row["kinds"][name] for row in seeds] for name in ("tied time", "untied time")]
             numbers = [several([one["ndcg@10"] for one in part]) for part in parts]
-            targets = " / ".join(f"{kind['targets']:,}" for kind in kinds)
+            targets = " / ".join(f"{kind['count']:,}" for kind in kinds)
             lines.append([f"`{seeds[0]['recipe']}`", seeds[0]["protocol"]["ties"]["policy"], *numbers, targets])
     return ["recipe", "order of ties", "ndcg@10, all", "tied", "untied", "targets tied / untied"], lines

@@ -138,9 +138,9 @@ def test_a_row_of_a_recipe_keeps_every_target_and_one_that_chooses_no_test_numbe
     assert len(values) == result["protocol"]["counts"]["test_targets"]
     assert values.mean() == pytest.approx(result["test"][result["headline"]]["ndcg@10"], abs=1e-6)
     assert "run" not in row["config"]
-    again, new = (row["kinds"].get(name, {"targets": 0, "ndcg@10": 0.0}) for name in ("repeat", "new"))
-    assert again["targets"] + new["targets"] == len(values)
-    parts = sum(part["targets"] * part["ndcg@10"] for part in (again, new))
+    again, new = (row["kinds"].get(name, {"count": 0, "ndcg@10": 0.0}) for name in ("repeat", "new"))
+    assert again["count"] + new["count"] == len(values)
+    parts = sum(part["count"] * part["ndcg@10"] for part in (again, new))
     assert parts / len(values) == pytest.approx(row["test"]["ndcg@10"], abs=1e-6)
     chooser = recipes.row("demo_gru", "trial", trial, tmp_path, {"space": {}})
     assert not {"test", "places", "baselines"} & chooser.keys()

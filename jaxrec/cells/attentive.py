@@ -11,9 +11,8 @@ from jax import Array
 from jaxrec.cells.cell import Cell, Event
 from jaxrec.cells.gru import GRU
 from jaxrec.cells.kinds import Composite, WindowCell
-from jaxrec.cells.latent_cross import shown
 from jaxrec.cells.weights import positive, weight
-from jaxrec.cells.wrapper import Wrapper
+from jaxrec.cells.wrapper import Wrapper, shown
 from jaxrec.config import Mistake
 
 
@@ -39,7 +38,7 @@ class Attentive(Composite, Wrapper):
         positive(window=window)
         self.cell = GRU(features, hidden, rngs=rngs) if cell is None else cell
         self.recent = Recent(features, window)
-        asked = hidden if cell is None else shown(self.cell, features, "Attentive is asked by one vector")
+        asked = shown(self.cell, features, "Attentive is asked by one vector")
         self.query, self.out = weight(rngs, asked, features), weight(rngs, asked, features)
         self.place = nnx.Param(jnp.zeros(window))
         self.gain = nnx.Param(jnp.ones(features))

@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from typing import Any, Literal, Self
 
-import jax
-import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
@@ -12,7 +10,7 @@ from jaxrec.cells.cell import Cell, Event
 from jaxrec.cells.gru import GRU
 from jaxrec.cells.kinds import AffineCell, Composite, ElementwiseCell, MatrixCell, WindowCell
 from jaxrec.cells.weights import weight
-from jaxrec.cells.wrapper import Wrapper
+from jaxrec.cells.wrapper import Wrapper, shown
 from jaxrec.config import Mistake
 
 
@@ -94,20 +92,3 @@ class LatentCrossComposite(Composite, LatentCross):
         if self.fusion == "before":
             return run("cell", events._replace(x=events.x * factor))
         return run("cell", events) * factor
-
-
-def shown(cell: Cell, features: int, rule: str) -> int:
-    """Width of what ``cell`` shows the layer above; `Mistake`, which begins with ``rule``, unless it is one vector."""
-
-    def run() -> Any:
-        vector, ready = jnp.zeros(features), cell.prepare()
-        event = Event(
-            vector, gap=jnp.zeros(()), context=vector, user=vector, start=jnp.zeros((), bool), key=jax.random.key(0)
-        )
-        projected = ready.project(event)
-        return ready.read(ready.step(ready.initial_state(), projected), projected)
-
-    output = jax.eval_shape(run)
-    if not isinstance(output, jax.ShapeDtypeStruct) or len(output.shape) != 1:
-        raise Mistake(f"{rule}, and {type(cell).__name__} shows {output}; wrap a cell that shows one vector")
-    return int(output.shape[0])

@@ -3,7 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
-from jaxrec.cells.cell import Cell
+import jax
+import jax.numpy as jnp
+
+from jaxrec.cells.cell import Cell, Event
+from jaxrec.config import Mistake
 
 
 class Wrapper(Cell):
@@ -29,3 +33,20 @@ class Wrapper(Cell):
 
     def initial_state(self) -> Any:
         return self.cell.initial_state()
+
+
+def shown(cell: Cell, features: int, rule: str) -> int:
+    """Width of what ``cell`` shows the layer above; `Mistake`, which begins with ``rule``, unless it is one vector."""
+
+    def run() -> Any:
+        vector, ready = jnp.zeros(features), cell.prepare()
+        event = Event(
+            vector, gap=jnp.zeros(()), context=vector, user=vector, start=jnp.zeros((), bool), key=jax.random.key(0)
+        )
+        projected = ready.project(event)
+        return ready.read(ready.step(ready.initial_state(), projected), projected)
+
+    output = jax.eval_shape(run)
+    if not isinstance(output, jax.ShapeDtypeStruct) or len(output.shape) != 1:
+        raise Mistake(f"{rule}, and {type(cell).__name__} shows {output}; wrap a cell that shows one vector")
+    return int(output.shape[0])

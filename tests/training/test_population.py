@@ -114,7 +114,7 @@ def test_fifty_steps_together_are_fifty_steps_alone(loss, rule, executor):
     with jax.enable_x64(True):
         (chosen, floats), (optimiser, more) = LOSSES[loss], RULES[rule]
         update = LazyUpdate() if loss == "bpr-max" else DenseUpdate()
-        step = Step(chosen, optimiser, update).plain()
+        step = Step(chosen, optimiser, update, averages="average" in more).plain()
         given = begun(step, floats | more)
         wanted = alone(step, *given, bounds)
         near(joined(executor, step, *given, bounds), wanted, 1e-10)

@@ -156,9 +156,8 @@ def test_a_running_average_is_the_one_that_numpy_makes_and_a_broken_step_is_not_
         expected = [decay * old + (1 - decay) * np.asarray(new) for old, new in zip(expected, now, strict=True)]
     close(jax.tree.leaves(state.judged), expected, 1e-6)
     assert not np.allclose(jax.tree.leaves(state.judged)[0], jax.tree.leaves(state.model)[0])
-    plain, _ = run(
-        Step(Softmax(), Optimiser("adamw")), step.init(model(), HYPER, jax.random.key(0))._replace(average=None)
-    )
+    bare = Step(Softmax(), Optimiser("adamw"))
+    plain, _ = run(bare, bare.init(model(), HYPER, jax.random.key(0)))
     averaged, _ = run(step, step.init(model(), hyper, jax.random.key(0)), hyper=hyper)
     close(plain.model, averaged.model, 1e-6)  # training does not feel it: another program, up to rounding
 

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -163,21 +162,3 @@ def test_cells_are_held_against_each_other_in_one_block_at_their_own_rates():
         for rate, value in zip(matters.RATES, values, strict=False)
     ]
     assert matters.chosen_rates(rows) == {"gru": matters.RATES[1], "lru": matters.RATES[2]}  # lstm has one to try
-
-
-def test_means_of_labels_know_nothing_of_their_own_second_and_the_area_counts_ties_half():
-    ctr = module(ROOT / "experiments" / "ctr.py")
-    draw = np.random.default_rng(0)
-    count = 60
-    user, item, time, split = draw.integers(1, 5, count), draw.integers(1, 9, count), *draw.integers(0, 9, (2, count))
-    label = draw.integers(0, 2, count)
-    events = ctr.Events(user, item, label, time, np.zeros(count, int), split % 3)
-    mean, seen = ctr.earlier(item, events, prior=2.0)
-    overall = label[events.split == 0].mean()
-    for n in range(count):
-        past = (item == item[n]) & (time < time[n]) & (events.split == 0)
-        assert seen[n] == past.sum()
-        assert mean[n] == pytest.approx((label[past].sum() + 2 * overall) / (past.sum() + 2))
-    score = draw.integers(0, 4, count)
-    pairs = [(a > b) + 0.5 * (a == b) for a in score[label == 1] for b in score[label == 0]]
-    assert ctr.auc(label, score) == pytest.approx(np.mean(pairs))

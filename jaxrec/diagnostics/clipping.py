@@ -25,7 +25,7 @@ def gradients(step: Step, state: State, batch: Batch, hyper: Hyper, known: Popul
     """The gradient of one step before clipping, the mean over real positions, dense."""
     batch = batch._replace(keys=row_keys(state, len(batch.item), None))  # with the dropout of a step
     _, events, rows, grads, _ = step.gradients(state, batch, hyper, None, known)
-    dense = {name: scatter(table, rows[name].ids, grads["rows"][name]) for name, table in state.tables.items()}
+    dense = {name: scatter(table, rows[name], grads["rows"][name]) for name, table in state.tables.items()}
     return jax.tree.map(lambda leaf: leaf / jnp.maximum(events, 1), (dense, grads["network"]))
 
 

@@ -7,7 +7,10 @@ cotangent and can be taken in the forward pass, while a block's scores are in th
 - *item blocks*: when whole rows would leave too few positions in a block, the normaliser is summed over blocks of items
   first and the scores are computed again for the gradients: four products, memory independent of the catalogue.
 
-Row 0 is padding; it gets the bias ``-inf`` instead of being cut off, which would copy the table.
+Row 0 is padding; it gets the bias ``-inf`` instead of being cut off, which would copy the table. Where devices share
+out the table (`Shard`), each computes the scores of its own rows and the normalisers are summed over the pieces: as in
+Megatron-LM (Shoeybi et al. 2019, https://arxiv.org/abs/1909.08053), a few numbers a position and its gradient are all
+that travels.
 """
 
 from collections.abc import Callable
@@ -17,6 +20,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+
+from jaxrec.losses.shards import Shard
 
 # Scores at one time: as many as are good for speed, and at most. On CPU a block should stay in the cache. Measured.
 CPU_GOOD, CPU_MOST = 2**20, 2**22
@@ -50,51 +55,57 @@ def _even(total: int, most: int) -> int:
     return max(1, -(-total // max(1, parts)))
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(6,))
+@partial(jax.custom_vjp, nondiff_argnums=(6, 7))
 def fused_cross_entropy(
-    hidden: Array, rows: Array, bias: Array, targets: Array, weight: Array, smoothing: Array, blocks: Blocks
-) -> Array:
+    hidden: Array, rows: Array, bias: Array, targets: Array, weight: Array, smoothing: Array, blocks: Blocks,
+    shard: Shard,
+) -> Array:  # fmt: skip
     """Sum of ``weight * cross_entropy`` over positions, a scalar, in float32 or the wider of the inputs.
 
     ``hidden`` (n, d), ``rows`` (1 + i, d), ``bias`` (1 + i,), ``targets`` and ``weight`` (n,), ``smoothing`` ().
-    Row 0 is never a candidate; a position of weight 0 may have any target.
+    Row 0 is never a candidate; a position of weight 0 may have any target. ``rows`` and ``bias`` are this device's
+    piece, as ``shard`` says, and targets are rows of the whole; all pieces' devices must have the same ``hidden``, and
+    get its whole gradient.
     """
-    targets = jnp.clip(targets, 1, rows.shape[0] - 1)
-    candidates = bias.at[0].set(-jnp.inf)
+    targets = jnp.clip(targets, 1, shard.rows - 1)
+    candidates = jnp.where(shard.real(rows), bias, -jnp.inf)
 
     def one(_: None, block: tuple[Array, ...]) -> tuple[None, tuple[Array, Array]]:
-        return None, _normaliser(block[0], rows, candidates, block[1], blocks.items)
+        return None, _normaliser(block[0], rows, candidates, block[1], blocks.items, shard)
 
     _, found = lax.scan(one, None, cut((hidden, targets), blocks.positions))
     log_z, hit = (_joined(part, len(targets)) for part in found)
-    return jnp.sum(weight * (log_z - hit + smoothing * (hit - _mean_score(hidden, rows, bias))))
+    return jnp.sum(weight * (log_z - hit + smoothing * (hit - _mean_score(hidden, rows, bias, shard))))
 
 
 def _forward(
-    hidden: Array, rows: Array, bias: Array, targets: Array, weight: Array, smoothing: Array, blocks: Blocks
-) -> tuple[Array, tuple[Array, ...]]:
-    targets = jnp.clip(targets, 1, rows.shape[0] - 1)
-    candidates = bias.at[0].set(-jnp.inf)
+    hidden: Array, rows: Array, bias: Array, targets: Array, weight: Array, smoothing: Array, blocks: Blocks,
+    shard: Shard,
+) -> tuple[Array, tuple[Array, ...]]:  # fmt: skip
+    targets = jnp.clip(targets, 1, shard.rows - 1)
+    candidates = jnp.where(shard.real(rows), bias, -jnp.inf)
     gradients = (
         _gradients_of_whole_rows if blocks.items == len(rows) else partial(_gradients_by_items, items=blocks.items)
     )
     d_rows, d_bias, log_z, hit, d_hidden = _accumulate(
-        gradients, hidden, rows, candidates, targets, weight, blocks.positions
+        partial(gradients, shard=shard), hidden, rows, candidates, targets, weight, blocks.positions
     )
 
-    gap = hit - _mean_score(hidden, rows, bias)
+    gap = hit - _mean_score(hidden, rows, bias, shard)
     losses = log_z - hit + smoothing * gap
     on_target = weight * (1 - smoothing)
-    even = smoothing * _even_share(rows)
-    d_hidden -= on_target[:, None] * rows[targets] + weight[:, None] * (even @ rows)[None, :]
-    d_rows = d_rows.at[targets].add(-on_target[:, None] * hidden) - even[:, None] * (weight @ hidden)[None, :]
-    d_bias = d_bias.at[targets].add(-on_target) - even * jnp.sum(weight)
-    found = (d_hidden, d_rows, d_bias, losses, jnp.sum(weight * gap))
+    even = smoothing * _even_share(rows, shard)
+    d_hidden -= on_target[:, None] * shard.own(rows, targets) + weight[:, None] * (even @ rows)[None, :]
+    places = shard.places(rows, targets)
+    d_rows = d_rows.at[places].add(-on_target[:, None] * hidden, mode="drop")
+    d_rows -= even[:, None] * (weight @ hidden)[None, :]
+    d_bias = d_bias.at[places].add(-on_target, mode="drop") - even * jnp.sum(weight)
+    found = (shard.total(d_hidden), d_rows, d_bias, losses, jnp.sum(weight * gap))
     wanted = (hidden.dtype, rows.dtype, bias.dtype, weight.dtype, smoothing.dtype)
     return jnp.sum(weight * losses), tuple(part.astype(dtype) for part, dtype in zip(found, wanted, strict=True))
 
 
-def _backward(blocks: Blocks, found: tuple[Array, ...], cotangent: Array) -> tuple[Array | None, ...]:
+def _backward(blocks: Blocks, shard: Shard, found: tuple[Array, ...], cotangent: Array) -> tuple[Array | None, ...]:
     d_hidden, d_rows, d_bias, d_weight, d_smoothing = (part * cotangent.astype(part.dtype) for part in found)
     return d_hidden, d_rows, d_bias, None, d_weight, d_smoothing
 
@@ -123,12 +134,15 @@ def _accumulate(
     return d_rows, d_bias, *(_joined(part, len(targets)) for part in found)
 
 
-def _gradients_of_whole_rows(h: Array, target: Array, weight: Array, rows: Array, bias: Array) -> tuple[Array, ...]:
+def _gradients_of_whole_rows(
+    h: Array, target: Array, weight: Array, rows: Array, bias: Array, *, shard: Shard
+) -> tuple[Array, ...]:
     scores = product(h, rows.T) + bias[None, :]
-    top = jnp.max(scores, axis=1)
+    top = shard.most(jnp.max(scores, axis=1))
     powers = jnp.exp(scores - top[:, None])
-    total = jnp.sum(powers, axis=1)
-    hit = jnp.take_along_axis(scores, target[:, None], axis=1)[:, 0]
+    total = shard.total(jnp.sum(powers, axis=1))
+    place = shard.places(rows, target)[:, None]
+    hit = shard.total(jnp.take_along_axis(scores, place, axis=1, mode="fill", fill_value=0)[:, 0])
     scale = weight / total
     low = powers.astype(rows.dtype)
     d_hidden = product(low, rows) * scale[:, None]
@@ -136,8 +150,9 @@ def _gradients_of_whole_rows(h: Array, target: Array, weight: Array, rows: Array
     return d_rows, scale @ powers, top + jnp.log(total), hit, d_hidden
 
 
-def _normaliser(h: Array, rows: Array, bias: Array, target: Array, items: int) -> tuple[Array, Array]:
+def _normaliser(h: Array, rows: Array, bias: Array, target: Array, items: int, shard: Shard) -> tuple[Array, Array]:
     """Log of the summed exponentials, and the target's score, of each position: an online log-sum-exp over blocks."""
+    places = shard.places(rows, target)
 
     def one(carry: Any, block: Array) -> tuple[Any, None]:
         top, total, hit = carry
@@ -145,20 +160,21 @@ def _normaliser(h: Array, rows: Array, bias: Array, target: Array, items: int) -
         scores = product(h, part.T) + part_bias[None, :]
         new = jnp.maximum(top, jnp.max(scores, axis=1))
         total = total * jnp.exp(top - new) + jnp.sum(jnp.exp(scores - new[:, None]), axis=1)
-        place = jnp.clip(target - start, 0, items - 1)
+        place = jnp.clip(places - start, 0, items - 1)
         own = jnp.take_along_axis(scores, place[:, None], axis=1)[:, 0]
-        return (new, total, jnp.where(target // items == block, own, hit)), None
+        return (new, total, jnp.where((places // items == block) & (places < len(rows)), own, hit)), None
 
     wide, positions = wide_type(h), len(h)
     start = (jnp.full(positions, jnp.finfo(wide).min, wide), jnp.zeros(positions, wide), jnp.zeros(positions, wide))
-    (top, total, hit), _ = lax.scan(one, start, jnp.arange(-(-len(rows) // items)))
-    return top + jnp.log(total), hit
+    (here, total, hit), _ = lax.scan(one, start, jnp.arange(-(-len(rows) // items)))
+    top = shard.most(here)
+    return top + jnp.log(shard.total(total * jnp.exp(here - top))), shard.total(hit)
 
 
 def _gradients_by_items(
-    h: Array, target: Array, weight: Array, rows: Array, bias: Array, *, items: int
+    h: Array, target: Array, weight: Array, rows: Array, bias: Array, *, items: int, shard: Shard
 ) -> tuple[Array, ...]:
-    log_z, hit = _normaliser(h, rows, bias, target, items)
+    log_z, hit = _normaliser(h, rows, bias, target, items, shard)
 
     def one(sums: Any, block: Array) -> tuple[Any, None]:
         d_hidden, d_rows, d_bias = sums
@@ -198,14 +214,14 @@ def product(left: Array, right: Array) -> Array:
     return jnp.matmul(left, right, preferred_element_type=wide_type(left))
 
 
-def _mean_score(hidden: Array, rows: Array, bias: Array) -> Array:
-    share = _even_share(rows)
-    return hidden @ (share @ rows) + share @ bias
+def _mean_score(hidden: Array, rows: Array, bias: Array, shard: Shard) -> Array:
+    share = _even_share(rows, shard)
+    return shard.total(hidden @ (share @ rows) + share @ bias)
 
 
-def _even_share(rows: Array) -> Array:
-    """The even distribution over candidates: 0 for the padding row."""
-    return (jnp.arange(len(rows)) > 0) / jnp.asarray(len(rows) - 1, rows.dtype)
+def _even_share(rows: Array, shard: Shard) -> Array:
+    """The even distribution over candidates: 0 for rows that are none."""
+    return shard.real(rows) / jnp.asarray(shard.rows - 1, rows.dtype)
 
 
 def cut(arrays: Any, positions: int) -> Any:

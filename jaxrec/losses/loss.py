@@ -56,6 +56,13 @@ class Loss:
         """Whether it reads only the rows that a step draws, and not the whole output table."""
         return False
 
+    @property
+    def shares(self) -> bool:
+        """Whether it can be computed where devices share out the output table; such a loss takes a `Shard`, or samples
+        rows and sees no table.
+        """
+        return self.samples
+
     def know(self, counts: Array | None) -> Popularity | None:
         """What `draw` needs of the training counts ``(1 + i,)``, once for a run; None where it needs nothing."""
         return popularity(self.counted(counts), 0.0, self.propensity) if self.weighs else None

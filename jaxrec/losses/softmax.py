@@ -11,6 +11,7 @@ from jaxrec.config import Within
 from jaxrec.losses.fused import block_sizes, fused_cross_entropy
 from jaxrec.losses.loss import Loss, given, weighted
 from jaxrec.losses.negatives import NOTHING, Drawn
+from jaxrec.losses.shards import Shard
 
 
 def cross_entropy(scores: Array, target: Array, label_smoothing: float = 0.0, temperature: float = 1.0) -> Array:
@@ -39,17 +40,26 @@ class Softmax(Loss):
         self.check("label_smoothing", Annotated[float, Within(0, 1)])
         self.check("chunk", Annotated[int | None, Within(1)])
 
+    @property
+    def shares(self) -> bool:
+        return True
+
     def __call__(
-        self, hidden: Array, rows: Array, bias: Array | None, targets: Array, weight: Array, drawn: Drawn = NOTHING
-    ) -> Array:
+        self, hidden: Array, rows: Array, bias: Array | None, targets: Array, weight: Array, drawn: Drawn = NOTHING,
+        shard: Shard | None = None,
+    ) -> Array:  # fmt: skip
         """Sum over positions of ``weight`` times cross-entropy, a scalar in nats.
 
         ``hidden`` (n, d); ``rows`` (1 + i, d) and ``bias`` (1 + i,) or None, where row 0 is padding and never a
         candidate; ``targets`` (n,) row numbers from 1, any number where ``weight`` (n,) is 0. Differentiable in every
-        float argument and field; gradients are computed in the forward pass where that saves a product.
+        float argument and field; gradients are computed in the forward pass where that saves a product. With ``shard``
+        the rows and their bias are this device's piece of the table, and targets still rows of the whole.
         """
         scale = 1 / jnp.asarray(self.temperature, hidden.dtype)
         smoothing = jnp.asarray(self.label_smoothing, hidden.dtype)
         weight = weighted(weight, drawn)
         blocks = block_sizes(hidden.shape[0], rows.shape[0], self.chunk)
-        return fused_cross_entropy(hidden * scale, rows, given(bias, rows) * scale, targets, weight, smoothing, blocks)
+        return fused_cross_entropy(
+            hidden * scale, rows, given(bias, rows) * scale, targets, weight, smoothing, blocks,
+            Shard(len(rows)) if shard is None else shard,
+        )  # fmt: skip

@@ -1,10 +1,12 @@
-"""One pure function, run data-parallel over local devices in three interchangeable ways.
+"""One pure function, run over local devices in three interchangeable ways.
 
 `jit` leaves the communication to the compiler, `shard_map` and `pmap` leave it to the function, which is told the
-axis to sum over. All three give the numbers of one device up to the order of summation.
+axis to sum over. All three give the numbers of one device up to the order of summation. The devices are a mesh of
+``data`` x ``model``: rows of a batch are cut over the first axis, and tables, where they are cut, over the second.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal, get_args
 
 import jax
@@ -14,9 +16,9 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxrec.config import Mistake, did_you_mean
 
 Mode = Literal["jit", "shard_map", "pmap"]
-Split = Sequence[int | None]
+Split = Sequence[Any]  # of int, None, or trees of PartitionSpec
 
-AXIS = "data"
+AXIS, PIECES = "data", "model"
 
 
 def local_devices(count: int) -> list[jax.Device]:
@@ -42,6 +44,7 @@ def distribute(
     split: Split,
     out: Split | None = None,
     donate: Sequence[int] = (),
+    pieces: int = 1,
 ) -> "Distributed":
     """Compile `fn(*args, axis=None)` to run over `devices` (a count, or the devices).
 
@@ -53,9 +56,13 @@ def distribute(
     `axis="data"`, and must sum over that axis itself what depends on the pieces (`jax.lax.psum` of sums and of counts,
     not a mean of means: pieces weigh differently). Buffers of the arguments numbered in `donate` are reused for the
     outputs.
+
+    With ``pieces`` the mesh is (devices / pieces, pieces), and entries of `split` and `out` may be trees of
+    `PartitionSpec` that cut leaves over `PIECES`; what such leaves need to know of each other, `fn` sends over that
+    axis in every mode. pmap has one axis and takes whole arguments only.
     """
     chosen = local_devices(devices) if isinstance(devices, int) else list(devices)
-    mesh = Mesh(np.array(chosen), (AXIS,), axis_types=(AxisType.Auto,))
+    mesh = meshed(chosen, mode, pieces)
     if mode not in get_args(Mode):
         known = get_args(Mode)
         raise Mistake(f"parallel={mode!r} is not one of {', '.join(known)}{did_you_mean(mode, known)}")
@@ -64,8 +71,38 @@ def distribute(
     return Distributed(compiled, mode, mesh, tuple(split), out, frozenset(donate))
 
 
-def _specs(split: Split) -> tuple[PartitionSpec, ...]:
-    return tuple(PartitionSpec() if axis is None else PartitionSpec(*[None] * axis, AXIS) for axis in split)
+def meshed(devices: Sequence[jax.Device], mode: Mode, pieces: int) -> Mesh:
+    """The mesh of ``data`` x ``model``."""
+    if len(devices) % pieces:
+        raise Mistake(
+            f"shards={pieces} does not divide devices={len(devices)}; "
+            f"use {_divisor(len(devices), min(pieces, len(devices)))}, or a multiple of {pieces} devices"
+        )
+    if pieces > 1 and mode == "pmap":
+        raise Mistake(f"shards={pieces} cuts tables, and pmap cuts batches only; use --parallel jit or shard_map")
+    return Mesh(np.array(devices).reshape(-1, pieces), (AXIS, PIECES), axis_types=(AxisType.Auto, AxisType.Auto))
+
+
+def _specs(split: Split) -> tuple[Any, ...]:
+    def spec(axis: Any) -> Any:
+        if axis is None:
+            return PartitionSpec()
+        return PartitionSpec(*[None] * axis, AXIS) if isinstance(axis, int) else axis
+
+    return tuple(spec(axis) for axis in split)
+
+
+def _is_spec(found: Any) -> bool:
+    return isinstance(found, PartitionSpec)
+
+
+def _places(mesh: Mesh, specs: Any) -> Any:
+    return jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs, is_leaf=_is_spec)
+
+
+def _pieces_only(split: Split) -> tuple[Any, ...]:
+    """The specs as a function sees them that is told of pieces only."""
+    return tuple(PartitionSpec() if axis is None or isinstance(axis, int) else axis for axis in split)
 
 
 def _by_jit(
@@ -74,9 +111,13 @@ def _by_jit(
     def whole(*args: Any) -> Any:
         return fn(*args, axis=None)
 
-    places = tuple(NamedSharding(mesh, spec) for spec in _specs(split))
-    everywhere = NamedSharding(mesh, PartitionSpec())
-    ends = everywhere if out is None else tuple(NamedSharding(mesh, spec) for spec in _specs(out))
+    places = _places(mesh, _specs(split))
+    ends = NamedSharding(mesh, PartitionSpec()) if out is None else _places(mesh, _specs(out))
+    if mesh.shape[PIECES] > 1:  # the batch's axis stays the compiler's, the tables' is the function's
+        whole = jax.shard_map(
+            whole, mesh=mesh, in_specs=_pieces_only(split), check_vma=False, axis_names={PIECES},
+            out_specs=PartitionSpec() if out is None else _pieces_only(out),
+        )  # fmt: skip
     return jax.jit(whole, in_shardings=places, out_shardings=ends, donate_argnums=donate)
 
 
@@ -121,7 +162,7 @@ class Distributed:
     ):
         self.compiled, self.mode, self.mesh, self.split, self.out = compiled, mode, mesh, split, out
         self.donated = donated
-        self._places = [NamedSharding(mesh, spec) for spec in _specs(split)]
+        self._places = [_places(mesh, spec) for spec in _specs(split)]
 
     def __call__(self, *args: Any) -> Any:
         found = self.compiled(*self.place(*args))
@@ -142,18 +183,18 @@ class Distributed:
 
     def put(self, number: int, tree: Any) -> Any:
         """Argument `number` on the devices; see `place`."""
-        place, axis = self._places[number], self.split[number]
+        axis = self.split[number]
 
-        def one(leaf: Any) -> Any:
+        def one(place: NamedSharding, leaf: Any) -> Any:
             if isinstance(leaf, jax.Array) and leaf.sharding == place:
                 return leaf
-            if axis is not None:
+            if isinstance(axis, int):
                 leaf = self._cut(leaf, axis, number)
             if number in self.donated and isinstance(leaf, jax.Array):
                 leaf = leaf.copy()  # device_put keeps the buffer as one replica, even when told may_alias=False
             return jax.device_put(leaf, place)
 
-        return jax.tree.map(one, tree)
+        return jax.tree.map(lambda place, part: jax.tree.map(partial(one, place), part), self._places[number], tree)
 
     def _join(self, tree: Any, axis: int | None) -> Any:
         """Undo what pmap does to a cut axis. One device holds the result: `put` tells it from what is cut already."""
@@ -166,7 +207,7 @@ class Distributed:
         return jax.device_put(jax.tree.map(one, tree), self.mesh.devices.flat[0])
 
     def _cut(self, leaf: Any, axis: int, number: int) -> Any:
-        count, size = self.mesh.size, np.shape(leaf)[axis]
+        count, size = self.mesh.shape[AXIS], np.shape(leaf)[axis]
         if size % count:
             raise Mistake(
                 f"{size} rows (axis {axis} of argument {number}) cannot be shared evenly by {count} devices; "

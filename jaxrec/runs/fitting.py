@@ -28,7 +28,7 @@ from jaxrec.training.loop import Clock, Held, Loop, NotFinite, informed
 from jaxrec.training.optimisers import Hyper
 from jaxrec.training.progress import JsonLines, TensorBoard, console
 from jaxrec.training.source import Source
-from jaxrec.training.spread import spread
+from jaxrec.training.spread import Spread, spread
 from jaxrec.training.step import State, Step
 from jaxrec.training.stop import Interrupted, Stopped, StopSignal
 
@@ -105,15 +105,17 @@ class Fitting:
             )
         self.metric = measured[parse(config.stop.metric)]
         self.devices = local_devices(config.devices)
-        if config.batch.size % config.devices:
+        # refused now what nobody can compile
+        self.spread = spread(step, config.parallel, tuple(self.devices), config.shards)
+        if config.batch.size % (pieces := config.devices // config.shards):
             raise Mistake(
-                f"batch.size = {config.batch.size} rows cannot be shared evenly by {config.devices} devices; "
-                f"use a multiple of {config.devices}, or other --devices"
+                f"batch.size = {config.batch.size} rows cannot be shared evenly by {pieces} devices; "
+                f"use a multiple of {pieces}, or other --devices"
             )
         # read here, not when first needed: what nobody has read by the first step is reported as ignored
         self.every, self.patience, self.keep = config.eval.every, config.stop.patience, config.stop.keep
         self.users, self.limit, self.interval = config.eval.users, config.max_seconds, config.checkpoint_seconds
-        self.tensorboard, self.mode = config.tensorboard, config.parallel
+        self.tensorboard = config.tensorboard
         self.sampler = self.looking(config)
         self.skips = config.nan_limit if config.on_nan == "rollback" else 0
         self.checkpoints = Checkpoints(directory / "checkpoints", say=say)
@@ -136,7 +138,7 @@ class Fitting:
         state = self.resumed(state)
         if self.over:
             return state
-        run, data = spread(self.step, self.mode, tuple(self.devices)), informed(self.step, data, self.hyper)
+        run, data = self.spread, informed(self.step, data, self.hyper)
         with self.signal, self.training(data):
             placed = run.place(state, data, self.hyper)
             if self.sampler is not None and not self.progress.clock.step:
@@ -146,13 +148,13 @@ class Fitting:
             self.ended(state)  # inside: a signal must not cut it
         return state
 
-    def loop(self, run: Callable[..., Any] | None) -> Loop:
+    def loop(self, run: Spread | None) -> Loop:
         """The loop over this training's epochs, its records and decisions made here; whoever follows its course needs
         no ``run``.
         """
         return Loop(
             run=run, plans=self.plan, size=rows_a_step(self.config), record=self.record,
-            pause=self.pause, epoch_end=self.epoch_end, skip=self.skip,
+            pause=self.pause, epoch_end=self.epoch_end, skip=self.skip, whole=self.spread.whole,
         )  # fmt: skip
 
     @contextmanager

@@ -174,7 +174,10 @@ class Config(Preparation):
     parallel: Literal["jit", "shard_map", "pmap"] = "jit"
     """how a step is spread over devices"""
     devices: Positive = 1
-    """devices that share a batch"""
+    """devices that train; they share every batch, and with shards the tables too"""
+    shards: Positive = 1
+    """devices among which every table of items and users is shared out, with its optimiser's rows: --devices 8 --shards
+    4 cuts a batch in two and each table in four"""
     fresh: bool = False
     """delete the run directory and start again instead of resuming"""
     tensorboard: bool = False

@@ -17,7 +17,7 @@ REFUSED = {
     "seed": "seeds are repeats of one configuration, not a choice between them; give --seeds K",
 }
 IDLE = (  # runs of one identity may differ in these
-    *("max_seconds", "checkpoint_seconds", "tensorboard", "verify", "parallel", "devices"),
+    *("max_seconds", "checkpoint_seconds", "tensorboard", "verify", "parallel", "devices", "shards"),
     *("tfds_data_dir", "tfds_manual_dir", "diagnose", "diagnose_every"),
 )
 When = tuple[tuple[str, tuple[Any, ...]], ...]

@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 import jax
 import numpy as np
 
+from jaxrec.config import Mistake
 from jaxrec.evaluation.ranks import Ranks, evaluate_members
 from jaxrec.models.recommender import Recommender
 from jaxrec.runs import judge
@@ -87,6 +88,8 @@ class Pool:
         while len(begun) < count and not self.signal.requested and (jobs := self.jobs.more(count - len(begun))):
             for job in jobs:
                 with self.ending(job):
+                    if (shards := job.config.shards) > 1:
+                        raise Mistake(f"shards={shards}: trainings that run together have whole tables; use one shard")
                     words, ask = again(job.config), self.asked(job)
                     one = begin(job.config, command=words, say=self.say, ask=ask, draw=drawn)
                     if one.done is None:

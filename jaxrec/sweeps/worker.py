@@ -187,9 +187,9 @@ def forget() -> None:
     import jax
 
     from jaxrec.training.population import together
-    from jaxrec.training.spread import spread
+    from jaxrec.training.spread import whole_tables
 
-    for cache in (together, spread):
+    for cache in (together, whole_tables):
         cache.cache_clear()
     jax.clear_caches()
     gc.collect()

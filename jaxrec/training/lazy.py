@@ -40,10 +40,12 @@ def update(
 ) -> tuple[Array, Any]:
     """One table and its optimiser state; no branch, so that both stay where they are in memory."""
     ids = jnp.arange(table.shape[0]) if rows.ids is None else rows.ids
+    if rows.ids is not None and rows.shard is not None:
+        ids = rows.shard.places(table, ids)
     where = jnp.where(finite if rows.hit is None else rows.hit & finite, ids, table.shape[0])  # the others go nowhere
 
     def part(leaf: Array) -> Array:
-        return leaf[ids] if leaf.shape == table.shape else leaf
+        return leaf[jnp.minimum(ids, len(leaf) - 1)] if leaf.shape == table.shape else leaf
 
     def back(leaf: Array, new: Array) -> Array:
         if leaf.shape != table.shape:

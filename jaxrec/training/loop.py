@@ -13,6 +13,7 @@ from jax import Array
 
 from jaxrec.data.batches import Rows
 from jaxrec.losses.negatives import Popularity
+from jaxrec.models.tables import Shards
 from jaxrec.training.optimisers import Hyper
 from jaxrec.training.source import Slab, Source, slabs
 from jaxrec.training.step import Metrics, State, Step
@@ -54,6 +55,7 @@ def run_steps(
     bounds: Array,
     hyper: Hyper,
     axis: str | None = None,
+    shards: Shards | None = None,
 ) -> tuple[State, Metrics]:
     """Steps ``bounds[0]`` to ``bounds[1]`` of a slab in one compiled loop, up to one that is not finite.
 
@@ -69,7 +71,7 @@ def run_steps(
 
     def one(carry: tuple) -> tuple:
         i, state, metrics, _ = carry
-        state, now = step(state, source.batch(index[i], reset[i]), hyper, axis, source.known)
+        state, now = step(state, source.batch(index[i], reset[i]), hyper, axis, source.known, shards)
         metrics = jax.tree.map(lambda all_, this: all_.at[i].set(this.astype(all_.dtype)), metrics, now)
         return i + 1, state, metrics, now.finite
 
@@ -111,13 +113,14 @@ class Loop:
     pause: Callable[[Held, Clock], bool]
     epoch_end: Callable[[Held, Clock], bool]
     skip: Callable[[NotFinite, Clock], bool] = lambda bad, clock: False
+    whole: Callable[[State], State] = lambda state: state  # of a state in pieces, what everybody else may see
     seconds: float = 1.0  # aim for one dispatch, so that signals are heard
 
     def fit(self, state: State, source: Source, hyper: Hyper, *, epochs: int, clock: Clock) -> State:
         """Train until ``epochs`` are done or a callback says stop."""
 
         def held() -> State:
-            return state
+            return self.whole(state)
 
         assert self.run is not None
         course = self.course(held, epochs, clock)
@@ -131,7 +134,7 @@ class Loop:
             metrics = jax.tree.map(lambda leaf, part=slice(done, end): np.asarray(leaf)[part], metrics)
             self.adapt(end - done, time.perf_counter() - began)
             ask = answered(course, metrics)
-        return state
+        return held()
 
     def course(self, held: Held, epochs: int, clock: Clock) -> Course:
         """All that a training decides, and none of its arithmetic.

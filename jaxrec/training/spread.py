@@ -1,22 +1,35 @@
-"""Steps on several devices: every device has the whole parameters and some of the rows, and of the lanes' states."""
+"""Steps on several devices: each has some rows of a batch, and all parameters or a piece of every table."""
 
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax import Array
+from jax.sharding import PartitionSpec
 
-from jaxrec.parallel.strategy import Mode, distribute
+from jaxrec.config import Mistake
+from jaxrec.losses.shards import Shard
+from jaxrec.models.recommender import Recommender
+from jaxrec.parallel.strategy import PIECES, Distributed, Mode, distribute, local_devices, meshed
 from jaxrec.training.loop import run_steps
 from jaxrec.training.optimisers import Hyper
 from jaxrec.training.source import Source
 from jaxrec.training.step import Metrics, State, Step
 
+CUT = ("item", "output", "bias", "user")  # tables that devices share out; the rows of features are few
+
+
+def spread(step: Step, mode: Mode, devices: tuple[jax.Device, ...], pieces: int = 1) -> "Spread":
+    """One for equal steps: a process that trains them again compiles nothing anew. One that cuts tables is of those."""
+    return Spread(step, mode, devices, pieces) if pieces > 1 else whole_tables(step, mode, devices)
+
 
 @lru_cache(maxsize=16)
-def spread(step: Step, mode: Mode, devices: tuple[jax.Device, ...]) -> "Spread":
-    """One for equal steps: a process that trains them again compiles nothing anew."""
+def whole_tables(step: Step, mode: Mode, devices: tuple[jax.Device, ...]) -> "Spread":
     return Spread(step, mode, devices)
 
 
@@ -24,31 +37,112 @@ class Spread:
     """``run_steps`` compiled for ``devices``; call it as the loop does. The old state's memory is reused for the new.
 
     A state's ``carry`` is cut as the batch's rows are, so that a lane never leaves its device; whoever else sees the
-    state sees its ``carry`` whole. Raises Mistake when the rows cannot be shared evenly.
+    state sees its ``carry`` whole. With ``pieces`` so many devices share out every table of users and items, with its
+    optimiser's rows; `whole` joins them. Raises Mistake when the rows cannot be shared evenly, or when the loss needs
+    the whole table.
     """
 
-    def __init__(self, step: Step, mode: Mode, devices: int | Sequence[jax.Device]):
+    def __init__(self, step: Step, mode: Mode, devices: int | Sequence[jax.Device], pieces: int = 1):
+        self.step, self.mode, self.devices, self.pieces = step, mode, devices, pieces
+        if pieces > 1 and not step.loss.shares:
+            raise Mistake(
+                f"shards={pieces} cuts the output table, and {type(step.loss).__name__.lower()} reads it whole; "
+                "use softmax or a loss that samples, or one shard"
+            )
+        meshed(list(devices) if not isinstance(devices, int) else local_devices(devices), mode, pieces)
+        self.cut: Cut | None = None
+        self.run: Distributed | None = None if pieces > 1 else self.compiled(None)
+
+    def compiled(self, cut: "Cut | None") -> Distributed:
+        shards = None if cut is None else cut.shards
+
         def steps(
             state: State, source: Source, index: Array, reset: Array, bounds: Array, hyper: Hyper, carry: Any,
             axis: str | None = None,
         ) -> tuple[State, Metrics, Any]:  # fmt: skip
-            state, metrics = run_steps(step, state._replace(carry=carry), source, index, reset, bounds, hyper, axis)
+            state, metrics = run_steps(
+                self.step, state._replace(carry=carry), source, index, reset, bounds, hyper, axis, shards
+            )
             return state._replace(carry=None), metrics, state.carry
 
-        split = (None, None, 1, 1, None, None, 0)
-        self.run = distribute(steps, mode, devices, split=split, out=(None, None, 0), donate=(0, 6))
+        form = None if cut is None else cut.specs()
+        return distribute(
+            steps, self.mode, self.devices, split=(form, None, 1, 1, None, None, 0), out=(form, None, 0),
+            donate=(0, 6), pieces=self.pieces,
+        )  # fmt: skip
 
     def place(self, state: State, source: Source, hyper: Hyper) -> tuple[State, Source, Hyper]:
         """The three where the devices want them: a loop that starts from these copies nothing at its calls."""
-        return (
-            self.run.put(0, state._replace(carry=None))._replace(carry=state.carry),
-            self.run.put(1, source),
-            self.run.put(5, hyper),
-        )
+        whole = state._replace(carry=None)
+        if self.pieces > 1:
+            cut = Cut.of(whole)
+            if cut != self.cut:
+                self.cut, self.run = cut, self.compiled(cut)
+            whole = cut.full(whole, self.pieces)
+        assert self.run is not None
+        return self.run.put(0, whole)._replace(carry=state.carry), self.run.put(1, source), self.run.put(5, hyper)
+
+    def whole(self, state: State) -> State:
+        """The state as it would be on one device; tables that lie in pieces come to the host."""
+        return state if self.cut is None else self.cut.joined(state)
 
     def __call__(
         self, state: State, source: Source, index: Any, reset: Any, bounds: Any, hyper: Hyper
     ) -> tuple[State, Metrics]:
+        if self.run is None:
+            state, source, hyper = self.place(state, source, hyper)
+        assert self.run is not None
         whole, carry = state._replace(carry=None), state.carry
         whole, metrics, carry = self.run(whole, source, index, reset, bounds, hyper, carry)
         return whole._replace(carry=carry), metrics
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Which parts of a state are cut: ``rows`` has the state's form, and for every leaf (or part that stays whole) how
+    many rows devices share out, 0 for none; ``shards`` the same of tables alone.
+    """
+
+    rows: State
+    shards: dict[str, Shard]
+
+    @classmethod
+    def of(cls, state: State) -> "Cut":
+        """Tables of users and items, and whatever the optimiser and the average keep of each of their rows."""
+        rows = {name: len(table) for name, table in state.tables.items() if name in CUT}
+
+        def count(path: tuple[Any, ...], leaf: Any) -> int:
+            names = [entry.key for entry in path if isinstance(entry, jax.tree_util.DictKey) and entry.key in rows]
+            return rows[names[-1]] if names and jnp.shape(leaf)[:1] == (rows[names[-1]],) else 0
+
+        def within(tree: Any) -> Any:
+            return jax.tree_util.tree_map_with_path(count, tree)
+
+        none: Any = 0
+        optimiser = {"tables": within(state.optimiser["tables"]), "network": none}
+        average = None if state.average is None else Recommender(within(state.average.tables), none)
+        form = State(none, within(state.tables), none, optimiser, none, None, average)
+        return cls(form, {name: Shard(count, PIECES) for name, count in rows.items()})
+
+    def specs(self) -> State:
+        """The state's form again, with where each part goes."""
+        return jax.tree.map(lambda rows: PartitionSpec(PIECES) if rows else PartitionSpec(), self.rows)
+
+    def full(self, state: State, pieces: int) -> State:
+        """Cut leaves filled up with rows of zeros to equal pieces."""
+
+        def fill(rows: int, leaf: Any) -> Any:
+            if not rows or len(leaf) > rows:
+                return leaf
+            return np.concatenate([np.asarray(leaf), np.zeros((-rows % pieces, *leaf.shape[1:]), leaf.dtype)])
+
+        return self.each(fill, state)
+
+    def joined(self, state: State) -> State:
+        """What `full` filled up is taken off again; cut leaves come to the host."""
+        return self.each(lambda rows, leaf: np.asarray(leaf)[:rows] if rows else leaf, state)
+
+    def each(self, change: Callable[[int, Any], Any], state: State) -> State:
+        whole = state._replace(carry=None)
+        found = jax.tree.map(lambda rows, part: jax.tree.map(partial(change, rows), part), self.rows, whole)
+        return found._replace(carry=state.carry)

@@ -1,6 +1,7 @@
 """One training step as one pure function."""
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -12,8 +13,8 @@ from jaxrec.losses.loss import Loss, Positions, traced, with_hyper
 from jaxrec.losses.negatives import Drawn, Popularity
 from jaxrec.models.network import Network, Rates
 from jaxrec.models.recommender import Batch, Recommender, encode, output_rows
-from jaxrec.models.tables import Rows, gather, scatter
-from jaxrec.training.optimisers import Hyper, Optimiser, clip
+from jaxrec.models.tables import Rows, Shards, gather, scatter
+from jaxrec.training.optimisers import Hyper, Optimiser, clip, everything
 
 DRAWS = 2**20  # the place of a step's negatives among the places of its random numbers
 
@@ -82,7 +83,7 @@ class DenseUpdate:
         transform: optax.GradientTransformation, finite: Array,
     ) -> tuple[dict[str, Array], Any]:  # fmt: skip
         def update() -> tuple[dict[str, Array], Any]:
-            dense = {name: scatter(table, rows[name].ids, grads[name]) for name, table in tables.items()}
+            dense = {name: scatter(table, rows[name], grads[name]) for name, table in tables.items()}
             updates, after = transform.update(dense, state, tables)
             return optax.apply_updates(tables, updates), after
 
@@ -97,9 +98,10 @@ class Step:
     divided by that number, so that steps that rows have left weigh less. Where the state has a ``carry``, rows are
     lanes: each goes on from what the step before left it, a reset starts it afresh, and no gradient flows back into an
     earlier step. Micro-batches and devices share out the lanes. Under ``shard_map`` and ``pmap`` pass ``axis``:
-    gradients and counts are summed over it, and dropout follows a row wherever it is computed. A step whose gradient is
-    not finite leaves parameters and carry as they were and says so in ``metrics.finite``. With ``averages`` the state
-    keeps `mixed` parameters beside those that are trained.
+    gradients and counts are summed over it, and dropout follows a row wherever it is computed. Tables with an entry in
+    ``shards`` are this device's pieces; what else there is, is the same on all devices that share a table. A step whose
+    gradient is not finite leaves parameters and carry as they were and says so in ``metrics.finite``. With ``averages``
+    the state keeps `mixed` parameters beside those that are trained.
     """
 
     loss: Loss
@@ -134,15 +136,16 @@ class Step:
         return with_hyper(self.loss, hyper).know(counts)
 
     def __call__(
-        self, state: State, batch: Batch, hyper: Hyper, axis: str | None = None, known: Popularity | None = None
-    ) -> tuple[State, Metrics]:
+        self, state: State, batch: Batch, hyper: Hyper, axis: str | None = None, known: Popularity | None = None,
+        shards: Shards | None = None,
+    ) -> tuple[State, Metrics]:  # fmt: skip
         batch = batch._replace(keys=row_keys(state, batch.item.shape[0], axis))
-        loss, events, rows, grads, carry = self.gradients(state, batch, hyper, axis, known)
+        loss, events, rows, grads, carry = self.gradients(state, batch, hyper, axis, known, shards)
         if axis is not None:
             loss, events, grads = jax.lax.psum((loss, events, grads), axis)
         count = jnp.maximum(events, 1) if self.nominal is None else jnp.asarray(self.nominal)
         grads = jax.tree.map(lambda g: g / count.astype(g.dtype), grads)
-        grads, norm, clipped = clip(grads, hyper["clip"], hyper.get("clip_value"))
+        grads, norm, clipped = clip(grads, hyper["clip"], hyper.get("clip_value"), partial(over_pieces, rows))
         finite = jnp.isfinite(norm) & jnp.isfinite(loss)
         state = self.update(state, rows, grads, hyper, finite, carry)
         return state, Metrics(loss, events, norm, clipped, finite)
@@ -176,14 +179,15 @@ class Step:
         )
 
     def gradients(
-        self, state: State, batch: Batch, hyper: Hyper, axis: str | None = None, known: Popularity | None = None
-    ) -> tuple[Array, Array, dict[str, Rows], dict[str, Any], Any]:
+        self, state: State, batch: Batch, hyper: Hyper, axis: str | None = None, known: Popularity | None = None,
+        shards: Shards | None = None,
+    ) -> tuple[Array, Array, dict[str, Rows], dict[str, Any], Any]:  # fmt: skip
         """Summed loss, positions, the touched rows, gradients of the sum with respect to rows and network, and the
         lanes' state after the batch.
         """
         loss = with_hyper(self.loss, hyper)
         drawn = self.draw(loss, state, batch, axis, known)
-        rows = self.gathered(state.tables, batch, drawn, axis)
+        rows = self.gathered(state.tables, batch, drawn, axis, shards)
 
         def total(params: dict[str, Any], part: Batch, carry: Any, drawn: Drawn) -> tuple[Array, Any]:
             seen = {name: rows[name]._replace(values=values) for name, values in params["rows"].items()}
@@ -221,8 +225,9 @@ class Step:
         return drawn if axis is None else drawn.piece(jax.lax.axis_index(axis), batch.item.size)
 
     def gathered(
-        self, tables: dict[str, Array], batch: Batch, drawn: Drawn, axis: str | None = None
-    ) -> dict[str, Rows]:
+        self, tables: dict[str, Array], batch: Batch, drawn: Drawn, axis: str | None = None,
+        shards: Shards | None = None,
+    ) -> dict[str, Rows]:  # fmt: skip
         """The rows of each table that this step reads. Every device gathers the rows of all, so that row gradients can
         be summed place by place.
         """
@@ -244,7 +249,7 @@ class Step:
             touched = {"item": both, "bias": both}
         if "user" in tables and batch.user is not None:
             touched["user"] = everywhere(batch.user.reshape(-1))
-        rows = gather(tables, touched)
+        rows = gather(tables, touched, shards)
         if tied and scored is not None and "bias" in rows:
             bias = rows["bias"]
             rows["bias"] = bias._replace(hit=jnp.zeros(len(bias.values), bool).at[bias.locate(scored)].set(True))
@@ -259,8 +264,22 @@ class Step:
         bias = rows["bias"].values if "bias" in rows else None
         weight = given(batch.mask).reshape(-1).astype(hidden.dtype)
         flat, targets = hidden.reshape(-1, hidden.shape[-1]), given(batch.target).reshape(-1)
-        summed = loss(flat, output_rows(rows), bias, scored.locate(targets), weight, drawn.located(scored.locate))
+        share = {"shard": scored.shard} if scored.piece else {}
+        summed = loss(
+            flat, output_rows(rows), bias, scored.locate(targets), weight, drawn.located(scored.locate), **share
+        )
         return summed, None if carry is None else last
+
+
+def over_pieces(rows: dict[str, Rows], parts: dict[str, Any]) -> Array:
+    """The sum of a tree of numbers, one a gradient; those of a table's pieces over all devices that have one."""
+    cut = {name for name, table in rows.items() if table.piece}
+    total = everything((parts["network"], {name: part for name, part in parts["rows"].items() if name not in cut}))
+    for name in sorted(cut):
+        shard = rows[name].shard
+        assert shard is not None
+        total += shard.total(parts["rows"][name])
+    return total
 
 
 def mixed(average: Recommender, model: Recommender, decay: Any, step: Array, finite: Array) -> Recommender:

@@ -11,6 +11,7 @@ from jax.test_util import check_grads
 from jaxrec.config import Mistake
 from jaxrec.losses import Softmax
 from jaxrec.losses.fused import Blocks, block_sizes, fused_cross_entropy
+from jaxrec.losses.shards import Shard
 from jaxrec.losses.softmax import cross_entropy
 
 CHUNKS = (1, 7, 24, 60, 10_000)  # of 5 x 13 scores: single scores, odd item blocks, whole rows, everything
@@ -254,8 +255,9 @@ def test_large_catalogues_are_cut_and_small_ones_are_not():
 def test_every_block_size_gives_the_same_gradients():
     """Blocks by hand, through sizes that ``block_sizes`` would not choose."""
     hidden, rows, bias, targets, weight = inputs()
-    gradient = jax.jit(jax.grad(fused_cross_entropy, (0, 1, 2)), static_argnums=6)
-    loss = lambda blocks: gradient(hidden, rows, bias, targets, weight, jnp.float32(0.1), blocks)  # noqa: E731
+    gradient = jax.jit(jax.grad(fused_cross_entropy, (0, 1, 2)), static_argnums=(6, 7))
+    whole = Shard(len(rows))
+    loss = lambda blocks: gradient(hidden, rows, bias, targets, weight, jnp.float32(0.1), blocks, whole)  # noqa: E731
     wanted = loss(Blocks(5, 13))
     for blocks in (Blocks(1, 1), Blocks(2, 4), Blocks(5, 12), Blocks(3, 13)):
         jax.tree.map(lambda left, right: np.testing.assert_allclose(left, right, atol=2e-6), loss(blocks), wanted)

@@ -141,7 +141,7 @@ def test_gather_sums_duplicates_and_scatter_undoes_it():
     np.testing.assert_array_equal(rows.take(numbers), table[numbers])
     grads = jax.grad(lambda values: jnp.sum(rows._replace(values=values).take(numbers)))(rows.values)
     dense = jax.grad(lambda table: jnp.sum(table[numbers]))(table)
-    np.testing.assert_array_equal(scatter(table, rows.ids, grads), dense)
+    np.testing.assert_array_equal(scatter(table, rows, grads), dense)
 
 
 def test_map_cells_leaves_the_original_alone():

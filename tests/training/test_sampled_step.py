@@ -250,7 +250,7 @@ def test_rows_change_as_lazy_adam_says_and_only_where_they_are_read(lazy):
         scored = np.unique([*np.asarray(now.target).reshape(-1), *np.asarray(drawn.shared.ids)])
         after, _ = go(state, batch(number), given, known)
         for name, hit in (("item", np.union1d(scored, now.item)), ("bias", scored)):
-            slope = scatter(state.tables[name], rows[name].ids, grads["rows"][name]) / events
+            slope = scatter(state.tables[name], rows[name], grads["rows"][name]) / events
             oracle[name](np.asarray(slope, float), hit)
             near(of_rows(after, name), oracle[name].leaves, 1e-5)
             others = np.setdiff1d(np.arange(ITEMS + 1), hit)

@@ -1,0 +1,132 @@
+"""A step on a mesh whose devices share out the tables: the numbers of one device, whatever the mesh."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrec.cells import GRU, Event
+from jaxrec.config import Mistake
+from jaxrec.losses import SCE, SampledSoftmax, Softmax
+from jaxrec.models import recommender
+from jaxrec.training.lazy import LazyUpdate
+from jaxrec.training.loop import compile_run, informed
+from jaxrec.training.optimisers import Optimiser
+from jaxrec.training.source import Source
+from jaxrec.training.spread import Spread
+from jaxrec.training.step import DenseUpdate, Step
+
+WIDTH, ITEMS, USERS, STEPS, ROWS, TIME = 3, 30, 6, 3, 8, 4  # 31 and 7 rows: pieces are filled up
+MESHES = [(8, 1), (4, 2), (2, 4), (1, 8)]
+HYPER = {
+    "lr": 0.05, "clip": 0.5, "clip_value": 0.1, "weight_decay": 0.1, "dropout": 0.3, "event_dropout": 0.2,
+    "temperature": 0.9, "propensity": 0.2, "label_smoothing": 0.1, "alpha": 0.5, "log_q": 0.8, "momentum": 0.4,
+    "average": 0.9,
+}  # fmt: skip
+SAMPLED = SampledSoftmax(negatives=5, in_batch=True)
+RULE = Optimiser("adamw", momentum=True, eps=1e-3)
+CASES = {
+    "tied": (Step(Softmax(), RULE, averages=True), True),
+    "untied": (Step(Softmax(), RULE, microbatches=2), False),
+    "cut in blocks": (Step(Softmax(chunk=7), RULE), True),
+    "sampled": (Step(SAMPLED, RULE, DenseUpdate()), True),
+    "sampled, untied": (Step(SAMPLED, RULE, LazyUpdate()), False),
+    "lazy": (Step(SAMPLED, Optimiser("adagrad"), LazyUpdate()), True),
+    "lazy, all": (Step(Softmax(), RULE, LazyUpdate()), True),
+}
+
+
+def begun(step, tied, lanes=0):
+    """A state, what it is trained with, and three batches: some rows short, the last empty."""
+    draw = np.random.default_rng(0)
+    model = recommender.build(
+        lambda features, rngs: GRU(features, WIDTH, rngs=rngs), items=ITEMS, users=USERS, width=WIDTH, depth=1,
+        feedforward=2, norm=True, residual=True, tied=tied, bias=True, user=True, backend=None,
+        wants=Event(x=jnp.zeros((1, 1, WIDTH)), user=jnp.zeros((1, 1, WIDTH))), seed=0,
+    )  # fmt: skip
+    model = jax.tree.map(lambda leaf: jnp.asarray(leaf, float), model)
+    hyper = {name: jnp.asarray(value) for name, value in HYPER.items()}
+    source = Source(
+        jnp.asarray(draw.integers(1, ITEMS + 1, 60), jnp.int32), owners=jnp.asarray(draw.integers(0, USERS + 1, 60)),
+        counts=jnp.asarray(np.append(0, 1 + np.arange(ITEMS) ** 2 % 17), float),
+    )  # fmt: skip
+    index = draw.integers(0, 59, (STEPS, ROWS, TIME)).astype(np.int32)
+    index[:, 3, 2:], index[:, -1] = -1, -1
+    state = step.init(model, hyper, jax.random.key(0), lanes)
+    return state, informed(step, source, hyper), index, np.zeros(index.shape, bool), np.array([0, STEPS]), hyper
+
+
+def numbers(tree):
+    is_key = lambda leaf: jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)  # noqa: E731
+    return [np.asarray(jax.random.key_data(leaf) if is_key(leaf) else leaf) for leaf in jax.tree.leaves(tree)]
+
+
+def near(found, wanted, tolerance=1e-9):
+    for here, there in zip(numbers(found), numbers(wanted), strict=True):
+        np.testing.assert_allclose(here, there, rtol=tolerance, atol=tolerance)
+
+
+def spread_out(step, mode, mesh, given):
+    state, source, index, reset, bounds, hyper = given
+    run = Spread(step, mode, mesh[0] * mesh[1], mesh[1])
+    placed = run.place(state, source, hyper)
+    state, metrics = run(*placed[:2], index, reset, bounds, placed[2])
+    if mesh[1] > 1:
+        for name, table in state.tables.items():
+            rows = -(-len(given[0].tables[name]) // mesh[1])
+            assert {shard.data.shape[0] for shard in table.addressable_shards} == {rows}, "a device has its piece only"
+    return run.whole(state), metrics
+
+
+def equal_to_one_device(name, ways):
+    step, tied = CASES[name]
+    with jax.enable_x64(True):
+        wanted = compile_run(step)(*begun(step, tied))
+        for mode, mesh in ways:
+            if step.microbatches * mesh[0] <= ROWS:
+                near(spread_out(step, mode, mesh, begun(step, tied)), wanted)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_mesh_gives_the_steps_of_one_device(name):
+    equal_to_one_device(name, [("jit", (4, 2)), ("shard_map", (2, 4) if name != "tied" else (1, 8))])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", CASES)
+def test_every_mesh_gives_the_steps_of_one_device(name):
+    equal_to_one_device(name, [(mode, mesh) for mode in ("jit", "shard_map") for mesh in MESHES])
+
+
+def test_lanes_keep_their_state_beside_tables_in_pieces():
+    step = Step(Softmax(), RULE)
+    with jax.enable_x64(True):
+        wanted = compile_run(step)(*begun(step, True, lanes=ROWS))
+        for mode in ("shard_map", "jit"):
+            found = spread_out(step, mode, (2, 4), begun(step, True, lanes=ROWS))
+            assert found[0].carry is not None
+            near(found, wanted)
+
+
+def test_a_step_that_is_not_finite_changes_no_piece():
+    step = Step(Softmax(), RULE)
+    given = begun(step, True)
+    given[5]["lr"] = jnp.asarray(0.0)
+    wanted = numbers(given[0].tables)
+    given[5]["temperature"] = jnp.asarray(jnp.nan)
+    state, metrics = spread_out(step, "shard_map", (2, 4), given)
+    assert not metrics.finite.any()
+    jax.tree.map(np.testing.assert_array_equal, numbers(state.tables), wanted)
+
+
+@pytest.mark.parametrize(
+    ("loss", "mode", "devices", "pieces", "words"),
+    [
+        (SCE(), "jit", 8, 2, "sce"),
+        (Softmax(), "pmap", 8, 2, "--parallel jit or shard_map"),
+        (Softmax(), "jit", 8, 3, "shards=3 does not divide devices=8"),
+    ],
+)
+def test_what_cannot_be_cut_is_one_sentence(loss, mode, devices, pieces, words):
+    with pytest.raises(Mistake, match=words):
+        Spread(Step(loss, RULE), mode, devices, pieces)

@@ -17,6 +17,7 @@ from jaxrec.evaluation.slices import events_of, repeated
 from jaxrec.models import history
 from jaxrec.models.catalogue import Counts, counts
 from jaxrec.models.history import History, padded_size
+from jaxrec.models.pieces import run
 from jaxrec.models.recommender import Recommender
 
 __all__ = ["Ranks", "evaluate", "rank", "save"]
@@ -196,10 +197,10 @@ def rank_group(
     """Run a group's histories and rank its targets ``TARGETS`` at a time; yields ``(canonical places, counts)``."""
     seen, at = distinct_items(group.histories) if masked else (None, np.zeros((ROWS, 1), np.int32))
     target = np.asarray(prepared.items)[group.event]
-    run = rank_members if members else rank
+    inner = rank_members if members else rank
     for begin, hidden, some, pad in blocks(model, group, members=members):
         found = run(
-            model, hidden, np.pad(group.row[some], pad), np.pad(group.at[some] - begin - 1, pad),
+            inner, model, hidden, np.pad(group.row[some], pad), np.pad(group.at[some] - begin - 1, pad),
             np.pad(target[some], pad).astype(np.int32), seen, at, np.pad(group.at[some], pad),
             candidates=prepared.candidates, k=k,
         )  # fmt: skip

@@ -11,6 +11,7 @@ from jaxrec.evaluation.ranks import Ranks, barred, blocks, groups, unknown
 from jaxrec.evaluation.slices import events_of
 from jaxrec.metrics.sampled import Sample, draw
 from jaxrec.models.catalogue import among
+from jaxrec.models.pieces import run
 from jaxrec.models.recommender import Recommender
 from jaxrec.models.transitions import Histories
 
@@ -54,8 +55,8 @@ def evaluate(model: Recommender, prepared: Prepared, ranks: Ranks, drawn: np.nda
     for group in groups(prepared, events, ranks.example, user="user" in model.tables):
         for begin, hidden, some, pad in blocks(model, group):
             order = group.order[some]
-            found = rank_among(
-                model, hidden, np.pad(group.row[some], pad), np.pad(group.at[some] - begin - 1, pad),
+            found = run(
+                rank_among, model, hidden, np.pad(group.row[some], pad), np.pad(group.at[some] - begin - 1, pad),
                 np.pad(ranks.target[order], pad).astype(np.int32), np.pad(drawn[order], (pad, (0, 0))),
                 candidates=prepared.candidates,
             )  # fmt: skip

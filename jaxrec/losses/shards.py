@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+PIECES = "model"  # the mesh axis that tables are cut over
+
 
 class Shard(NamedTuple):
     """How a table of ``rows`` rows, the first of them padding, is cut over the mesh axis ``axis``; None: it is whole.

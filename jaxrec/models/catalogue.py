@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxrec.losses.shards import Shard
 from jaxrec.models.recommender import Recommender
 
 BUDGET = 2**22  # scores held at once (floats): 16 MB
@@ -45,14 +46,32 @@ class Catalogue(NamedTuple):
         return hidden @ self.vectors.T + self.bias[None, :]
 
 
-def chunks(model: Recommender, candidates: int, length: int) -> Catalogue:
-    """Items ``1..candidates`` in chunks; the last one is filled up with items that score ``-inf``."""
-    count = -(-candidates // length)
-    spare = count * length - candidates
-    vectors = jnp.pad(model.output[1 : candidates + 1], ((0, spare), (0, 0)))
-    bias = model.tables.get("bias", jnp.zeros(candidates + 1))[1 : candidates + 1]
+def cut_of(model: Recommender) -> Shard | None:
+    """How the table lies in pieces that hidden vectors are compared with; None where it is whole."""
+    return dict(model.cuts).get("output" if "output" in model.tables else "item")
+
+
+def chunks(model: Recommender, candidates: int, rows: int, budget: int) -> Catalogue:
+    """Items ``1..candidates``, of a model in pieces those that lie here, in chunks that ``rows`` vectors have at most
+    ``budget`` scores with. The last chunk is filled up with items that score ``-inf``.
+    """
+    vectors, shard = model.output, cut_of(model)
+    bias = model.tables.get("bias", jnp.zeros(len(vectors)))
+    if shard is None:
+        first: Array | int = 1
+        vectors, bias = vectors[1 : candidates + 1], bias[1 : candidates + 1]
+    else:
+        first = shard.first(vectors)
+        ids = first + jnp.arange(len(vectors))
+        bias = jnp.where((ids > 0) & (ids <= candidates), bias, -jnp.inf)
+    length = chunk_length(rows, len(vectors), budget)
+    count = -(-len(vectors) // length)
+    spare = count * length - len(vectors)
+    vectors = jnp.pad(vectors, ((0, spare), (0, 0)))
     bias = jnp.pad(bias, (0, spare), constant_values=-jnp.inf)
-    return Catalogue(vectors.reshape(count, length, -1), bias.reshape(count, length), 1 + length * jnp.arange(count))
+    return Catalogue(
+        vectors.reshape(count, length, -1), bias.reshape(count, length), first + length * jnp.arange(count)
+    )
 
 
 def hide(scores: Array, first: Array, seen: Array) -> Array:
@@ -81,14 +100,14 @@ def counts(
     matrix product as its competitors' and its column is excluded by number: a score recomputed as a dot product
     differs in the last bit and would count the target as its own better.
     """
-    catalogue = chunks(model, candidates, chunk_length(hidden.shape[0], candidates, budget))
+    catalogue, shard = chunks(model, candidates, hidden.shape[0], budget), cut_of(model)
     length = catalogue.bias.shape[1]
     rivals = None if seen is None else jnp.where(seen == target[:, None], 0, seen)
-    score = scores_of(catalogue, hidden, target[:, None])[:, 0]
+    score = scores_of(model, catalogue, hidden, target[:, None])[:, 0]
 
     def compare(scores: Array, first: Array) -> tuple[Array, Array]:
         ids = first + jnp.arange(length)
-        other = (ids[None, :] != target[:, None]) & (ids <= candidates)[None, :]
+        other = (ids[None, :] != target[:, None]) & ((ids > 0) & (ids <= candidates))[None, :]
         # not `scores > score`: beside a score that is not a number everything is better, and no run looks perfect
         above = jnp.sum(other & ~(scores <= score[:, None]), axis=1)
         # -inf marks what is hidden: it is nobody's equal
@@ -107,13 +126,17 @@ def counts(
 
     zero = jnp.zeros(hidden.shape[0], jnp.int32)
     found, _ = jax.lax.scan(add, (zero, zero, zero, zero, empty(hidden, k)), catalogue)
+    if shard is not None:
+        above, same, above_masked, same_masked, best = found
+        totals = jax.tree.map(shard.total, (above, same, above_masked, same_masked))
+        found = (*totals, best_of_all(best, shard))
     broken = jnp.isnan(score)
     worst = (candidates, 0, candidates, 0)  # one more is greater than there are others: no honest place
     above, same, above_masked, same_masked = (jnp.where(broken, *pair) for pair in zip(worst, found[:4], strict=True))
     return Counts(above, same, above_masked, same_masked, found[4][1] if k else None)
 
 
-def scores_of(catalogue: Catalogue, hidden: Array, items: Array) -> Array:
+def scores_of(model: Recommender, catalogue: Catalogue, hidden: Array, items: Array) -> Array:
     """``(n, s)`` scores of ``items (n, s)``, picked from the same matrix products that rank the whole catalogue; 0 and
     items outside it score ``-inf``.
     """
@@ -125,16 +148,20 @@ def scores_of(catalogue: Catalogue, hidden: Array, items: Array) -> Array:
         score = jnp.take_along_axis(part.scores(hidden), jnp.clip(place, 0, length - 1), axis=1)
         return jnp.where(inside, score, found), None
 
-    return jax.lax.scan(pick, jnp.full(items.shape, -jnp.inf, hidden.dtype), catalogue)[0]
+    found = jax.lax.scan(pick, jnp.full(items.shape, -jnp.inf, hidden.dtype), catalogue)[0]
+    if (shard := cut_of(model)) is None:
+        return found
+    here = shard.places(model.output, items) < len(model.output)  # one piece has it, or none
+    return jnp.where(shard.total(here.astype(int)) > 0, shard.total(jnp.where(here, found, 0)), -jnp.inf)
 
 
 def among(
     model: Recommender, hidden: Array, target: Array, drawn: Array, *, candidates: int, budget: int = BUDGET
 ) -> tuple[Array, Array]:
     """How many of the items ``drawn (n, s)`` (0 = none) score above each target ``(n,)``, and exactly like it."""
-    catalogue = chunks(model, candidates, chunk_length(hidden.shape[0], candidates, budget))
-    score = scores_of(catalogue, hidden, target[:, None])
-    rivals, other = scores_of(catalogue, hidden, drawn), (drawn > 0) & (drawn != target[:, None])
+    catalogue = chunks(model, candidates, hidden.shape[0], budget)
+    score = scores_of(model, catalogue, hidden, target[:, None])
+    rivals, other = scores_of(model, catalogue, hidden, drawn), (drawn > 0) & (drawn != target[:, None])
     return jnp.sum(other & ~(rivals <= score), axis=1), jnp.sum(other & (rivals == score), axis=1)
 
 
@@ -145,14 +172,21 @@ def top_k(
 
     Where fewer than ``k`` items are left, the rest has score ``-inf`` and number 0.
     """
-    catalogue = chunks(model, candidates, chunk_length(hidden.shape[0], candidates, budget))
+    catalogue, shard = chunks(model, candidates, hidden.shape[0], budget), cut_of(model)
 
     def add(best: tuple, part: Catalogue) -> tuple[tuple, None]:
         scores = part.scores(hidden)
         return merge(best, scores if seen is None else hide(scores, part.first, seen), part.first), None
 
     best, _ = jax.lax.scan(add, empty(hidden, k), catalogue)
-    return best
+    return best if shard is None else best_of_all(best, shard)
+
+
+def best_of_all(best: tuple[Array, Array], shard: Shard) -> tuple[Array, Array]:
+    """The best of what every piece has found; among equal scores the earlier piece's, whose numbers are smaller."""
+    values, numbers = (jnp.moveaxis(jax.lax.all_gather(part, shard.axis), 0, 1).reshape(len(part), -1) for part in best)
+    values, place = jax.lax.top_k(values, best[0].shape[1])
+    return values, jnp.take_along_axis(numbers, place, axis=1)
 
 
 def empty(hidden: Array, k: int) -> tuple[Array, Array]:

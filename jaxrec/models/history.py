@@ -12,6 +12,7 @@ import numpy as np
 from jax import Array
 
 from jaxrec.data.context import Context
+from jaxrec.models.pieces import run
 from jaxrec.models.recommender import Batch, Recommender
 
 LENGTHS = (
@@ -70,10 +71,10 @@ def chunks(
     begin_rows, step = (begin_members, advance_members) if members else (begin_all, advance)
     longest = max(len(history.items) for history in histories)
     time = min(length for length in LENGTHS if length >= min(longest, LENGTHS[-1]))
-    state: Any = begin_rows(model, rows)
+    state: Any = run(begin_rows, model, rows=rows)
     for begin in range(0, longest, time):
         batch = assemble(histories, begin, time, rows, user="user" in model.tables)
-        state, hidden = step(model, batch, state)
+        state, hidden = run(step, model, batch, state)
         yield begin, hidden
 
 

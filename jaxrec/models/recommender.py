@@ -1,6 +1,6 @@
 """A recommender: tables of vectors around a recurrent network."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +11,7 @@ from jax import Array
 from jaxrec.cells import Cell, Event
 from jaxrec.config import Mistake
 from jaxrec.data.context import Context
+from jaxrec.losses.shards import Shard
 from jaxrec.models.initial import initialised
 from jaxrec.models.network import NONE, Block, Network, Rates, declared, site
 from jaxrec.models.tables import Rows, table, whole
@@ -41,6 +42,9 @@ class Batch(NamedTuple):
     keys: Array | None = None
 
 
+Cuts = tuple[tuple[str, Shard], ...]
+
+
 @jax.tree_util.register_dataclass
 @dataclass
 class Recommender:
@@ -48,11 +52,13 @@ class Recommender:
     ``network``, apart.
 
     The output shares the item table unless there is one named ``output``: sharing is this method of the owner, never a
-    second reference (two references become two parameters under plain ``jax.grad``).
+    second reference (two references become two parameters under plain ``jax.grad``). ``cuts`` says which tables lie in
+    pieces and how (`jaxrec.models.pieces`).
     """
 
     tables: dict[str, Array]
     network: Network
+    cuts: Cuts = field(default=(), metadata={"static": True})
 
     def __call__(self, batch: Batch) -> Array:
         """Scores ``(batch, time, items + 1)`` of every item as the next one; column 0 is padding and scores
@@ -62,6 +68,8 @@ class Recommender:
 
     def scores(self, hidden: Array) -> Array:
         """Scores ``(..., items + 1)`` of hidden vectors ``(..., width)``; column 0 is padding and scores ``-inf``."""
+        if self.cuts:
+            raise ValueError("a model in pieces has no scores of all items in one place; use counts or top_k")
         scores = hidden @ self.output.T
         if "bias" in self.tables:
             scores = scores + self.tables["bias"].reshape(*[1] * (scores.ndim - 1), -1)
@@ -76,24 +84,30 @@ class Recommender:
 
     def encode(self, batch: Batch, state: Any = None) -> tuple[Any, Array]:
         """``(state after the last event, hidden vectors (batch, time, width))``."""
-        return encode(self.network, whole(self.tables), batch, state)
+        return encode(self.network, self.rows, batch, state)
 
     def events(self, batch: Batch) -> Event:
         """The vectors of a batch, as cells see them."""
-        return look_up(whole(self.tables), batch)
+        return look_up(self.rows, batch)
 
     @property
     def output(self) -> Array:
-        """The ``(items + 1, width)`` vectors that hidden vectors are compared with."""
-        return output_rows(whole(self.tables))
+        """The ``(items + 1, width)`` vectors that hidden vectors are compared with; in pieces: those here."""
+        return output_rows(self.rows)
+
+    @property
+    def rows(self) -> dict[str, Rows]:
+        """Every row of every table."""
+        return whole(self.tables, dict(self.cuts))
 
     @property
     def items(self) -> int:
-        return self.tables["item"].shape[0] - 1
+        cut = dict(self.cuts).get("item")
+        return (self.tables["item"].shape[0] if cut is None else cut.rows) - 1
 
     def map_cells(self, change: Any) -> "Recommender":
         """The same recommender with ``change(cell)`` in place of every cell."""
-        return Recommender(self.tables, self.network.map_cells(lambda layer, cell: change(cell)))
+        return replace(self, network=self.network.map_cells(lambda layer, cell: change(cell)))
 
 
 def output_rows(rows: dict[str, Rows]) -> Array:

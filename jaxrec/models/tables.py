@@ -45,9 +45,9 @@ class Rows(NamedTuple):
         return numbers if self.ids is None else jnp.searchsorted(self.ids, numbers, method="scan_unrolled")
 
 
-def whole(tables: dict[str, Array]) -> dict[str, Rows]:
+def whole(tables: dict[str, Array], shards: Shards | None = None) -> dict[str, Rows]:
     """Every row of every table."""
-    return {name: Rows(table) for name, table in tables.items()}
+    return gather(tables, {}, shards)
 
 
 def gather(tables: dict[str, Array], touched: dict[str, Array | None], shards: Shards | None = None) -> dict[str, Rows]:

@@ -14,11 +14,12 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxrec.config import Mistake, did_you_mean
+from jaxrec.losses.shards import PIECES
 
 Mode = Literal["jit", "shard_map", "pmap"]
 Split = Sequence[Any]  # of int, None, or trees of PartitionSpec
 
-AXIS, PIECES = "data", "model"
+AXIS = "data"
 
 
 def local_devices(count: int) -> list[jax.Device]:

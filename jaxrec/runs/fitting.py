@@ -16,6 +16,7 @@ from jaxrec.evaluation.ranks_file import Ranks
 from jaxrec.evaluation.summary import headline
 from jaxrec.metrics import parse
 from jaxrec.metrics.sampled import ranked
+from jaxrec.models.pieces import in_pieces
 from jaxrec.models.recommender import Recommender
 from jaxrec.parallel.strategy import local_devices
 from jaxrec.runs import judge
@@ -345,7 +346,12 @@ class Fitting:
         ready, self.ready = self.ready, None
         if ready is not None:
             return ready
-        return judge.model(model, self.prepared, self.config.eval.metrics, "valid", users=self.users)
+        return judge.model(self.laid(model), self.prepared, self.config.eval.metrics, "valid", users=self.users)
+
+    def laid(self, model: Recommender) -> Recommender:
+        """The model as it is judged: in pieces, where it is trained so."""
+        pieces = self.config.shards
+        return model if pieces == 1 else in_pieces(model, self.devices[:pieces])
 
     def save(self, state: State) -> None:
         """Write a checkpoint from which the run goes on bit for bit."""

@@ -179,7 +179,7 @@ def run(begun: Begun) -> dict[str, Any]:
     with late, late.raising():
         best, valid, valid_ranks = fitting.chosen(state)
         began = time.perf_counter()
-        judged = judge.on_test(best, fitting.prepared, fitting.config.eval.metrics)
+        judged = judge.on_test(fitting.laid(best), fitting.prepared, fitting.config.eval.metrics)
         return conclude(begun, best, valid, valid_ranks, judged, time.perf_counter() - began)
 
 

@@ -12,15 +12,14 @@ from jax import Array
 from jax.sharding import PartitionSpec
 
 from jaxrec.config import Mistake
-from jaxrec.losses.shards import Shard
+from jaxrec.losses.shards import PIECES, Shard
+from jaxrec.models.pieces import CUT, filled
 from jaxrec.models.recommender import Recommender
-from jaxrec.parallel.strategy import PIECES, Distributed, Mode, distribute, local_devices, meshed
+from jaxrec.parallel.strategy import Distributed, Mode, distribute, local_devices, meshed
 from jaxrec.training.loop import run_steps
 from jaxrec.training.optimisers import Hyper
 from jaxrec.training.source import Source
 from jaxrec.training.step import Metrics, State, Step
-
-CUT = ("item", "output", "bias", "user")  # tables that devices share out; the rows of features are few
 
 
 def spread(step: Step, mode: Mode, devices: tuple[jax.Device, ...], pieces: int = 1) -> "Spread":
@@ -132,9 +131,7 @@ class Cut:
         """Cut leaves filled up with rows of zeros to equal pieces."""
 
         def fill(rows: int, leaf: Any) -> Any:
-            if not rows or len(leaf) > rows:
-                return leaf
-            return np.concatenate([np.asarray(leaf), np.zeros((-rows % pieces, *leaf.shape[1:]), leaf.dtype)])
+            return filled(leaf, pieces) if rows else leaf
 
         return self.each(fill, state)
 

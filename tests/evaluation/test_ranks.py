@@ -12,6 +12,7 @@ from jaxrec.data.vocabulary import Vocabulary
 from jaxrec.evaluation import ranks
 from jaxrec.evaluation.summary import collapsed, headline, summarise
 from jaxrec.models import history, recommender
+from jaxrec.models.pieces import in_pieces
 from jaxrec.models.recommender import Batch
 
 ITEMS = 30
@@ -85,6 +86,15 @@ def test_every_target_is_ranked_as_by_hand(model, split, mask, monkeypatch):
         assert data.offsets[row] + position == target
         assert not set(top) & set(past)
         assert len(set(top)) == 5
+
+
+@pytest.mark.parametrize("mask", ["none", "history"])
+def test_a_model_in_pieces_gives_every_target_the_place_it_has(model, mask):
+    data = prepared(mask)
+    wanted = ranks.evaluate(model, data, "test", k=5)
+    found = ranks.evaluate(in_pieces(model, jax.devices()[:4]), data, "test", k=5)
+    for name, values in wanted._asdict().items():
+        np.testing.assert_array_equal(getattr(found, name), values, err_msg=name)
 
 
 def test_a_sample_of_users_gets_the_ranks_it_gets_in_the_whole(model):

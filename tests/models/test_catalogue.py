@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from jaxrec.models import catalogue
+from jaxrec.models.pieces import in_pieces, run
 from jaxrec.models.recommender import Recommender
 
 
@@ -96,3 +97,48 @@ def test_a_model_that_scores_no_number_is_the_worst_not_the_best():
     found = catalogue.counts(model, hidden.at[1].set(jnp.nan), jnp.asarray(target), None, candidates=20)
     assert int(found.greater[1]) == 20  # one more than there are others
     assert int(found.greater[0]) < 19
+
+
+@pytest.fixture(scope="module")
+def cut():
+    """Integer scores, of which many are equal, and the same model in pieces."""
+    given = world(5, 30, 6, ties=True)
+    return given, {count: in_pieces(given[0], jax.devices()[:count]) for count in (2, 8)}
+
+
+@pytest.mark.parametrize("count", [2, 8])
+def test_counts_and_lists_are_those_of_the_whole_table(cut, count):
+    (model, hidden, target, seen), pieces = cut
+    target = jnp.minimum(jnp.asarray(target), 28)
+    for shown, budget in ((jnp.asarray(seen), 12), (None, catalogue.BUDGET)):
+        wanted = catalogue.counts(model, hidden, target, shown, candidates=28, k=9, budget=budget)
+        found = run(catalogue.counts, pieces[count], hidden, target, shown, candidates=28, k=9, budget=budget)
+        jax.tree.map(np.testing.assert_array_equal, found, wanted)
+        lists = run(catalogue.top_k, pieces[count], hidden, shown, candidates=28, k=30, budget=budget)
+        expected = catalogue.top_k(model, hidden, shown, candidates=28, k=30, budget=budget)
+        jax.tree.map(np.testing.assert_array_equal, lists, expected)
+
+
+@pytest.mark.parametrize("count", [2, 8])
+def test_a_sample_of_candidates_is_found_where_it_lies(cut, count):
+    (model, hidden, target, seen), pieces = cut
+    args = hidden, jnp.asarray(target), jnp.asarray(seen)
+    wanted = catalogue.among(model, *args, candidates=30)
+    found = run(catalogue.among, pieces[count], *args, candidates=30)
+    jax.tree.map(np.testing.assert_array_equal, found, wanted)
+
+
+def test_a_score_that_is_no_number_is_the_worst_in_pieces_too(cut):
+    (model, hidden, target, _), _ = cut
+    broken = hidden.at[2].set(jnp.nan)
+    found = run(catalogue.counts, in_pieces(model, jax.devices()[:4]), broken, jnp.asarray(target), None, candidates=30)
+    assert found.greater[2] == 30
+    assert (np.delete(np.asarray(found.greater), 2) < 30).all()
+
+
+def test_each_device_holds_its_piece_and_all_scores_are_nowhere(cut):
+    (model, hidden, _, _), pieces = cut
+    assert {shard.data.shape for shard in pieces[8].tables["item"].addressable_shards} == {(4, 3)}
+    assert pieces[8].items == model.items == 30
+    with pytest.raises(ValueError, match="counts or top_k"):
+        pieces[8].scores(hidden)

@@ -176,8 +176,7 @@ class Config(Preparation):
     devices: Positive = 1
     """devices that train; they share every batch, and with shards the tables too"""
     shards: Positive = 1
-    """devices among which every table of items and users is shared out, with its optimiser's rows: --devices 8 --shards
-    4 cuts a batch in two and each table in four"""
+    """of these, how many share out the tables and their optimiser's rows: 8 devices with 4 shards cut a batch in two"""
     fresh: bool = False
     """delete the run directory and start again instead of resuming"""
     tensorboard: bool = False

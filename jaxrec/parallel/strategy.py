@@ -81,6 +81,8 @@ def meshed(devices: Sequence[jax.Device], mode: Mode, pieces: int) -> Mesh:
         )
     if pieces > 1 and mode == "pmap":
         raise Mistake(f"shards={pieces} cuts tables, and pmap cuts batches only; use --parallel jit or shard_map")
+    if pieces == 1:
+        return Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
     return Mesh(np.array(devices).reshape(-1, pieces), (AXIS, PIECES), axis_types=(AxisType.Auto, AxisType.Auto))
 
 
@@ -114,7 +116,7 @@ def _by_jit(
 
     places = _places(mesh, _specs(split))
     ends = NamedSharding(mesh, PartitionSpec()) if out is None else _places(mesh, _specs(out))
-    if mesh.shape[PIECES] > 1:  # the batch's axis stays the compiler's, the tables' is the function's
+    if PIECES in mesh.axis_names:  # the batch's axis stays the compiler's, the tables' is the function's
         whole = jax.shard_map(
             whole, mesh=mesh, in_specs=_pieces_only(split), check_vma=False, axis_names={PIECES},
             out_specs=PartitionSpec() if out is None else _pieces_only(out),

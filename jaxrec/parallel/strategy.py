@@ -15,6 +15,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxrec.config import Mistake, did_you_mean
 from jaxrec.losses.shards import PIECES
+from jaxrec.parallel.programs import Programs
 
 Mode = Literal["jit", "shard_map", "pmap"]
 Split = Sequence[Any]  # of int, None, or trees of PartitionSpec
@@ -151,7 +152,8 @@ class Distributed:
     """A function compiled by `distribute`; call it as `fn`, without `axis`.
 
     Arguments that `place` put on the devices are used where they lie; any other is placed at every call, which costs
-    a copy to all devices (under pmap several times the step itself).
+    a copy to all devices (under pmap several times the step itself). ``programs`` are those compiled so far, one for
+    every shape of arguments.
     """
 
     def __init__(
@@ -163,12 +165,13 @@ class Distributed:
         out: Split | None,
         donated: frozenset[int],
     ):
-        self.compiled, self.mode, self.mesh, self.split, self.out = compiled, mode, mesh, split, out
+        self.programs, self.mode, self.mesh, self.split, self.out = Programs(compiled), mode, mesh, split, out
         self.donated = donated
         self._places = [_places(mesh, spec) for spec in _specs(split)]
 
     def __call__(self, *args: Any) -> Any:
-        found = self.compiled(*self.place(*args))
+        placed = self.place(*args)
+        found = self.programs(*placed)(*placed)
         if self.out is None or self.mode != "pmap":
             return found
         return tuple(self._join(part, axis) for part, axis in zip(found, self.out, strict=True))

@@ -19,7 +19,7 @@ from jaxrec.metrics.sampled import ranked
 from jaxrec.models.pieces import in_pieces
 from jaxrec.models.recommender import Recommender
 from jaxrec.parallel.strategy import local_devices
-from jaxrec.runs import judge
+from jaxrec.runs import judge, planner
 from jaxrec.runs.ancestry import Start
 from jaxrec.runs.options import Config
 from jaxrec.runs.sampling import Sampler
@@ -142,12 +142,22 @@ class Fitting:
         run, data = self.spread, informed(self.step, data, self.hyper)
         with self.signal, self.training(data):
             placed = run.place(state, data, self.hyper)
+            self.plan_memory(placed, state, data)
             if self.sampler is not None and not self.progress.clock.step:
                 self.look(lambda: placed[0], self.progress.clock)
             state = self.loop(run).fit(*placed, epochs=self.config.epochs, clock=self.progress.clock)
             self.signal.heard()
             self.ended(state)  # inside: a signal must not cut it
         return state
+
+    def plan_memory(self, placed: tuple[State, Source, Hyper], state: State, data: Source) -> None:
+        """Say what memory the compiled training needs; `Mistake` where there is less."""
+        rows = rows_a_step(self.config)
+        length = self.config.batch.length if self.first is None else self.first.part(0, 1).index.shape[1]
+        plan = planner.planned(self.spread, *placed, rows, length)
+        if plan is not None:
+            self.say(f"memory: {plan.told()}")
+            planner.refuse(plan, self.config, state, data, self.steps, length)
 
     def loop(self, run: Spread | None) -> Loop:
         """The loop over this training's epochs, its records and decisions made here; whoever follows its course needs

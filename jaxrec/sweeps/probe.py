@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -59,15 +58,3 @@ def sentence(report: Report) -> str:
     tried = ", ".join(f"{name} {speed:,.0f}" for name, speed in report.probed.items())
     measured = f"; member-steps a second: {tried}" if tried else ""
     return f"{report.slots} trainings at a time by {report.executor}, {report.bytes / 2**20:,.0f} MiB{measured}"
-
-
-def memory() -> float:
-    """Bytes that are free of a device's memory, or of the machine's where the device has none of its own."""
-    stats = jax.local_devices()[0].memory_stats() or {}
-    if "bytes_limit" in stats:
-        return float(stats["bytes_limit"] - stats.get("bytes_in_use", 0))
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return 1024 * float(next(line.split()[1] for line in lines if line.startswith("MemAvailable")))
-    except (OSError, StopIteration):
-        return float("inf")

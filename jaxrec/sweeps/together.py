@@ -17,12 +17,13 @@ import numpy as np
 from jaxrec.config import Mistake
 from jaxrec.evaluation.ranks import Ranks, evaluate_members
 from jaxrec.models.recommender import Recommender
+from jaxrec.parallel.programs import free_memory
 from jaxrec.runs import judge
 from jaxrec.runs.fitting import rows_a_step
 from jaxrec.runs.options import Config
 from jaxrec.runs.run import Say, again, begin, remember_compilations
 from jaxrec.sweeps.member import Job, Member, Plans, drawn
-from jaxrec.sweeps.probe import Report, fastest, memory, sentence
+from jaxrec.sweeps.probe import Report, fastest, sentence
 from jaxrec.training import source
 from jaxrec.training.loop import RECORD, informed
 from jaxrec.training.population import Executor, Members, executors, put, stack, take
@@ -126,7 +127,7 @@ class Pool:
             ways = [executor] if executor else list(executors(count, jax.local_device_count()))
             self.run, probed = fastest(self.step, ways, self.given(self.state), self.data)
             need = self.run.bytes(self.given(self.state), self.data)
-            if need <= (limit := memory()) or count <= whole:
+            if need <= (limit := free_memory()) or count <= whole:
                 break
             count = max(whole, min(count - 1, int(count * 0.9 * limit / need)))
         self.report = Report(self.run.executor, probed, count, need)

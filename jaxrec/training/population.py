@@ -17,6 +17,7 @@ from jax import Array
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxrec.losses.negatives import Popularity
+from jaxrec.parallel.programs import Programs, memory_of
 from jaxrec.parallel.strategy import local_devices
 from jaxrec.training.loop import run_steps
 from jaxrec.training.optimisers import Hyper
@@ -67,8 +68,7 @@ class Together:
             run = jax.shard_map(run, mesh=mesh, in_specs=(many, many, one), out_specs=many, check_vma=False)
         self.place, everywhere = NamedSharding(mesh, many), NamedSharding(mesh, one)
         places = (self.place, self.place, everywhere)
-        self.jitted = jax.jit(run, donate_argnums=0, in_shardings=places, out_shardings=self.place)
-        self.programs: dict[Any, Any] = {}
+        self.programs = Programs(jax.jit(run, donate_argnums=0, in_shardings=places, out_shardings=self.place))
 
     def loop(self, state: State, rest: Members, source: Source) -> tuple[State, Metrics]:
         def one(given: tuple[State, Members]) -> tuple[State, Metrics]:
@@ -97,22 +97,12 @@ class Together:
     def program(self, members: Members, source: Source) -> Any:
         """The program for arguments of these shapes, compiled once."""
         given = (members.state, members._replace(state=None), source)  # type: ignore[arg-type]
-        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype), given)
-        leaves, structure = jax.tree.flatten(shapes)
-        key = structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
-        if key not in self.programs:
-            self.programs[key] = self.jitted.lower(*shapes).compile()
-        return self.programs[key]
+        return self.programs(*jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype), given))
 
     def bytes(self, members: Members, source: Source) -> int:
         """What the compiled program needs of a device's memory, arguments and results included."""
-        found = self.program(members, source).memory_analysis()
-        if found is None:  # the device's compiler does not tell
-            return 0
-        return int(
-            found.temp_size_in_bytes + found.argument_size_in_bytes + found.output_size_in_bytes
-            - found.alias_size_in_bytes
-        )  # fmt: skip
+        found = memory_of(self.program(members, source))
+        return 0 if found is None else found.peak
 
 
 def piece(stacked: Array, number: Array, some: int) -> Array:

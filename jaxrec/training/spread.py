@@ -42,13 +42,14 @@ class Spread:
     """
 
     def __init__(self, step: Step, mode: Mode, devices: int | Sequence[jax.Device], pieces: int = 1):
-        self.step, self.mode, self.devices, self.pieces = step, mode, devices, pieces
+        self.devices = local_devices(devices) if isinstance(devices, int) else list(devices)
+        self.step, self.mode, self.pieces = step, mode, pieces
         if pieces > 1 and not step.loss.shares:
             raise Mistake(
                 f"shards={pieces} cuts the output table, and {type(step.loss).__name__.lower()} reads it whole; "
                 "use softmax or a loss that samples, or one shard"
             )
-        meshed(list(devices) if not isinstance(devices, int) else local_devices(devices), mode, pieces)
+        meshed(self.devices, mode, pieces)
         self.cut: Cut | None = None
         self.run: Distributed | None = None if pieces > 1 else self.compiled(None)
 
@@ -72,14 +73,29 @@ class Spread:
 
     def place(self, state: State, source: Source, hyper: Hyper) -> tuple[State, Source, Hyper]:
         """The three where the devices want them: a loop that starts from these copies nothing at its calls."""
-        whole = state._replace(carry=None)
-        if self.pieces > 1:
-            cut = Cut.of(whole)
-            if cut != self.cut:
-                self.cut, self.run = cut, self.compiled(cut)
-            whole = cut.full(whole, self.pieces)
+        whole = self.ready(state._replace(carry=None))
         assert self.run is not None
         return self.run.put(0, whole)._replace(carry=state.carry), self.run.put(1, source), self.run.put(5, hyper)
+
+    def ready(self, state: State) -> State:
+        """The state with tables that can be cut, once it is known how."""
+        if self.pieces == 1:
+            return state
+        cut = Cut.of(state)
+        if cut != self.cut:
+            self.cut, self.run = cut, self.compiled(cut)
+        return cut.full(state, self.pieces)
+
+    def program(self, state: State, source: Source, index: Any, reset: Any, bounds: Any, hyper: Hyper) -> Any:
+        """The compiled program of a call, whose state and source may be the shapes of what does not exist yet; those
+        that do must be placed.
+        """
+        whole, imagined = state._replace(carry=None), isinstance(state.step, jax.ShapeDtypeStruct)
+        if imagined:
+            whole = self.ready(whole)
+        assert self.run is not None
+        args = whole, source, index, reset, bounds, hyper, state.carry
+        return self.run.programs(*(jax.tree.map(shape, args) if imagined else self.run.place(*args)))
 
     def whole(self, state: State) -> State:
         """The state as it would be on one device; tables that lie in pieces come to the host."""
@@ -94,6 +110,10 @@ class Spread:
         whole, carry = state._replace(carry=None), state.carry
         whole, metrics, carry = self.run(whole, source, index, reset, bounds, hyper, carry)
         return whole._replace(carry=carry), metrics
+
+
+def shape(leaf: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype)
 
 
 @dataclass(frozen=True)
@@ -131,6 +151,8 @@ class Cut:
         """Cut leaves filled up with rows of zeros to equal pieces."""
 
         def fill(rows: int, leaf: Any) -> Any:
+            if rows and isinstance(leaf, jax.ShapeDtypeStruct):
+                return jax.ShapeDtypeStruct((rows + -rows % pieces, *leaf.shape[1:]), leaf.dtype)
             return filled(leaf, pieces) if rows else leaf
 
         return self.each(fill, state)

@@ -127,7 +127,7 @@ def test_donation_takes_the_placed_copy_and_not_the_callers_array(mode, expected
     args = arguments()
     before = plain(args[0])
     placed = run.place(*args)
-    assert_near(run.compiled(*placed), expected)
+    assert_near(run.programs(*placed)(*placed), expected)
     assert placed[0]["table"].is_deleted()
     assert_near(run(*args), expected)
     jax.tree.map(np.testing.assert_array_equal, plain(args[0]), before)

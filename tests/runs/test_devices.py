@@ -1,14 +1,18 @@
 """Whole runs on several devices: the numbers of one, on whatever mesh they are gone on with."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxrec.config import Mistake
 from jaxrec.data.demo import Demo
+from jaxrec.runs import fitting, planner
 from jaxrec.runs.options import Batch, Config, Evaluation, Model, Optimizer
 from jaxrec.runs.run import train
 
@@ -60,3 +64,37 @@ def test_tables_in_pieces_train_the_same_run(tmp_path):
     for name in ("test", "valid"):
         found, wanted = (result[name]["masked"]["ndcg@10"] for result in (many, alone))
         assert found == pytest.approx(wanted, abs=1e-3)
+
+
+@pytest.mark.parametrize(("devices", "shards"), [(1, 1), (4, 2)])
+def test_memory_is_foretold_and_a_training_compiles_once(tmp_path, monkeypatch, devices, shards):
+    runs, spread = [], fitting.spread
+    monkeypatch.setattr(fitting, "spread", lambda *given: runs.append(spread(*given)) or runs[-1])
+    result, said = go(tmp_path / "a", devices=devices, shards=shards)
+    (line,) = [sentence for sentence in said if sentence.startswith("memory: ")]
+    assert "on each device, as compiled" in line
+    assert result["complete"]
+    assert len(runs[0].run.programs) == 1, "every dispatch of three epochs has the shapes of the first"
+
+
+def test_what_does_not_fit_is_refused_with_what_would_need_less(tmp_path, monkeypatch):
+    """A machine whose memory is full. What would need more, as 512 negatives of 60 items do, is no advice."""
+    monkeypatch.setattr(planner, "free_memory", lambda: 0.0)
+    with pytest.raises(Mistake) as found:
+        go(tmp_path / "a", batch=Batch(size=64, length=10), model=replace(TINY.model, width=64))
+    words = str(found.value)
+    numbers = re.findall(r"(needs|would need) ([\d.]+) (KiB|MiB)", words)
+    needs, *others = (float(number) * {"KiB": 1, "MiB": 1024}[unit] for _, number, unit in numbers)
+    assert len(others) >= 2
+    assert others == sorted(others)
+    assert others[-1] < needs
+    assert "--batch.size 32 --optimizer.accumulate 2 (the same updates) would need" in words
+    assert "sampled_softmax" not in words
+    assert not (tmp_path / "a" / "result.json").exists()
+
+
+def test_the_plan_counts_the_bytes_that_lie_on_a_device():
+    given = {"a": jnp.zeros((3, 5)), "b": jnp.zeros(7, jnp.int32), "key": jax.random.key(0)}
+    assert planner.held(given) == 4 * 15 + 4 * 7
+    assert planner.size(3 * 2**20) == "3.0 MiB"
+    assert not planner.Plan(1, 1, 5, 4.0).fits

@@ -1,0 +1,130 @@
+"""Does a training fit into the memory of its devices? Asked of the compiled program, before the first step."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrec.config import Mistake
+from jaxrec.parallel.programs import Memory, free_memory, memory_of
+from jaxrec.runs import build
+from jaxrec.runs.options import Config
+from jaxrec.training.loop import RECORD
+from jaxrec.training.optimisers import Hyper
+from jaxrec.training.source import Source
+from jaxrec.training.spread import Spread, shape
+from jaxrec.training.step import State
+from jaxrec.words import Call
+
+UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Bytes of each device: ``state`` (parameters and what the optimiser keeps), ``data`` (events), ``peak`` (with all
+    that exists while a step runs), and ``room``, which a device has for all three.
+    """
+
+    state: int
+    data: int
+    peak: int
+    room: float
+
+    @property
+    def fits(self) -> bool:
+        return self.peak <= self.room
+
+    def told(self) -> str:
+        rest = self.peak - self.state - self.data
+        return (
+            f"{size(self.peak)} on each device, as compiled: {size(self.state)} parameters and optimiser, "
+            f"{size(self.data)} data, {size(rest)} while a step runs"
+        )
+
+
+def size(count: float) -> str:
+    unit, name = next(((unit, name) for unit, name in UNITS if count >= unit), UNITS[-1])
+    return f"{count / unit:.1f} {name}"
+
+
+def planned(run: Spread, state: State, source: Source, hyper: Hyper, rows: int, length: int) -> Plan | None:
+    """The plan of a training whose arguments lie on the devices already; None where the compiler does not tell."""
+    needs = needed(run, state, source, hyper, rows, length)
+    if needs is None:
+        return None
+    here = held((state, source))
+    crowd = len(run.devices) if run.devices[0].platform == "cpu" else 1  # they share the machine's memory
+    return Plan(held(state), held(source), needs.peak, free_memory() / crowd + here)
+
+
+def needed(run: Spread, state: Any, source: Any, hyper: Hyper, rows: int, length: int) -> Memory | None:
+    """What the program of a dispatch needs of each device."""
+    index = np.zeros((RECORD, rows, length), np.int32)
+    return memory_of(run.program(state, source, index, index.astype(bool), np.zeros(2, np.int32), hyper))
+
+
+def held(tree: Any) -> int:
+    """Bytes that arrays have on one of their devices."""
+
+    def bytes_of(leaf: Any) -> int:
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return 0
+        return int(np.prod(leaf.sharding.shard_shape(leaf.shape), dtype=np.int64)) * leaf.dtype.itemsize
+
+    return sum(bytes_of(leaf) for leaf in jax.tree.leaves(tree))
+
+
+def refuse(plan: Plan, config: Config, state: State, source: Source, steps: int, length: int) -> None:
+    """`Mistake` where a training does not fit, with what other options would need."""
+    if plan.fits:
+        return
+    others = sorted(alternatives(config, state, source, steps, length), key=lambda found: found[1])
+    advice = "; ".join(f"{words} would need {size(peak)}" for words, peak in others if peak < plan.peak)
+    raise Mistake(
+        f"training needs {plan.told()}, and a device has room for {size(plan.room)}; "
+        + (advice or "make the model or the batch smaller, or use a device with more memory")
+    )
+
+
+def alternatives(config: Config, state: State, source: Source, steps: int, length: int) -> Iterator[tuple[str, int]]:
+    """Other options and the peak that each of them alone would have; nothing is allocated for it."""
+    shapes: Any = jax.tree.map(shape, (state._replace(carry=None), source))
+    for words, changed in changes(config):
+        step, hyper = build.step(changed, steps)
+        rows = changed.batch.size * changed.optimizer.accumulate
+        lanes = rows if config.batch.layout == "lanes" else 0
+        begun = jax.eval_shape(partial(step.init, lanes=lanes), shapes[0].model, hyper, shapes[0].key)
+        known = jax.eval_shape(step.know, shapes[1].counts, hyper)
+        run = Spread(step, "jit", changed.devices, changed.shards)  # the ways need the same
+        found = needed(run, begun, shapes[1]._replace(known=known), hyper, rows, length)
+        if found is not None:
+            yield words, found.peak
+
+
+def changes(config: Config) -> Iterator[tuple[str, Config]]:
+    """What may need less: the same updates first, then others."""
+    batch, optimizer = config.batch, config.optimizer
+    data = config.devices // config.shards
+    if batch.size % (2 * data) == 0:
+        half = replace(batch, size=batch.size // 2)
+        yield f"--batch.size {half.size}", replace(config, batch=half)
+        twice = replace(optimizer, accumulate=2 * optimizer.accumulate)
+        words = f"--batch.size {half.size} --optimizer.accumulate {twice.accumulate} (the same updates)"
+        yield words, replace(config, batch=half, optimizer=twice)
+    devices = len(jax.local_devices())
+    if devices >= 2 * config.devices and batch.size % (2 * data) == 0:
+        more = replace(config, devices=2 * config.devices)
+        yield f"--devices {more.devices}", more
+    if devices >= 2 * config.devices:
+        more = replace(config, devices=2 * config.devices, shards=2 * config.shards)
+        yield f"--devices {more.devices} --shards {more.shards}", more
+    if config.loss.name == "softmax":
+        lazy = replace(optimizer, lazy=True)
+        yield (
+            '--loss "sampled_softmax(negatives=512)" --optimizer.lazy',
+            replace(config, loss=Call.parse("sampled_softmax(negatives=512)"), optimizer=lazy),
+        )

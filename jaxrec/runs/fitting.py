@@ -23,6 +23,7 @@ from jaxrec.runs import judge, planner
 from jaxrec.runs.ancestry import Start
 from jaxrec.runs.options import Config
 from jaxrec.runs.sampling import Sampler
+from jaxrec.runs.tracing import Trace
 from jaxrec.training.autopsy import explain
 from jaxrec.training.checkpoints import Checkpoints
 from jaxrec.training.loop import Clock, Held, Loop, NotFinite, informed
@@ -118,6 +119,7 @@ class Fitting:
         self.users, self.limit, self.interval = config.eval.users, config.max_seconds, config.checkpoint_seconds
         self.tensorboard = config.tensorboard
         self.sampler = self.looking(config)
+        self.trace = Trace(directory / "trace") if config.trace else None
         self.skips = config.nan_limit if config.on_nan == "rollback" else 0
         self.checkpoints = Checkpoints(directory / "checkpoints", say=say)
         self.progress = Progress()
@@ -181,7 +183,7 @@ class Fitting:
             self.save(bad.state)
             raise Diverged(f"{self.explained(bad)}; {self.remedy()}") from None
         finally:
-            for callback in [*self.callbacks, *([self.sampler] if self.sampler is not None else [])]:
+            for callback in filter(None, [*self.callbacks, self.sampler, self.trace]):
                 callback.close()
 
     def ended(self, state: State) -> None:
@@ -301,6 +303,8 @@ class Fitting:
     def pause(self, held: Held, clock: Clock) -> bool:
         """Between dispatches: stop for a signal or the time limit, and save now and then."""
         self.batches = clock.batch
+        if self.trace is not None:
+            self.trace()
         if self.sampler is not None and self.sampler.due(clock.step):
             self.look(held, clock)
         now = time.perf_counter()

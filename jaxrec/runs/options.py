@@ -181,6 +181,8 @@ class Config(Preparation):
     """delete the run directory and start again instead of resuming"""
     tensorboard: bool = False
     """also write TensorBoard event files into the run directory"""
+    trace: bool = False
+    """record two seconds of training with jax.profiler, for Perfetto or XProf: trace in the run directory"""
     diagnose: bool = False
     """look at the gradient flow while training, in a twentieth of the time, compiling the look aside: diagnostics.jsonl
     in the run directory"""

@@ -39,7 +39,7 @@ SCHEMA = 1
 # devices
 VOLATILE = (
     "data", "test", "valid", "verify", "run", "seed", "max_seconds", "checkpoint_seconds", "fresh", "tensorboard",
-    "parallel", "devices", "shards", "tfds_data_dir", "tfds_manual_dir", "diagnose", "diagnose_every",
+    "parallel", "devices", "shards", "tfds_data_dir", "tfds_manual_dir", "trace", "diagnose", "diagnose_every",
 )  # fmt: skip
 Say = Callable[[str], None]
 Draw = Callable[..., Recommender]  # as `build.model`

@@ -73,6 +73,14 @@ def train(jobs: Jobs, *, slots: int, say: Say = print, executor: Executor | None
     return pool.report
 
 
+def refuse_apart(config: Config) -> None:
+    """`Mistake` where a training wants what one of many in a program cannot have."""
+    if config.shards > 1:
+        raise Mistake(f"shards={config.shards}: trainings that run together have whole tables; use one shard")
+    if config.trace:
+        raise Mistake("trace: trainings that run together have one program; trace one of them with jaxrec train")
+
+
 class Pool:
     """The slots of one program and who is in them."""
 
@@ -89,8 +97,7 @@ class Pool:
         while len(begun) < count and not self.signal.requested and (jobs := self.jobs.more(count - len(begun))):
             for job in jobs:
                 with self.ending(job):
-                    if (shards := job.config.shards) > 1:
-                        raise Mistake(f"shards={shards}: trainings that run together have whole tables; use one shard")
+                    refuse_apart(job.config)
                     words, ask = again(job.config), self.asked(job)
                     one = begin(job.config, command=words, say=self.say, ask=ask, draw=drawn)
                     if one.done is None:

@@ -1,5 +1,6 @@
 """Whole runs on several devices: the numbers of one, on whatever mesh they are gone on with."""
 
+import gzip
 import json
 import re
 from dataclasses import replace
@@ -12,7 +13,7 @@ import pytest
 
 from jaxrec.config import Mistake
 from jaxrec.data.demo import Demo
-from jaxrec.runs import fitting, planner
+from jaxrec.runs import fitting, planner, tracing
 from jaxrec.runs.options import Batch, Config, Evaluation, Model, Optimizer
 from jaxrec.runs.run import train
 
@@ -98,3 +99,15 @@ def test_the_plan_counts_the_bytes_that_lie_on_a_device():
     assert planner.held(given) == 4 * 15 + 4 * 7
     assert planner.size(3 * 2**20) == "3.0 MiB"
     assert not planner.Plan(1, 1, 5, 4.0).fits
+
+
+def test_a_trace_is_written_and_changes_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(tracing, "SECONDS", 0.0)
+    plain, _ = go(tmp_path / "plain")
+    traced, _ = go(tmp_path / "traced", trace=True)
+    assert traced["run_id"] == plain["run_id"]
+    assert traced["test"] == plain["test"]
+    (found,) = (tmp_path / "traced" / "trace").rglob("perfetto_trace.json.gz")
+    events = json.loads(gzip.decompress(found.read_bytes()))["traceEvents"]
+    assert any("while" in event.get("name", "") for event in events), "the loop over steps is in it"
+    assert not (tmp_path / "plain" / "trace").exists()

@@ -108,10 +108,11 @@ def test_more_trainings_than_slots_end_as_each_does_alone(tmp_path):
     assert len(again.outcomes) == 4
 
 
-def test_tables_in_pieces_are_refused_and_not_passed_over(tmp_path):
-    queue = Queue([config(tmp_path, 0, devices=2, shards=2)])
+def test_tables_in_pieces_and_traces_are_refused_and_not_passed_over(tmp_path):
+    queue = Queue([config(tmp_path, 0, devices=2, shards=2), config(tmp_path, 1, trace=True)])
     assert train(queue) is None
     assert "shards=2" in str(queue.outcomes["0"])
+    assert "trace" in str(queue.outcomes["1"])
 
 
 def test_what_is_given_up_or_breaks_makes_room_and_leaves_the_others_alone(tmp_path):

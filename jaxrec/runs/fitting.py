@@ -155,7 +155,11 @@ class Fitting:
     def plan_memory(self, placed: tuple[State, Source, Hyper], state: State, data: Source) -> None:
         """Say what memory the compiled training needs; `Mistake` where there is less."""
         rows = rows_a_step(self.config)
-        length = self.config.batch.length if self.first is None else self.first.part(0, 1).index.shape[1]
+        length = (
+            self.config.batch.length
+            if self.first is None
+            else self.first.part(0, min(rows, self.first.rows)).index.shape[1]
+        )
         plan = planner.planned(self.spread, *placed, rows, length)
         if plan is not None:
             self.say(f"memory: {plan.told()}")

@@ -5,10 +5,10 @@ from typing import Any
 from jaxrec.config import fingerprint, to_dict
 from jaxrec.runs.options import Config
 
-# what only the host decides by
+# what only the host decides by, and what trainings that run together cannot have
 HOST = (
     "seed", "epochs", "run", "fresh", "max_seconds", "checkpoint_seconds", "on_nan", "nan_limit", "tensorboard", "eval",
-    "start_from", "stop", "verify", "diagnose", "diagnose_every",
+    "start_from", "stop", "verify", "diagnose", "diagnose_every", "shards", "trace",
 )  # fmt: skip
 # numbers that a step takes traced
 TRACED = {

@@ -25,7 +25,7 @@ from jaxrec.data.demo import Demo
 from jaxrec.runs import fitting, judge
 from jaxrec.runs.options import Batch, Config, Evaluation, Model, Optimizer, Stopping
 from jaxrec.runs.run import train
-from jaxrec.training.spread import spread
+from jaxrec.training.spread import whole_tables
 from jaxrec.training.step import Step
 from jaxrec.training.stop import Stopped
 
@@ -347,9 +347,9 @@ def poison(monkeypatch):
         return loss + jnp.where(batch.item[0, 0] % 4 == 3, jnp.nan, 0.0), carry
 
     monkeypatch.setattr(Step, "total", poisoned)
-    spread.cache_clear()  # a step that was compiled before is not looked at again
+    whole_tables.cache_clear()  # a step that was compiled before is not looked at again
     yield
-    spread.cache_clear()
+    whole_tables.cache_clear()
 
 
 def poisoned_batches(run):

@@ -1,5 +1,7 @@
 """A step on a mesh whose devices share out the tables: the numbers of one device, whatever the mesh."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -36,19 +38,19 @@ CASES = {
 }
 
 
-def begun(step, tied, lanes=0):
+def begun(step, tied, lanes=0, items=ITEMS):
     """A state, what it is trained with, and three batches: some rows short, the last empty."""
     draw = np.random.default_rng(0)
     model = recommender.build(
-        lambda features, rngs: GRU(features, WIDTH, rngs=rngs), items=ITEMS, users=USERS, width=WIDTH, depth=1,
+        lambda features, rngs: GRU(features, WIDTH, rngs=rngs), items=items, users=USERS, width=WIDTH, depth=1,
         feedforward=2, norm=True, residual=True, tied=tied, bias=True, user=True, backend=None,
         wants=Event(x=jnp.zeros((1, 1, WIDTH)), user=jnp.zeros((1, 1, WIDTH))), seed=0,
     )  # fmt: skip
     model = jax.tree.map(lambda leaf: jnp.asarray(leaf, float), model)
     hyper = {name: jnp.asarray(value) for name, value in HYPER.items()}
     source = Source(
-        jnp.asarray(draw.integers(1, ITEMS + 1, 60), jnp.int32), owners=jnp.asarray(draw.integers(0, USERS + 1, 60)),
-        counts=jnp.asarray(np.append(0, 1 + np.arange(ITEMS) ** 2 % 17), float),
+        jnp.asarray(draw.integers(1, items + 1, 60), jnp.int32), owners=jnp.asarray(draw.integers(0, USERS + 1, 60)),
+        counts=jnp.asarray(np.append(0, 1 + np.arange(items) ** 2 % 17), float),
     )  # fmt: skip
     index = draw.integers(0, 59, (STEPS, ROWS, TIME)).astype(np.int32)
     index[:, 3, 2:], index[:, -1] = -1, -1
@@ -117,6 +119,24 @@ def test_a_step_that_is_not_finite_changes_no_piece():
     state, metrics = spread_out(step, "shard_map", (2, 4), given)
     assert not metrics.finite.any()
     jax.tree.map(np.testing.assert_array_equal, numbers(state.tables), wanted)
+
+
+@pytest.mark.parametrize("mode", ["jit", "shard_map"])
+@pytest.mark.parametrize("name", ["tied", "sampled, untied"])
+def test_no_device_ever_has_a_whole_table_or_all_scores(name, mode):
+    """Looked for in the compiled program; and it lowers for accelerators from here."""
+    step, tied = CASES[name]
+    state, source, index, reset, bounds, hyper = begun(step, tied, items=100)  # 101 rows, 102 in two pieces
+    run = Spread(step, mode, 4, 2)
+    state, source, hyper = run.place(state, source, hyper)
+    program = run.program(state, source, index, reset, bounds, hyper).as_text()
+    assert "f32[51,3]" in program, "its piece"
+    whole = re.findall(rf"f32\[(?:10[12],{WIDTH}|\d+,10[12]|10[12],\d\d+)\]", program)
+    assert not whole
+    assert len(run.run.programs) == 1
+    args = run.run.place(state._replace(carry=None), source, index, reset, bounds, hyper, None)
+    for platform in ("cuda", "tpu"):
+        assert run.run.programs.jitted.trace(*args).lower(lowering_platforms=(platform,)).as_text()
 
 
 @pytest.mark.parametrize(

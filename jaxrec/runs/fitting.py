@@ -18,7 +18,6 @@ from jaxrec.metrics import parse
 from jaxrec.metrics.sampled import ranked
 from jaxrec.models.pieces import in_pieces
 from jaxrec.models.recommender import Recommender
-from jaxrec.parallel.strategy import local_devices
 from jaxrec.runs import judge, planner
 from jaxrec.runs.ancestry import Start
 from jaxrec.runs.options import Config
@@ -30,7 +29,7 @@ from jaxrec.training.loop import Clock, Held, Loop, NotFinite, informed
 from jaxrec.training.optimisers import Hyper
 from jaxrec.training.progress import JsonLines, TensorBoard, console
 from jaxrec.training.source import Source
-from jaxrec.training.spread import Spread, spread
+from jaxrec.training.spread import Spread
 from jaxrec.training.step import State, Step
 from jaxrec.training.stop import Interrupted, Stopped, StopSignal
 
@@ -106,14 +105,7 @@ class Fitting:
                 f"add it to eval.metrics ({', '.join(measured.values())})"
             )
         self.metric = measured[parse(config.stop.metric)]
-        self.devices = local_devices(config.devices)
-        # refused now what nobody can compile
-        self.spread = spread(step, config.parallel, tuple(self.devices), config.shards)
-        if config.batch.size % (pieces := config.devices // config.shards):
-            raise Mistake(
-                f"batch.size = {config.batch.size} rows cannot be shared evenly by {pieces} devices; "
-                f"use a multiple of {pieces}, or other --devices"
-            )
+        self.spread = planner.spread_out(step, config)
         # read here, not when first needed: what nobody has read by the first step is reported as ignored
         self.every, self.patience, self.keep = config.eval.every, config.stop.patience, config.stop.keep
         self.users, self.limit, self.interval = config.eval.users, config.max_seconds, config.checkpoint_seconds
@@ -144,26 +136,13 @@ class Fitting:
         run, data = self.spread, informed(self.step, data, self.hyper)
         with self.signal, self.training(data):
             placed = run.place(state, data, self.hyper)
-            self.plan_memory(placed, state, data)
+            planner.foretell(self, placed, state, data)
             if self.sampler is not None and not self.progress.clock.step:
                 self.look(lambda: placed[0], self.progress.clock)
             state = self.loop(run).fit(*placed, epochs=self.config.epochs, clock=self.progress.clock)
             self.signal.heard()
             self.ended(state)  # inside: a signal must not cut it
         return state
-
-    def plan_memory(self, placed: tuple[State, Source, Hyper], state: State, data: Source) -> None:
-        """Say what memory the compiled training needs; `Mistake` where there is less."""
-        rows = rows_a_step(self.config)
-        length = (
-            self.config.batch.length
-            if self.first is None
-            else self.first.part(0, min(rows, self.first.rows)).index.shape[1]
-        )
-        plan = planner.planned(self.spread, *placed, rows, length)
-        if plan is not None:
-            self.say(f"memory: {plan.told()}")
-            planner.refuse(plan, self.config, state, data, self.steps, length)
 
     def loop(self, run: Spread | None) -> Loop:
         """The loop over this training's epochs, its records and decisions made here; whoever follows its course needs
@@ -369,7 +348,7 @@ class Fitting:
     def laid(self, model: Recommender) -> Recommender:
         """The model as it is judged: in pieces, where it is trained so."""
         pieces = self.config.shards
-        return model if pieces == 1 else in_pieces(model, self.devices[:pieces])
+        return model if pieces == 1 else in_pieces(model, self.spread.devices[:pieces])
 
     def save(self, state: State) -> None:
         """Write a checkpoint from which the run goes on bit for bit."""

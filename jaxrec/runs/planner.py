@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -11,14 +11,18 @@ import numpy as np
 
 from jaxrec.config import Mistake
 from jaxrec.parallel.programs import Memory, free_memory, memory_of
+from jaxrec.parallel.strategy import local_devices
 from jaxrec.runs import build
 from jaxrec.runs.options import Config
 from jaxrec.training.loop import RECORD
 from jaxrec.training.optimisers import Hyper
 from jaxrec.training.source import Source
-from jaxrec.training.spread import Spread, shape
-from jaxrec.training.step import State
+from jaxrec.training.spread import Spread, shape, spread
+from jaxrec.training.step import State, Step
 from jaxrec.words import Call
+
+if TYPE_CHECKING:
+    from jaxrec.runs.fitting import Fitting
 
 UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 
@@ -49,6 +53,28 @@ class Plan:
 def size(count: float) -> str:
     unit, name = next(((unit, name) for unit, name in UNITS if count >= unit), UNITS[-1])
     return f"{count / unit:.1f} {name}"
+
+
+def spread_out(step: Step, config: Config) -> Spread:
+    """How a training's steps run on its devices; `Mistake` where they cannot."""
+    run = spread(step, config.parallel, tuple(local_devices(config.devices)), config.shards)
+    if config.batch.size % (pieces := config.devices // config.shards):
+        raise Mistake(
+            f"batch.size = {config.batch.size} rows cannot be shared evenly by {pieces} devices; "
+            f"use a multiple of {pieces}, or other --devices"
+        )
+    return run
+
+
+def foretell(fitting: "Fitting", placed: tuple[State, Source, Hyper], state: State, source: Source) -> None:
+    """Say what memory a training needs whose arguments are ``placed``; `Mistake` where there is less."""
+    config, first = fitting.config, fitting.first
+    rows = config.batch.size * config.optimizer.accumulate
+    length = config.batch.length if first is None else first.part(0, min(rows, first.rows)).index.shape[1]
+    plan = planned(fitting.spread, *placed, rows, length)
+    if plan is not None:
+        fitting.say(f"memory: {plan.told()}")
+        refuse(plan, config, state, source, fitting.steps, length)
 
 
 def planned(run: Spread, state: State, source: Source, hyper: Hyper, rows: int, length: int) -> Plan | None:

@@ -13,7 +13,7 @@ import pytest
 
 from jaxrec.config import Mistake
 from jaxrec.data.demo import Demo
-from jaxrec.runs import fitting, planner, tracing
+from jaxrec.runs import planner, tracing
 from jaxrec.runs.options import Batch, Config, Evaluation, Model, Optimizer
 from jaxrec.runs.run import train
 
@@ -69,8 +69,8 @@ def test_tables_in_pieces_train_the_same_run(tmp_path):
 
 @pytest.mark.parametrize(("devices", "shards"), [(1, 1), (4, 2)])
 def test_memory_is_foretold_and_a_training_compiles_once(tmp_path, monkeypatch, devices, shards):
-    runs, spread = [], fitting.spread
-    monkeypatch.setattr(fitting, "spread", lambda *given: runs.append(spread(*given)) or runs[-1])
+    runs, spread = [], planner.spread
+    monkeypatch.setattr(planner, "spread", lambda *given: runs.append(spread(*given)) or runs[-1])
     result, said = go(tmp_path / "a", devices=devices, shards=shards)
     (line,) = [sentence for sentence in said if sentence.startswith("memory: ")]
     assert "on each device, as compiled" in line

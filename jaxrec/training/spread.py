@@ -104,9 +104,7 @@ class Spread:
     def __call__(
         self, state: State, source: Source, index: Any, reset: Any, bounds: Any, hyper: Hyper
     ) -> tuple[State, Metrics]:
-        if self.run is None:
-            state, source, hyper = self.place(state, source, hyper)
-        assert self.run is not None
+        assert self.run is not None, "a state in pieces comes from `place`"
         whole, carry = state._replace(carry=None), state.carry
         whole, metrics, carry = self.run(whole, source, index, reset, bounds, hyper, carry)
         return whole._replace(carry=carry), metrics

@@ -13,11 +13,11 @@ Expect    Rows in experiments/results/ctr.jsonl: `trial` has a point and its val
 A user is what a GRU makes of the films that were shown to him in earlier seconds and of whether he liked them. The
 column `his` holds what a user liked before a row, whichever part that was in, as input also of test rows (CoLLM feeds
 it to SASRec), and so it tells the labels of all his earlier rows; a plain count of them, added to the item's mean, has
-.77 and is the floor of a model that reads it. Other people's labels are of the training part only. The candidate's vector
-is compared with the user's state, and beside it stand the item's mean in earlier seconds, how much more often than
-expected the user has liked things, how many events each of them rests on, and the year in the film's title. The GRU
-also predicts the next liked film of the training part, by which vectors of films are learnt. Epoch and everything else
-are chosen on the validation part; the training part alone trains.
+.77 and is the floor of a model that reads it. Other people's labels are of the training part only. The candidate's
+vector is compared with the user's state, and beside it stand the item's mean in earlier seconds, how much more often
+than expected the user has liked things, how many events each of them rests on, and the year in the film's title. The
+GRU also predicts the next liked film of the training part, by which vectors of films are learnt. Epoch and everything
+else are chosen on the validation part; the training part alone trains.
 """
 
 import argparse

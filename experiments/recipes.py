@@ -5,7 +5,7 @@ Claim     On Beauty 2014 a plain GRU of width 128 with full softmax has HR@10 .0
           .0579 (p .005), though after the six epochs of the search attention led. Targets tied in time are worth .09,
           the others .036; with ties drawn instead of sorted by product attention has .0543 instead of .0579. On
           MovieLens 1M (`ml-1m.txt`) two GRU blocks have HR@10 .352 and NDCG@10 .208 over three seeds (published: .316,
-          .186); on Diginetica attention beside a GRU has P@20 .535 and MRR@20 .189 over two. Others are not trained yet.
+          .186); on Diginetica attention beside a GRU has P@20 .535 and MRR@20 .189 over two.
 Command   python experiments/recipes.py ml-1m_gru --data ../shared/data        three seeds of a recipe
           python experiments/recipes.py ml-1m --tune                           the search that it came from
           python experiments/recipes.py --list                                 what there is, as `jaxrec train` commands

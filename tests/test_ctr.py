@@ -1,26 +1,16 @@
 """Labels that clicks are judged by: means know nothing of their own second, and nobody is told the future."""
 
 import gzip
-import importlib.util
 from pathlib import Path
 
+import ctr
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
-FILE = Path(__file__).parents[1] / "experiments" / "ctr.py"
 
-
-@pytest.fixture(scope="module")
-def ctr():
-    spec = importlib.util.spec_from_file_location("ctr", FILE)
-    loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
-    return loaded
-
-
-def test_means_of_labels_know_nothing_of_their_own_second_and_the_area_counts_ties_half(ctr):
+def test_means_of_labels_know_nothing_of_their_own_second_and_the_area_counts_ties_half():
     draw = np.random.default_rng(0)
     count = 60
     user, item, time, split = draw.integers(1, 5, count), draw.integers(1, 9, count), *draw.integers(0, 9, (2, count))
@@ -57,7 +47,7 @@ def clicks_written(folder: Path, label: np.ndarray) -> None:
             file.writelines("\t".join(map(str, row)) + "\n" for row in [columns, *rows])
 
 
-def test_a_label_of_the_test_part_tells_only_of_later_seconds_of_its_own_user(ctr, tmp_path):
+def test_a_label_of_the_test_part_tells_only_of_later_seconds_of_its_own_user(tmp_path):
     label = np.random.default_rng(4).integers(0, 2, (3, 20))
     clicks_written(tmp_path, label)
     before = ctr.Data(tmp_path)
@@ -71,7 +61,7 @@ def test_a_label_of_the_test_part_tells_only_of_later_seconds_of_its_own_user(ct
     np.testing.assert_array_equal(before.judged(model, 1), after.judged(model, 1))
 
 
-def test_a_history_that_is_not_what_was_liked_before_is_refused(ctr, tmp_path):
+def test_a_history_that_is_not_what_was_liked_before_is_refused(tmp_path):
     clicks_written(tmp_path, np.ones((3, 20), int))
     text = gzip.decompress((tmp_path / "ctr.tsv.gz").read_bytes()).decode().splitlines()
     text[-1] = text[-1].rsplit(" ", 1)[0]

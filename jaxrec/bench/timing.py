@@ -15,6 +15,8 @@ from typing import Any
 
 import jax
 
+from jaxrec.parallel.programs import memory_of
+
 
 @dataclass(frozen=True)
 class Stages:
@@ -61,20 +63,12 @@ def _timed(work: Callable[[], Any]) -> tuple[Any, float]:
 
 
 def _memory(compiled: Any) -> dict[str, int]:
-    analysis = compiled.memory_analysis()
-    if analysis is None:
+    found = memory_of(compiled)
+    if found is None:
         return {}
-    names = {
-        "arguments": "argument_size_in_bytes",
-        "outputs": "output_size_in_bytes",
-        "aliased": "alias_size_in_bytes",
-        "temporary": "temp_size_in_bytes",
-        "code": "generated_code_size_in_bytes",
-    }
-    found = {name: int(getattr(analysis, attribute)) for name, attribute in names.items()}
     # XLA's own peak counts what is alive at once; without it, everything together is an upper bound.
-    together = found["arguments"] + found["outputs"] + found["temporary"] - found["aliased"]
-    return found | {"peak": int(getattr(analysis, "peak_memory_in_bytes", 0)) or together}
+    alive = int(getattr(compiled.memory_analysis(), "peak_memory_in_bytes", 0))
+    return found._asdict() | {"peak": alive or found.peak}
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ class Memory(NamedTuple):
     outputs: int
     aliased: int  # of the outputs, those that take an argument's place
     temporary: int
+    code: int
 
     @property
     def peak(self) -> int:
@@ -46,7 +47,7 @@ def memory_of(program: Any) -> Memory | None:
     found = program.memory_analysis()
     if found is None:
         return None
-    names = ("argument", "output", "alias", "temp")
+    names = ("argument", "output", "alias", "temp", "generated_code")
     return Memory(*(int(getattr(found, f"{name}_size_in_bytes")) for name in names))
 
 

@@ -200,6 +200,11 @@ def loss(call: Call) -> Any:
     return kind(**options)
 
 
+def rows_a_step(config: Config) -> int:
+    """Rows that one step of the optimiser sees: all lanes, where rows are lanes."""
+    return config.batch.size * config.optimizer.accumulate
+
+
 def step(config: Config, steps: int) -> tuple[Step, Hyper]:
     """The step of a run of ``steps`` steps in all, and the floats it is called with."""
     options = config.optimizer
@@ -213,7 +218,7 @@ def step(config: Config, steps: int) -> tuple[Step, Hyper]:
     chosen = loss(config.loss)
     made = Step(
         chosen, rule, LazyUpdate() if lazily(config, chosen) else DenseUpdate(), microbatches=options.accumulate,
-        nominal=config.batch.size * options.accumulate * config.batch.length if config.batch.nominal else None,
+        nominal=rows_a_step(config) * config.batch.length if config.batch.nominal else None,
         averages=options.average > 0,
     )  # fmt: skip
     hyper = floats(config, chosen) | ({"steps": steps} if options.schedule == "cosine" else {})

@@ -20,6 +20,7 @@ from jaxrec.models.pieces import in_pieces
 from jaxrec.models.recommender import Recommender
 from jaxrec.runs import judge, planner
 from jaxrec.runs.ancestry import Start
+from jaxrec.runs.build import rows_a_step
 from jaxrec.runs.options import Config
 from jaxrec.runs.sampling import Sampler
 from jaxrec.runs.tracing import Trace
@@ -44,11 +45,6 @@ class Diverged(Mistake):
 
 class GivenUp(Exception):
     """A training that whoever asked for it gave up after a validation; its checkpoint stands."""
-
-
-def rows_a_step(config: Config) -> int:
-    """Rows that one step of the optimiser sees: all lanes, where rows are lanes."""
-    return config.batch.size * config.optimizer.accumulate
 
 
 def plan(config: Config, prepared: Prepared, epoch: int) -> Rows:

@@ -69,7 +69,7 @@ def spread_out(step: Step, config: Config) -> Spread:
 def foretell(fitting: "Fitting", placed: tuple[State, Source, Hyper], state: State, source: Source) -> None:
     """Say what memory a training needs whose arguments are ``placed``; `Mistake` where there is less."""
     config, first = fitting.config, fitting.first
-    rows = config.batch.size * config.optimizer.accumulate
+    rows = build.rows_a_step(config)
     length = config.batch.length if first is None else first.part(0, min(rows, first.rows)).index.shape[1]
     plan = planned(fitting.spread, *placed, rows, length)
     if plan is not None:
@@ -82,9 +82,9 @@ def planned(run: Spread, state: State, source: Source, hyper: Hyper, rows: int, 
     needs = needed(run, state, source, hyper, rows, length)
     if needs is None:
         return None
-    here = held((state, source))
+    parameters, events = held(state), held(source)
     crowd = len(run.devices) if run.devices[0].platform == "cpu" else 1  # they share the machine's memory
-    return Plan(held(state), held(source), needs.peak, free_memory() / crowd + here)
+    return Plan(parameters, events, needs.peak, free_memory() / crowd + parameters + events)
 
 
 def needed(run: Spread, state: Any, source: Any, hyper: Hyper, rows: int, length: int) -> Memory | None:
@@ -121,7 +121,7 @@ def alternatives(config: Config, state: State, source: Source, steps: int, lengt
     shapes: Any = jax.tree.map(shape, (state._replace(carry=None), source))
     for words, changed in changes(config):
         step, hyper = build.step(changed, steps)
-        rows = changed.batch.size * changed.optimizer.accumulate
+        rows = build.rows_a_step(changed)
         lanes = rows if config.batch.layout == "lanes" else 0
         begun = jax.eval_shape(partial(step.init, lanes=lanes), shapes[0].model, hyper, shapes[0].key)
         known = jax.eval_shape(step.know, shapes[1].counts, hyper)
@@ -132,7 +132,7 @@ def alternatives(config: Config, state: State, source: Source, steps: int, lengt
 
 
 def changes(config: Config) -> Iterator[tuple[str, Config]]:
-    """What may need less: the same updates first, then others."""
+    """What may need less."""
     batch, optimizer = config.batch, config.optimizer
     data = config.devices // config.shards
     if batch.size % (2 * data) == 0:

@@ -24,9 +24,10 @@ from jaxrec.metrics.sampled import split_name
 from jaxrec.models.recommender import Recommender
 from jaxrec.runs import build, judge
 from jaxrec.runs.ancestry import ancestor, start
+from jaxrec.runs.build import rows_a_step
 from jaxrec.runs.bundle import Bundle, load, read_code, save as save_bundle
 from jaxrec.runs.change import described, told
-from jaxrec.runs.fitting import Ask, Fitting, plan, rows_a_step
+from jaxrec.runs.fitting import Ask, Fitting, plan
 from jaxrec.runs.folder import Folder, cache, mendable, read_json, write_json
 from jaxrec.runs.machine import card as machine
 from jaxrec.runs.options import Config

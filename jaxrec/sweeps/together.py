@@ -19,7 +19,7 @@ from jaxrec.evaluation.ranks import Ranks, evaluate_members
 from jaxrec.models.recommender import Recommender
 from jaxrec.parallel.programs import free_memory
 from jaxrec.runs import judge
-from jaxrec.runs.fitting import rows_a_step
+from jaxrec.runs.build import rows_a_step
 from jaxrec.runs.options import Config
 from jaxrec.runs.run import Say, again, begin, remember_compilations
 from jaxrec.sweeps.member import Job, Member, Plans, drawn

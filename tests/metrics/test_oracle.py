@@ -1,31 +1,19 @@
 """Every metric against trec_eval and against brute force: a few of the cases of experiments/metric_oracle.py."""
 
-import importlib.util
-from pathlib import Path
-
+import metric_oracle as oracle
 import numpy as np
 import pytest
 
 from jaxrec.metrics import lists, ranking
 
-FILE = Path(__file__).parents[2] / "experiments" / "metric_oracle.py"
 
-
-@pytest.fixture(scope="module")
-def oracle():
-    spec = importlib.util.spec_from_file_location("metric_oracle", FILE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_every_metric_is_brute_force(oracle):
+def test_every_metric_is_brute_force():
     worst = oracle.compare(150, 0, trec=False)
     assert worst.keys() == {*ranking.METRICS, *lists.LISTS}
     assert max(worst.values()) < oracle.ALLOWED
 
 
-def test_every_ranking_metric_is_that_of_trec_eval(oracle):
+def test_every_ranking_metric_is_that_of_trec_eval():
     pytest.importorskip("pytrec_eval", reason="pytrec-eval-terrier is not installed")
     draw = np.random.default_rng(1)
     for _ in range(100):
@@ -34,7 +22,7 @@ def test_every_ranking_metric_is_that_of_trec_eval(oracle):
         assert max(found.values()) < oracle.ALLOWED
 
 
-def test_a_planted_fault_is_found(oracle, monkeypatch):
+def test_a_planted_fault_is_found(monkeypatch):
     rank = ranking._ranks
     monkeypatch.setattr(ranking, "_ranks", lambda greater, equal, ties: rank(greater, equal, "optimistic"))
     worst = oracle.compare(30, 0, trec=False)

@@ -1,4 +1,4 @@
-"""A model whose tables lie in pieces on several devices: judged and asked where no device could hold them whole."""
+"""A model whose tables lie in pieces on several devices: judged and asked as they lie."""
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from recipes import files, keep, rows, say, there
+from recipes import keep, reading, rows, say, there
 
 from jaxrec.reports.leaderboard import boards, chosen, paired, write_leaderboard
 from jaxrec.sweeps.options import Sweep
@@ -45,8 +45,11 @@ def trained(
 ) -> Iterator[dict[str, Any]]:
     """The rows of a sweep over a grid, each with its cell."""
     out = options.runs / f"{name}-{folder}"
-    choice = Sweep(out=str(out), search="grid", workers=options.workers, max_seconds=options.max_seconds, **how)
-    sweep(choice, given(name, options.data) | space, command=sys.argv, say=say)
+    choice = Sweep(
+        out=str(out), search="grid", workers=options.workers, together=options.together,
+        max_seconds=options.max_seconds, **how,
+    )  # fmt: skip
+    sweep(choice, BLOCK | reading(name, options) | SETS[name] | space, command=sys.argv, say=say)
     for found in rows(f"{name}_cells", out):
         yield found | {"cell": found["model"]["cell"]}
 
@@ -54,7 +57,7 @@ def trained(
 def rates(name: str, options: argparse.Namespace) -> dict[str, float]:
     """Every cell's best learning rate, by validation targets."""
     epochs = SETS[name]["epochs"] // 3
-    choices = {"model.cell": "|".join(CELLS), "optimizer.lr": "|".join(map(str, RATES))}
+    choices = {"model.cell": "|".join(options.cells), "optimizer.lr": "|".join(map(str, RATES))}
     found = [
         one | {"kind": "rate"}
         for one in trained(name, "rates", {"epochs": epochs, "eval.every": epochs} | choices, options)
@@ -62,7 +65,7 @@ def rates(name: str, options: argparse.Namespace) -> dict[str, float]:
     for one in found:
         keep(options.rows, one)
     best = chosen_rates(found)
-    if missing := [cell for cell in CELLS if cell not in best]:
+    if missing := [cell for cell in options.cells if cell not in best]:
         say(f"{name}: no learning rate for {', '.join(missing)} yet; the same command goes on")
     return best
 
@@ -73,11 +76,6 @@ def chosen_rates(found: list[dict[str, Any]]) -> dict[str, float]:
     for one in found:
         values.setdefault(one["cell"], {})[one["config"]["optimizer"]["lr"]] = one["valid"]["ndcg@10"]
     return {cell: max(of, key=lambda rate: of[rate]) for cell, of in values.items() if len(of) == len(RATES)}
-
-
-def given(name: str, data: Path) -> dict[str, Any]:
-    """What all trainings on a data set share."""
-    return BLOCK | files(name, data) | SETS[name]
 
 
 def seeds(name: str, cell: str, rate: float, options: argparse.Namespace) -> None:
@@ -106,10 +104,13 @@ def tests(path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of the data sets")
+    parser.add_argument("--prepared", type=Path, help="folder of prepared data, one folder a data set, instead")
     parser.add_argument("--only", nargs="+", choices=tuple(SETS), default=tuple(SETS), help="data sets")
+    parser.add_argument("--cells", nargs="+", choices=CELLS, default=CELLS, help="train these alone")
     parser.add_argument("--runs", type=Path, default=Path("runs/cell_matters"), help="folder of the sweeps")
     parser.add_argument("--rows", type=Path, default=ROWS, help="file of the rows")
     parser.add_argument("--workers", type=int, default=1, help="processes that train")
+    parser.add_argument("--together", type=int, default=1, help="trainings in one program")
     parser.add_argument(
         "--max-seconds", type=float, help="stop a sweep after so many seconds; the same command goes on"
     )

@@ -1,9 +1,10 @@
-"""Make the figures of the gradient experiments from their rows: `python scripts/flow_pictures.py` (matplotlib:
+"""Make figures of experiments from their rows: `python scripts/flow_pictures.py` (matplotlib:
 `pip install -c constraints.txt -e '.[figures]'`).
 
 experiments/results/lengths.png (and lengths-dark.png): cells by length of training, NDCG@10 on the left, on the right
 what a model makes use of against how far its trained gradient reaches. experiments/results/memory.png: accuracy against
-distance for every memory task (and memory-dark.png).
+distance for every memory task (and memory-dark.png). experiments/results/matters.png: eight cells in one block, NDCG@10
+of every seed, and the mean with the interval of its difference from the best cell's (and matters-dark.png).
 """
 
 import sys
@@ -14,11 +15,16 @@ from tables import RESULTS, Row, rows
 
 from jaxrec.reports.atlas_paper import DARK, LIGHT, Paper, blank, save, styled
 from jaxrec.reports.atlas_records import Subject
+from jaxrec.reports.leaderboard import boards, chosen, paired
 
 FAR = 200  # events over which the trained gradient was followed
 CELLS = {  # of memory tasks, one line each, and their families
     "elman": "simple", "irnn": "simple", "gru": "gated", "lstm": "gated", "lru": "linear", "mlstm": "matrix",
     "lem": "oscillator", "cfc": "time", "causalconv": "window",
+}  # fmt: skip
+FAMILIES = {  # of cells that are compared in one block
+    "gru": "gated", "lstm": "gated", "slstm": "gated", "lru": "linear", "rglru": "linear", "mingru": "linear",
+    "mamba": "linear", "mlstm": "matrix",
 }  # fmt: skip
 
 
@@ -113,10 +119,39 @@ def memory(paper: Paper) -> Any:
     return figure
 
 
+def matters(paper: Paper) -> Any:
+    """Axes for each data set, a line for each cell, the best on top."""
+    found = boards(row for row in rows("cell_matters") if row["kind"] == "final")
+    figure = blank(8.6, 0.9 + 0.3 * max(len(board.entries) for board in found))
+    for axes, board in zip(figure.subplots(1, len(found), squeeze=False)[0], reversed(found), strict=True):
+        metric = chosen(board.metrics)
+        best = board.entries[0]
+        behind = {pair["second"]: pair for pair in paired(board, metric) if pair["first"] == best.name}
+        top = mean(best.by_seed(metric))
+        axes.set_title(board.name, loc="left", fontsize=10, weight="bold", color=paper.ink)
+        for at, entry in enumerate(board.entries):
+            own = Subject(entry.name, FAMILIES[entry.name], entry.name, None, [])
+            seeds = entry.by_seed(metric)
+            if pair := behind.get(entry.name):
+                axes.plot([top - pair["low"], top - pair["high"]], [at, at], color=paper.hue(own), lw=1.4, alpha=0.6)
+            axes.plot(seeds, [at] * len(seeds), ls="", marker="|", ms=9, color=paper.hue(own))
+            axes.plot([mean(seeds)], [at], ls="", marker=paper.shape(own), ms=5.5, color=paper.hue(own))
+        counted = max(counter[metric] for counter in best.first["baselines"].values())
+        axes.axvline(counted, color=paper.soft, lw=1, ls=(0, (4, 3)))
+        axes.annotate("best counter", (counted, 0), (3, 4), xycoords=("data", "axes fraction"),
+                      textcoords="offset points", color=paper.soft, fontsize=7.5)  # fmt: skip
+        axes.set_yticks(range(len(board.entries)), [entry.name for entry in board.entries])
+        axes.invert_yaxis()
+        axes.locator_params(axis="x", nbins=6)
+        axes.set(xlabel=f"test {metric.upper()}")
+    return figure
+
+
 def main() -> int:
     made = [
         ("lengths", LIGHT, lengths, "cells_and_lengths"), ("lengths-dark", DARK, lengths, "cells_and_lengths"),
         ("memory", LIGHT, memory, "vanishing_gradients"), ("memory-dark", DARK, memory, "vanishing_gradients"),
+        ("matters", LIGHT, matters, "cell_matters"), ("matters-dark", DARK, matters, "cell_matters"),
     ]  # fmt: skip
     for name, paper, draw, source in made:
         if rows(source):

@@ -42,7 +42,8 @@ def recipes(rows: Sequence[Row], clicks: Sequence[Row], folder: Path) -> Table:
         for recipe, found in final[data].items() if data in final else ():
             seeds = [several([row["test"][metric] for row in found]) for metric in metrics]
             many = f"{len(found)} seeds" if len(found) > 1 else "1 seed"
-            budget = f"{many} of {found[0]['epochs']} epochs, {tried[data]} trials"
+            where = " and ".join(sorted({row["machine"]["devices"][0].split(" x ")[1].split(" (")[0] for row in found}))
+            budget = f"{many} of {found[0]['epochs']} epochs, {tried[data]} trials, {where.replace('cpu', 'CPU')}"
             counted = greatest(list(found[0]["baselines"].values()), metrics)
             lines.append([*head, counted, f"**{' / '.join(seeds)}**", f"`{recipe}`", budget])
     lines += clicked([row for row in clicks if row["kind"] == "final"], said)

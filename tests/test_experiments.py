@@ -153,7 +153,7 @@ def test_cells_are_held_against_each_other_in_one_block_at_their_own_rates():
 
     matters = module(ROOT / "experiments" / "cell_matters.py")
     for name in matters.SETS:
-        space = matters.given(name, Path("data")) | {"model.cell": "|".join(matters.CELLS), "optimizer.lr": 0.003}
+        space = matters.BLOCK | matters.SETS[name] | {"model.cell": "|".join(matters.CELLS), "optimizer.lr": 0.003}
         assert parse(space).size() == len(matters.CELLS)
         assert resolve(Config, flags=space | {"model.cell": "gru"}).section.epochs % 3 == 0
     rows = [

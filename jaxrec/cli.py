@@ -38,6 +38,8 @@ usage: jaxrec VERB [options]          jaxrec VERB --help lists the options
 
   train      train a model, judge it on the test targets, save it
              jaxrec train --model.cell "gru(hidden=128)" --run runs/a
+  launch     train with several processes or machines as one
+             jaxrec launch -n 2 -- train --data clicks.csv --run runs/a
   evaluate   judge a trained model again, on every test target
              jaxrec evaluate --run runs/a
   sweep      train many configurations: none lost, none repeated; go on later
@@ -88,8 +90,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             raise Mistake(f"{verb!r} is not a verb{did_you_mean(verb, VERBS) or '; see jaxrec --help'}")
     except BaseException as error:
-        return _ended(error)
+        status = _ended(error)
+        if "JAXREC_PROCESSES" in os.environ:  # an orderly end would wait for the others, who wait for this process
+            sys.stdout.flush()
+            os._exit(status)
+        return status
     return 0
+
+
+def launch(argv: list[str]) -> int:
+    from jaxrec.parallel.launch import Launch, launch as run
+
+    here = argv.index("--") if "--" in argv else len(argv)
+    words = ["--n" if word == "-n" else word for word in argv[:here]]
+    return run(parse(Launch, words, "launch"), argv[here + 1 :], _say)
 
 
 def _ended(error: BaseException) -> int:
@@ -105,6 +119,9 @@ def _ended(error: BaseException) -> int:
         return 2
     if isinstance(error, KeyboardInterrupt):
         return 130
+    if "JAXREC_PROCESSES" in os.environ and type(error).__name__ == "JaxRuntimeError":  # mostly, another one is gone
+        _say(f"jaxrec: a step of all processes failed: {str(error).splitlines()[0]}")
+        return 1
     if isinstance(error, BrokenPipeError):  # the reader of a pipe, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -122,7 +139,8 @@ def train(argv: list[str]) -> int:
     from jaxrec.runs.run import train as run
 
     result = run(resolved.section, explicit=resolved.explicit(), command=["jaxrec", "train", *argv], say=_say)
-    print_result(result, as_json=shown.json, run=result["run"])
+    if result:  # of many processes the first has it
+        print_result(result, as_json=shown.json, run=result["run"])
     return 0
 
 
@@ -288,6 +306,7 @@ def check(argv: list[str]) -> int:
 
 VERBS: dict[str, Callable[[list[str]], int]] = {
     "train": train,
+    "launch": launch,
     "evaluate": evaluate,
     "sweep": sweep,
     "diagnose": diagnose,

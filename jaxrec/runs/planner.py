@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrec.config import Mistake
+from jaxrec.parallel import team
 from jaxrec.parallel.programs import Memory, free_memory, memory_of
 from jaxrec.parallel.strategy import local_devices
 from jaxrec.runs import build
@@ -57,13 +58,27 @@ def size(count: float) -> str:
 
 def spread_out(step: Step, config: Config) -> Spread:
     """How a training's steps run on its devices; `Mistake` where they cannot."""
-    run = spread(step, config.parallel, tuple(local_devices(config.devices)), config.shards)
-    if config.batch.size % (pieces := config.devices // config.shards):
+    local_devices(config.devices)  # or the sentence of one process
+    if team.size() > 1:
+        refuse_together(config)
+    run = spread(step, config.parallel, tuple(team.devices(config.devices)), config.shards)
+    if config.batch.size % (pieces := len(run.devices) // config.shards):
         raise Mistake(
             f"batch.size = {config.batch.size} rows cannot be shared evenly by {pieces} devices; "
             f"use a multiple of {pieces}, or other --devices"
         )
     return run
+
+
+def refuse_together(config: Config) -> None:
+    """`Mistake` for what processes that train as one cannot do."""
+    if config.parallel == "pmap":
+        raise Mistake("pmap sees the devices of one process; use --parallel jit or shard_map with several")
+    if config.devices % config.shards:
+        raise Mistake(
+            f"shards={config.shards} does not divide the {config.devices} devices of a process, and the pieces of a "
+            "table lie within one; use fewer shards or more devices"
+        )
 
 
 def foretell(fitting: "Fitting", placed: tuple[State, Source, Hyper], state: State, source: Source) -> None:

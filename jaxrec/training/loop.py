@@ -114,6 +114,7 @@ class Loop:
     epoch_end: Callable[[Held, Clock], bool]
     skip: Callable[[NotFinite, Clock], bool] = lambda bad, clock: False
     whole: Callable[[State], State] = lambda state: state  # of a state in pieces, what everybody else may see
+    common: Callable[[int], int] = lambda count: count  # of many processes, what the first has decided
     seconds: float = 1.0  # aim for one dispatch, so that signals are heard
 
     def fit(self, state: State, source: Source, hyper: Hyper, *, epochs: int, clock: Clock) -> State:
@@ -169,7 +170,7 @@ class Loop:
         """Steps for the next dispatch; at most twice as many as this one, so that the first, which compiles,
         misleads little.
         """
-        self.pace = max(1, min(RECORD, 2 * count, int(self.seconds * count / max(seconds, 1e-6))))
+        self.pace = self.common(max(1, min(RECORD, 2 * count, int(self.seconds * count / max(seconds, 1e-6)))))
 
     def collect(self, metrics: Metrics, clock: Clock) -> None:
         count = len(metrics.loss)

@@ -15,6 +15,7 @@ from jaxrec.config import Mistake
 from jaxrec.losses.shards import PIECES, Shard
 from jaxrec.models.pieces import CUT, filled
 from jaxrec.models.recommender import Recommender
+from jaxrec.parallel import team
 from jaxrec.parallel.strategy import Distributed, Mode, distribute, local_devices, meshed
 from jaxrec.training.loop import run_steps
 from jaxrec.training.optimisers import Hyper
@@ -98,7 +99,8 @@ class Spread:
         return self.run.programs(*(jax.tree.map(shape, args) if imagined else self.run.place(*args)))
 
     def whole(self, state: State) -> State:
-        """The state as it would be on one device; tables that lie in pieces come to the host."""
+        """The state as it would be on one device of this process; tables that lie in pieces come to the host."""
+        state = jax.tree.map(team.here, state)
         return state if self.cut is None else self.cut.joined(state)
 
     def __call__(

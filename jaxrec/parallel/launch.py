@@ -49,7 +49,7 @@ class Launch(Section):
     coordinator: str | None = None
     """host:port of machine 0 that all can reach; none: this machine and a free port"""
     auto: bool = False
-    """be one process, and let jax.distributed ask the cluster which"""
+    """be one process with one device, and let jax.distributed ask the cluster which"""
     gpus_each: Positive | None = None
     """give process i of this machine the i-th so many GPUs; none: every process sees all"""
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from jaxrec.config import Mistake, resolve
+from jaxrec.parallel.launch import free_port
 from jaxrec.runs import planner
 from jaxrec.runs.options import Config
 from jaxrec.runs.run import train
@@ -138,6 +139,26 @@ def test_a_run_changes_how_many_processes_it_has(tmp_path):
         assert process.returncode == 75
         assert "SIGTERM: saved after step" in said
     same(here(many, run), here(many, tmp_path / "alone"))
+
+
+@pytest.mark.long
+def test_a_machine_that_is_no_longer_heard_of_ends_the_others(tmp_path):
+    """Two launchers, as on two machines; one of their processes is frozen, so that nothing tells the other of it."""
+    where = f"127.0.0.1:{free_port()}"
+    machines = [
+        launched(MANY | {"run": tmp_path / "run"}, "--nodes", "2", "--node", node, "--coordinator", where)
+        for node in ("0", "1")
+    ]
+    wait_for_more_than(-1, tmp_path / "run", machines[0])
+    frozen, began = youngest(machines[1].pid), time.monotonic()
+    os.kill(frozen, signal.SIGSTOP)
+    try:
+        machines[0].communicate(timeout=LIMIT)
+        assert time.monotonic() - began < 30
+        assert machines[0].returncode == 1
+    finally:
+        os.kill(frozen, signal.SIGKILL)
+        machines[1].communicate(timeout=LIMIT)
 
 
 @pytest.mark.long

@@ -74,8 +74,8 @@ class Killed(Exception):
     pass
 
 
-def killed_after(step, monkeypatch):
-    """A training that dies between two dispatches of an epoch, saved there."""
+def killed_after(step, *given, **changes):
+    """Train until a step between two dispatches of an epoch, where the state is saved and the process dies."""
 
     def dies(self, held, clock):
         if clock.step >= step:
@@ -83,11 +83,14 @@ def killed_after(step, monkeypatch):
             raise Killed
         return False
 
-    monkeypatch.setattr(Fitting, "pause", dies)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Fitting, "pause", dies)
+        with pytest.raises(Killed):
+            go(*given, **changes)
 
 
 @pytest.mark.parametrize("layout", ["packed", "windows", "lanes"])
-def test_it_is_the_same_training_however_often_and_where_it_is_cut(log, tmp_path, layout, monkeypatch):
+def test_it_is_the_same_training_however_often_and_where_it_is_cut(log, tmp_path, layout):
     device, disk = tmp_path / "device", tmp_path / "disk"
     wanted = go(log, device, layout, events_on="device")
     found = go(log, disk, layout, events_on="disk", readers=3)
@@ -96,16 +99,20 @@ def test_it_is_the_same_training_however_often_and_where_it_is_cut(log, tmp_path
     assert (found["run_id"], found["test"]) == (wanted["run_id"], wanted["test"])
     cut = tmp_path / "cut"
     for step, where in ((5, "disk"), (35, "device"), (50, "disk")):
-        with monkeypatch.context() as patch, pytest.raises(Killed):
-            killed_after(step, patch)
-            go(log, cut, layout, events_on=where)
+        killed_after(step, log, cut, layout, events_on=where)
     go(log, cut, layout, events_on="disk")
     assert trained(cut) == trained(device)
     assert no_thread_is_left()
 
 
 @pytest.mark.parametrize(
-    ("devices", "shards", "mode"), [(2, 1, "jit"), (2, 1, "pmap"), (4, 2, "jit"), (2, 2, "shard_map")]
+    ("devices", "shards", "mode"),
+    [
+        (2, 1, "jit"),
+        (2, 2, "shard_map"),
+        pytest.param(2, 1, "pmap", marks=pytest.mark.long),
+        pytest.param(4, 2, "jit", marks=pytest.mark.long),
+    ],
 )
 def test_on_several_devices_it_is_what_these_devices_train(log, tmp_path, devices, shards, mode):
     few = {"devices": devices, "shards": shards, "parallel": mode, "epochs": 1, "batch": Batch(size=4, length=4)}
@@ -122,6 +129,7 @@ def test_a_shuffle_over_windows_is_another_order_wherever_the_events_lie(log, tm
     assert device["run_id"] == disk["run_id"] != plain["run_id"]
 
 
+@pytest.mark.long
 def test_what_looks_at_a_training_sees_the_same(log, tmp_path):
     looked = []
     for where in ("device", "disk"):
@@ -164,13 +172,13 @@ def test_memory_is_counted_for_the_slabs_that_are_on_the_device(log, tmp_path):
 
 
 def test_a_full_device_is_told_of_the_disk(log, tmp_path, monkeypatch):
+    first = list(planner.changes(config(log, tmp_path), disk=False))[0]
+    assert first[1].events_on == "disk"
+    assert not [words for words, _ in planner.changes(config(log, tmp_path), disk=True) if "--events-on" in words]
     monkeypatch.setattr(planner, "free_memory", lambda: 0.0)
-    many = {"model": Model(width=8, user=True), "batch": Batch(size=1, length=1)}
+    monkeypatch.setattr(planner, "changes", lambda config, disk: [first])
     with pytest.raises(Mistake, match="--events-on disk would need"):
-        go(log, tmp_path / "a", events_on="device", **many)
-    with pytest.raises(Mistake) as found:
-        go(log, tmp_path / "b", events_on="auto", **many)
-    assert "--events-on" not in str(found.value), "there they are already"
+        go(log, tmp_path / "a", events_on="device", model=Model(width=4), batch=Batch(size=1, length=1))
 
 
 def test_trainings_that_run_together_have_their_events_on_the_device(log, tmp_path):

@@ -66,8 +66,9 @@ def generated(folder: Path, millions: int) -> Prepared:
     names = [Vocabulary.from_strings([str(number) for number in range(1, 1 + n)]) for n in (ITEMS, len(people))]
     made = Prepared(
         card={"schema": 1, "name": "generated", "sequence": "user"}, items=items, offsets=offsets,
-        train_end=offsets[1:] - 2, valid_end=offsets[1:] - 1, users=people, popularity=np.bincount(items, minlength=ITEMS + 1),
-        item_ids=names[0], user_ids=names[1], known=ITEMS, candidates=ITEMS, gaps=gaps,
+        train_end=offsets[1:] - 2, valid_end=offsets[1:] - 1, users=people,
+        popularity=np.bincount(items, minlength=ITEMS + 1), item_ids=names[0], user_ids=names[1],
+        known=ITEMS, candidates=ITEMS, gaps=gaps,
     )  # fmt: skip
     return load(save(made, folder / "prepared"))
 

@@ -172,7 +172,7 @@ def test_memory_is_counted_for_the_slabs_that_are_on_the_device(log, tmp_path):
 
 
 def test_a_full_device_is_told_of_the_disk(log, tmp_path, monkeypatch):
-    first = list(planner.changes(config(log, tmp_path), disk=False))[0]
+    first = next(planner.changes(config(log, tmp_path), disk=False))
     assert first[1].events_on == "disk"
     assert not [words for words, _ in planner.changes(config(log, tmp_path), disk=True) if "--events-on" in words]
     monkeypatch.setattr(planner, "free_memory", lambda: 0.0)

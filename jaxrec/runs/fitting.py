@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxrec.config import Mistake
-from jaxrec.data.batches import Rows, packed, windows
-from jaxrec.data.lanes import lanes
+from jaxrec.data.batches import Rows
 from jaxrec.data.prepared import Prepared
 from jaxrec.evaluation.ranks_file import Ranks
 from jaxrec.evaluation.summary import headline
@@ -22,15 +21,16 @@ from jaxrec.parallel import team
 from jaxrec.runs import judge, planner
 from jaxrec.runs.ancestry import Start
 from jaxrec.runs.build import rows_a_step
+from jaxrec.runs.epochs import plan
 from jaxrec.runs.options import Config
 from jaxrec.runs.sampling import Sampler
 from jaxrec.runs.tracing import Trace
 from jaxrec.training.autopsy import explain
-from jaxrec.training.loop import Clock, Held, Loop, NotFinite, informed
+from jaxrec.training.loop import RECORD, Clock, Held, Loop, NotFinite, informed
 from jaxrec.training.optimisers import Hyper
 from jaxrec.training.progress import JsonLines, TensorBoard, console
 from jaxrec.training.shared_checkpoints import SharedCheckpoints
-from jaxrec.training.source import Source
+from jaxrec.training.source import Events, Source, load, slabs
 from jaxrec.training.spread import Spread
 from jaxrec.training.step import State, Step
 from jaxrec.training.stop import Interrupted, Stopped, StopSignal
@@ -46,15 +46,6 @@ class Diverged(Mistake):
 
 class GivenUp(Exception):
     """A training that whoever asked for it gave up after a validation; its checkpoint stands."""
-
-
-def plan(config: Config, prepared: Prepared, epoch: int) -> Rows:
-    """An epoch's index plan, in the layout that ``config`` names."""
-    options = config.batch
-    if options.layout == "lanes":
-        return lanes(prepared, options.length, width=rows_a_step(config))
-    layout = {"packed": packed, "windows": windows}[options.layout]
-    return layout(prepared, options.length, seed=config.seed, epoch=epoch)
 
 
 @dataclass
@@ -103,6 +94,7 @@ class Fitting:
             )
         self.metric = measured[parse(config.stop.metric)]
         self.spread = planner.spread_out(step, config)
+        self.feed = planner.feed(config, prepared)
         # read here, not when first needed: what nobody has read by the first step is reported as ignored
         self.every, self.patience, self.keep = config.eval.every, config.stop.patience, config.stop.keep
         self.users, self.limit, self.interval = config.eval.users, config.max_seconds, config.checkpoint_seconds
@@ -131,7 +123,7 @@ class Fitting:
         if self.over:
             return state
         run, data = self.spread, informed(self.step, data, self.hyper)
-        with self.signal, self.training(data):
+        with self.signal, self.training(data if self.feed is None else self.feed.reading(data.known)):
             placed = run.place(state, data, self.hyper)
             planner.foretell(self, placed, state, data)
             if self.sampler is not None and not self.progress.clock.step:
@@ -141,17 +133,24 @@ class Fitting:
             self.ended(state)  # inside: a signal must not cut it
         return state
 
+    def events(self) -> Source:
+        """What `fit` is given: all events on the device, or room for those of a slab where they stay on disk."""
+        if self.feed is None:
+            return load(self.prepared, user=self.config.model.user)
+        return self.feed.data.room(RECORD * rows_a_step(self.config) * self.config.batch.length)
+
     def loop(self, run: Spread | None) -> Loop:
         """The loop over this training's epochs, its records and decisions made here; whoever follows its course needs
         no ``run``.
         """
+        cut = slabs if self.feed is None or run is None else partial(self.feed.slabs, lay=run.lay)
         return Loop(
-            run=run, plans=self.plan, size=rows_a_step(self.config), record=self.record,
+            run=run, plans=self.plan, size=rows_a_step(self.config), record=self.record, slabs=cut,
             pause=self.pause, epoch_end=self.epoch_end, skip=self.skip, whole=self.spread.whole, common=team.agreed,
         )  # fmt: skip
 
     @contextmanager
-    def training(self, data: Source) -> Iterator[None]:
+    def training(self, data: Events) -> Iterator[None]:
         """Open what hears of the training; a gradient that is not finite ends it with a sentence."""
         self.batches, self.data = self.progress.clock.batch, data
         self.callbacks = self.listeners(self.progress.clock.step)

@@ -111,6 +111,9 @@ class Batch(Section):
     """events of a row; with layout lanes, events between two cuts of the gradient"""
     layout: Literal["packed", "windows", "lanes"] = "packed"
     """packed: a row holds pieces of several sequences; windows: one piece; lanes: rows go on from batch to batch"""
+    shuffle_over: Positive | None = None
+    """events that are shuffled together, in blocks of neighbouring sequences from everywhere, for data larger than
+    memory; none shuffles all, at 5 bytes of memory an event (40 while an epoch begins)"""
     nominal: bool = False
     """divide the loss by rows x length of a full batch even where rows have no event, so that such steps weigh less"""
 
@@ -177,6 +180,11 @@ class Config(Preparation):
     """devices that train; they share every batch, and with shards the tables too"""
     shards: Positive = 1
     """of these, how many share out the tables and their optimiser's rows: 8 devices with 4 shards cut a batch in two"""
+    events_on: Literal["auto", "device", "disk"] = "auto"
+    """where events lie while training; disk: each dispatch brings its own, read from the mapped files; auto: on the
+    device, unless they would take more than half of its free memory"""
+    readers: Positive = 1
+    """threads that read the next dispatches' events, where they lie on disk"""
     fresh: bool = False
     """delete the run directory and start again instead of resuming"""
     tensorboard: bool = False

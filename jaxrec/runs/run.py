@@ -30,7 +30,8 @@ from jaxrec.runs.ancestry import ancestor, start
 from jaxrec.runs.build import rows_a_step
 from jaxrec.runs.bundle import Bundle, load, read_code, save as save_bundle
 from jaxrec.runs.change import described, told
-from jaxrec.runs.fitting import Ask, Fitting, plan
+from jaxrec.runs.epochs import plan
+from jaxrec.runs.fitting import Ask, Fitting
 from jaxrec.runs.folder import Folder, cache, mendable, read_json, write_json
 from jaxrec.runs.machine import card as machine
 from jaxrec.runs.options import Config
@@ -43,7 +44,8 @@ SCHEMA = 1
 # devices
 VOLATILE = (
     "data", "test", "valid", "verify", "run", "seed", "max_seconds", "checkpoint_seconds", "fresh", "tensorboard",
-    "parallel", "devices", "shards", "tfds_data_dir", "tfds_manual_dir", "trace", "diagnose", "diagnose_every",
+    "parallel", "devices", "shards", "events_on", "readers", "tfds_data_dir", "tfds_manual_dir", "trace", "diagnose",
+    "diagnose_every",
 )  # fmt: skip
 Say = Callable[[str], None]
 Draw = Callable[..., Recommender]  # as `build.model`
@@ -218,7 +220,7 @@ def announce(begun: Begun, command: Sequence[str], padding: float, say: Say) -> 
 def run(begun: Begun) -> dict[str, Any]:
     """Train, then judge the best weights once on the test targets, and write everything down."""
     fitting = begun.fitting
-    state = fitting.fit(begun.fresh(), source.load(fitting.prepared, user=fitting.config.model.user))
+    state = fitting.fit(begun.fresh(), fitting.events())
     fitting.refuse_unfinished()
     late = StopSignal()
     with late, late.raising():

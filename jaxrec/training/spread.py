@@ -78,6 +78,11 @@ class Spread:
         assert self.run is not None
         return self.run.put(0, whole)._replace(carry=state.carry), self.run.put(1, source), self.run.put(5, hyper)
 
+    def lay(self, source: Source, index: Any, reset: Any) -> tuple[Source, Any, Any]:
+        """A slab's events and plan where the devices want them, once a state is placed."""
+        assert self.run is not None
+        return self.run.put(1, source), self.run.put(2, index), self.run.put(3, reset)
+
     def ready(self, state: State) -> State:
         """The state with tables that can be cut, once it is known how."""
         if self.pieces == 1:

@@ -117,6 +117,7 @@ def youngest(parent):
         (4, 1, {}),
         (2, 1, {"batch.layout": "lanes", "checkpoint_seconds": 0.1}),
         (2, 2, {"devices": 2, "shards": 2, "model.user": True}),
+        (2, 1, {"events_on": "disk", "readers": 2}),
         (2, 1, {"parallel": "shard_map", "optimizer.average": 0.9, "optimizer.accumulate": 2}),
     ],
 )

@@ -6,6 +6,7 @@ import shlex
 import signal
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,12 +72,21 @@ class Begun(NamedTuple):
     @property
     def lanes(self) -> int:
         """Rows that keep their recurrent state from step to step."""
-        return rows_a_step(self.fitting.config) if self.fitting.config.batch.layout == "lanes" else 0
+        return lanes(self.fitting.config)
 
     def fresh(self) -> State:
         """The state before the first step."""
-        fitting = self.fitting
-        return fitting.step.init(self.recommender, fitting.hyper, jax.random.key(fitting.config.seed), self.lanes)
+        return blank(self.fitting, self.recommender)
+
+
+def lanes(config: Config) -> int:
+    return rows_a_step(config) if config.batch.layout == "lanes" else 0
+
+
+def blank(fitting: Fitting, model: Recommender) -> State:
+    """The state before the first step of a model."""
+    key = jax.random.key(fitting.config.seed)
+    return fitting.step.init(model, fitting.hyper, key, lanes(fitting.config))
 
 
 def again(config: Config) -> list[str]:
@@ -135,12 +145,14 @@ def begin(
         run_id, deciding = identity(config, prepared, code)
         folder = Folder(config.run or f"runs/{prepared.card['name']}-{config.model.cell.name}-{run_id}")
         fitting = Fitting(config, prepared, folder.path, step, hyper, steps, say, first, ask)
+        known: dict[str, Any] = {"run_id": run_id}
         if config.start_from is not None:
-            fitting.start = start(config.start_from, prepared, config)
+            fitting.start, inherited = start(config.start_from, prepared, config, partial(blank, fitting), say)
+            known |= {"inherited": inherited} if inherited else {}
         fresh = config.fresh
         ignored = seen.unread(explicit)
     folder.claim(run_id, deciding, fresh=fresh, data=described(prepared))
-    begun = Begun(folder, fitting, recommender, code, {"run_id": run_id, "ignored": ignored}, finished(folder, run_id))
+    begun = Begun(folder, fitting, recommender, code, known | {"ignored": ignored}, finished(folder, run_id))
     try:
         with mendable(folder.path):
             announce(begun, command, padding, say)

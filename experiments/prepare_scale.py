@@ -1,19 +1,22 @@
 """How much memory and time does preparation take when the file is larger than memory should hold?
 
-Claim     Preparing 20 and 60 million generated rows (user,item,timestamp with whole-number ids, as CSV and as Parquet)
-          peaks at 1.5 GB resident or less, and needs less than one CPU-second a million rows after parsing.
-Command   python experiments/prepare_scale.py --rows 20 60 --formats csv parquet
-          --keep DIR keeps the generated files there (else a temporary folder, 1.6 GB and as much again for the result)
-Time      about two CPU-minutes for 20 million rows of one format, five for 60.
+Claim     Preparing 20, 60 and 200 million generated rows (user,item,timestamp with whole-number ids, as CSV and as
+          Parquet) peaks below 2 GB resident and needs less than one CPU-second a million rows after parsing; doing it
+          again is one pass over the file's bytes; adding a million rows to what was prepared peaks below 2 GB too.
+Command   python experiments/prepare_scale.py --rows 20 60 200 --formats csv parquet
+          --keep DIR keeps the generated files there (else a temporary folder; 200 million rows take 7 GB, 10 GB in
+          TMPDIR while they are prepared and 7 GB as the result with what is added to it)
+Time      half a CPU-minute for 20 million rows of one format, four CPU-minutes for 200, on two cores that are free.
 Expect    One row each in experiments/results/prepare_scale.jsonl: peak_gb, cpu_seconds (whole process),
-          parse_cpu_seconds (a process that only parses the same file in the same blocks) and
-          rows_per_cpu_second_after_parsing.
+          parse_cpu_seconds (a process that only parses the same file in the same blocks),
+          rows_per_cpu_second_after_parsing, and of `again` and `grown` peak_gb, cpu_seconds and wall_seconds.
 
 Rows are a function of their number alone: user and item follow power laws, times rise with noise.
 """
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -27,15 +30,14 @@ from jaxrec.bench.timing import append_row
 from jaxrec.runs.machine import card as machine
 
 ROWS = Path(__file__).parent / "results" / "prepare_scale.jsonl"
+USED = ("peak_gb", "cpu_seconds", "wall_seconds")
 CHUNK = 1_000_000
 USERS_A_MILLION, ITEMS = 16_000, 200_000
 PREPARE = """
 import sys
 from jaxrec.data.options import Preparation
-from jaxrec.data.prepare import prepare
-from jaxrec.data.prepared import save
-prepared = prepare(Preparation(data=sys.argv[1], split=sys.argv[3]), print)
-save(prepared, sys.argv[2])
+from jaxrec.data.renewing import prepare_into
+prepared = prepare_into(Preparation(data=sys.argv[1], split=sys.argv[3]), sys.argv[2], print, *sys.argv[4:])
 print("FINGERPRINT", prepared.card["fingerprint"])
 """
 PARSE = """
@@ -48,6 +50,12 @@ from jaxrec.data.streaming import batches, chosen
 source, options = Source(Path(sys.argv[1])), Preparation(data=sys.argv[1])
 form = look(source, options)
 print("ROWS", sum(batch.height for batch in batches(source, form, chosen(source, form, options))))
+"""
+# Asked of the process itself, and of those it started: what wait4 tells begins with the size of the parent.
+PEAK = """
+import resource
+own = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print("PEAK", max(int(own.split()[1]), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss))
 """
 
 
@@ -77,33 +85,47 @@ def generate(path: Path, millions: int) -> None:
             pl.DataFrame(chunk(number, millions * CHUNK)).write_csv(file, include_header=number == 0)
 
 
+def next_day(folder: Path, millions: int) -> Path:
+    """The rows that follow a log, in a file of their own."""
+    import polars as pl
+
+    path = folder / f"next-{millions}m.parquet"
+    pl.DataFrame(chunk(millions, millions * CHUNK)).write_parquet(path)
+    return path
+
+
 def measured(code: str, *arguments: str) -> dict[str, Any]:
     """Run a program in a process of its own: peak resident memory, CPU and wall seconds, and what it printed."""
     begun = time.perf_counter()
-    child = subprocess.Popen([sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, text=True)
+    child = subprocess.Popen([sys.executable, "-c", code + PEAK, *arguments], stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
-    said = child.stdout.read()
+    *said, peak = child.stdout.read().splitlines() or [""]
     _, status, usage = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode:
         raise SystemExit(f"the child ended with {child.returncode}: {said}")
     return {
-        "peak_gb": usage.ru_maxrss * 1024 / 1e9,
+        "peak_gb": int(peak.split()[1]) * 1024 / 1e9,
         "cpu_seconds": usage.ru_utime + usage.ru_stime,
         "wall_seconds": time.perf_counter() - begun,
-        "said": said.splitlines(),
+        "said": said,
     }
 
 
 def row(path: Path, millions: int, split: str, folder: Path) -> dict[str, Any]:
-    out = folder / f"prepared-{path.name}-{split}"
+    out, grown = (folder / f"{what}-{path.name}-{split}" for what in ("prepared", "grown"))
+    for left in (out, grown):
+        shutil.rmtree(left, ignore_errors=True)
     whole = measured(PREPARE, str(path), str(out), split)
     parse = measured(PARSE, str(path))
     after = whole["cpu_seconds"] - parse["cpu_seconds"]
     stages = [line.partition(": ")[2] for line in whole["said"] if "CPU-seconds" in line]
-    for file in out.iterdir():
-        file.unlink()
-    out.rmdir()
+    again = measured(PREPARE, str(path), str(out), split)
+    if "nothing is written" not in again["said"][0]:
+        raise SystemExit(f"prepared again it said {again['said'][0]}")
+    more = measured(PREPARE, str(next_day(folder, millions)), str(grown), split, str(out))
+    for left in (out, grown):
+        shutil.rmtree(left)
     return {
         "format": path.suffix[1:],
         "split": split,
@@ -116,6 +138,8 @@ def row(path: Path, millions: int, split: str, folder: Path) -> dict[str, Any]:
         "rows_per_cpu_second_after_parsing": millions * CHUNK / after,
         "wall_seconds": whole["wall_seconds"],
         "stages": stages,
+        "again": {name: again[name] for name in USED},
+        "grown": {"rows": CHUNK} | {name: more[name] for name in USED},
         "fingerprint": whole["said"][-1].split()[-1],
         "machine": machine(devices=False),
     }

@@ -221,12 +221,15 @@ def prepare(argv: list[str]) -> int:
     options = parse(Prepare, argv, "prepare")
     from jaxrec.data.export import export
     from jaxrec.data.prepare import prepare as run
-    from jaxrec.data.prepared import save
+    from jaxrec.data.renewing import prepare_into
     from jaxrec.reports.tables import print_card
 
+    arrays, out, rest = options.out_format == "arrays", options.out, (options.onto, options.replace)
+    if not arrays and any(rest):
+        raise Mistake("--onto and --replace are for arrays; drop them, or drop --out-format tfds")
     with _watched(_as(Preparation, options), argv) as chosen:
-        prepared = run(chosen, _say)
-    written = save(prepared, options.out) if options.out_format == "arrays" else export(prepared, options.out, _say)
+        prepared = prepare_into(chosen, out, _say, *rest) if arrays else run(chosen, _say)
+    written = out if arrays else export(prepared, out, _say)
     print_card(prepared.card, str(written), as_json=options.json)
     return 0
 

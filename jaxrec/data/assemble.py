@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxrec.data.filters import first_of_each
 from jaxrec.data.logs import Log, numbered
-from jaxrec.data.prepared import Prepared, ranges
+from jaxrec.data.prepared import Prepared, Raw, ranges
 from jaxrec.data.vocabulary import Vocabulary
 
 
@@ -30,14 +30,38 @@ def assemble(
         valid_end=valid_end,
         users=users,
         popularity=np.bincount(items[training], minlength=len(codes) + 1).astype(np.int64),
-        item_ids=Vocabulary.from_strings(log.item_names[codes].to_list()),
-        user_ids=Vocabulary.from_strings(log.person_names[persons].to_list()),
+        item_ids=Vocabulary.from_series(log.item_names[codes]),
+        user_ids=Vocabulary.from_series(log.person_names[persons]),
         known=known,
         candidates=len(codes),
         times=times,
         gaps=None if times is None else gaps(times, offsets),
         starts=None if log.session is None else first_of_each(log.session),
+        raw=raw(log, offsets, items),
     )
+
+
+def raw(log: Log, offsets: np.ndarray, items: np.ndarray) -> Raw:
+    """What the numbered arrays no longer tell of the log."""
+    below = None if log.time is None else (log.time % 1000).astype(np.int16)
+    outside, outside_ids = by_appearance(log.item[items == 0], log.item_names)
+    session, session_ids = (None, None) if log.visit is None else by_appearance(log.visit, log.visit_names)
+    return Raw(
+        appearance=np.argsort(np.argsort(log.sequence[offsets[:-1]])).astype(np.int32),
+        below=below if below is not None and below.any() else None,
+        outside=outside,
+        session=session,
+        outside_ids=outside_ids,
+        session_ids=session_ids,
+    )
+
+
+def by_appearance(codes: np.ndarray, names: Any) -> tuple[np.ndarray | None, Vocabulary | None]:
+    """Numbers by first appearance and their raw ids; None without any."""
+    if not len(codes):
+        return None, None
+    numbers, distinct = numbered(codes, np.arange(len(codes)))
+    return numbers, Vocabulary.from_series(names.gather(distinct))
 
 
 def gaps(times: np.ndarray, offsets: np.ndarray) -> np.ndarray:

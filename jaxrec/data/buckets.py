@@ -31,6 +31,7 @@ class Ordered(NamedTuple):
     known: int
     popularity: np.ndarray
     ties: dict[str, Any]
+    strangers: np.ndarray  # codes of the events that have no number, in order
 
 
 Cut = Callable[[np.ndarray, np.ndarray | None], splits.Ends]
@@ -85,7 +86,9 @@ def scaled(values: np.ndarray, unit: tuple[str, int, int]) -> np.ndarray:
 
 
 def in_order(spool: Spool, cut: Cut, whole_catalogue: bool) -> Ordered:
-    """Write items.npy, times.npy and gaps.npy; `cut(offsets, times)` tells where the sequences of a bucket part."""
+    """Write items.npy, times.npy, gaps.npy and, where times are finer than milliseconds, below.npy; `cut(offsets,
+    times)` tells where the sequences of a bucket part.
+    """
     unit, names = spool.unit(), list(COLUMNS)[: 3 if spool.timed else 2]
     persons = np.arange(len(spool.count))
     if spool.timed:
@@ -96,7 +99,7 @@ def in_order(spool: Spool, cut: Cut, whole_catalogue: bool) -> Ordered:
     spread(spool, names, persons, starts, offsets)
     ends = [np.zeros(len(persons), np.int64) for _ in range(2)]
     numbers, tied, last = Numbers.of(len(spool.item)), 0, 0
-    with Writer(spool.folder, spool.rows, spool.timed) as writer:
+    with Writer(spool.folder, spool.rows, spool.timed, unit) as writer:
         for begin, stop in zip(starts, np.append(starts[1:], len(persons)), strict=True):
             inner = offsets[begin : stop + 1] - offsets[begin]
             item, time = bucket_of(spool, offsets[begin], inner, unit)
@@ -109,11 +112,11 @@ def in_order(spool: Spool, cut: Cut, whole_catalogue: bool) -> Ordered:
                 ties = tied_events(inner, time)
                 tied, last = tied + int(ties.sum()), last + int(ties[inner[1:] - 1].sum())
     codes = numbers.finish(whole_catalogue)
-    renumber(spool.folder, spool.rows, numbers.number)
+    strangers = renumber(spool.folder, spool.rows, numbers.number)
     shares = (tied / spool.rows, last / len(persons)) if spool.timed else (None, None)
     found = dict(zip(("events_tied_share", "users_tied_last_share"), shares, strict=True))
     popularity = np.append(0, numbers.count[codes])
-    return Ordered(offsets, (ends[0], ends[1]), persons, codes, numbers.known, popularity, found)
+    return Ordered(offsets, (ends[0], ends[1]), persons, codes, numbers.known, popularity, found, strangers)
 
 
 def spread(spool: Spool, names: list[str], persons: np.ndarray, starts: np.ndarray, offsets: np.ndarray) -> None:
@@ -177,8 +180,10 @@ def in_place_and_time(place: np.ndarray, time: np.ndarray) -> np.ndarray:
 class Writer:
     """The columns of the result, appended bucket by bucket."""
 
-    def __init__(self, folder: Path, rows: int, timed: bool):
+    def __init__(self, folder: Path, rows: int, timed: bool, unit: tuple[str, int, int]):
         names = {"codes": np.int32} | ({"times": np.int64, "gaps": np.float32} if timed else {})
+        names |= {"below": np.int16} if timed and unit[1] % 1000 else {}
+        self._below, self._fine = folder / "below.npy", False
         self._files = {name: open(folder / f"{name}.npy", "wb") for name in names}  # noqa: SIM115
         for name, dtype in names.items():
             if name != "codes":
@@ -190,13 +195,20 @@ class Writer:
     def __exit__(self, *_: object) -> None:
         for file in self._files.values():
             file.close()
+        if not self._fine:
+            self._below.unlink(missing_ok=True)
 
     def write(self, item: np.ndarray, time: np.ndarray | None, inner: np.ndarray) -> None:
         item.tofile(self._files["codes"])
-        if time is not None:
-            milliseconds = time // 1000
-            milliseconds.tofile(self._files["times"])
-            gaps(milliseconds, inner).tofile(self._files["gaps"])
+        if time is None:
+            return
+        milliseconds = time // 1000
+        milliseconds.tofile(self._files["times"])
+        gaps(milliseconds, inner).tofile(self._files["gaps"])
+        if "below" in self._files:
+            below = (time % 1000).astype(np.int16)
+            self._fine = self._fine or bool(below.any())
+            below.tofile(self._files["below"])
 
 
 def header(file: Any, dtype: np.dtype, rows: int) -> None:
@@ -205,14 +217,18 @@ def header(file: Any, dtype: np.dtype, rows: int) -> None:
     np.lib.format.write_array_header_1_0(file, told)
 
 
-def renumber(folder: Path, rows: int, number: np.ndarray) -> None:
-    """items.npy from the codes."""
+def renumber(folder: Path, rows: int, number: np.ndarray) -> np.ndarray:
+    """items.npy from the codes; returns those codes, event by event, that have no number."""
+    strangers = [np.zeros(0, np.int32)]
     with open(folder / "items.npy", "wb") as file:
         header(file, np.dtype(np.int32), rows)
         for codes in pieces(folder / "codes.npy", np.dtype(np.int32)):
-            number[codes].tofile(file)
+            found = number[codes]
+            found.tofile(file)
+            strangers.append(codes[found == 0])
     for left in [folder / "codes.npy", *folder.glob("*.spread")]:
         left.unlink()
+    return np.concatenate(strangers)
 
 
 def at_rank(path: Path, rows: int, rank: int, low: int, high: int) -> int:

@@ -42,6 +42,11 @@ class Folder:
         return hashlib.sha256("".join(part.sha256 for part in self.parts).encode()).hexdigest()
 
 
+def parts_of(source: Source | Folder) -> tuple[Source, ...]:
+    """The files of several that are one source; none of one file."""
+    return source.parts if isinstance(source, Folder) else ()
+
+
 def locate(text: str, say: Callable[[str], None] = lambda _: None) -> Source | Folder:
     """The file, or the files of a directory or pattern. Mistake when there are none, or it is unclear which to take."""
     path = Path(text).expanduser()
@@ -94,7 +99,7 @@ def one_or_more(path: Path, files: Sequence[Path]) -> Source | Folder:
     return Source(files[0]) if len(files) == 1 else Folder(path, tuple(Source(file) for file in files))
 
 
-def together(parts: Sequence[tuple[Source, Events]]) -> Events:
+def together(parts: Sequence[tuple[Source | Folder, Events]]) -> Events:
     """The events of all parts, one after the other. Mistake when they were not read alike."""
     import polars as pl
 

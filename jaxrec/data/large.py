@@ -1,7 +1,5 @@
 """Preparing a large plain file by way of the disk: the same contents, card and fingerprint as in memory."""
 
-import shutil
-import tempfile
 import time
 import weakref
 from collections.abc import Callable, Mapping
@@ -12,6 +10,7 @@ import numpy as np
 
 from jaxrec.config import Mistake
 from jaxrec.data import card as cards, splits
+from jaxrec.data.assemble import by_appearance
 from jaxrec.data.buckets import Cut, Ordered, at_rank, in_order, scaled
 from jaxrec.data.clocks import span
 from jaxrec.data.coding import Irregular
@@ -19,8 +18,9 @@ from jaxrec.data.folders import Folder
 from jaxrec.data.formats import Format, look
 from jaxrec.data.frames import announce
 from jaxrec.data.options import Preparation, split_kind
-from jaxrec.data.prepared import Prepared, map_array
+from jaxrec.data.prepared import Prepared, Raw, map_array
 from jaxrec.data.protocol import filters_card
+from jaxrec.data.scratch import Scratch
 from jaxrec.data.sources import Source
 from jaxrec.data.streaming import Spool, chosen, plain, spooled
 from jaxrec.data.vocabulary import Vocabulary
@@ -44,21 +44,29 @@ def streamed(
     form = look(source, options)
     if not plain(options, source, len(sources), form):
         return None
-    folder = Path(tempfile.mkdtemp(prefix="jaxrec-"))
+    prepared = by_disk(str(source.path), lambda folder: through(source, form, options, folder, say), say)
+    return None if prepared is None else (prepared, None, {"events": 0, "sequences": 0, "items": 0})
+
+
+def by_disk(name: str, make: Callable[[Path], Prepared], say: Say) -> Prepared | None:
+    """What `make` makes in a temporary folder, which goes with it; None where only the reader in memory can tell."""
+    scratch = Scratch()
     try:
-        prepared = through(source, form, options, folder, say)
+        prepared = make(scratch.path)
     except Irregular as reason:
-        shutil.rmtree(folder)
-        say(f"{source.path}: read in memory, because {reason}")
+        scratch.remove()
+        say(f"{name}: read in memory, because {reason}")
         return None
     except OSError as error:
-        shutil.rmtree(folder)
-        raise Mistake(f"{folder} cannot be written ({error.strerror}); set TMPDIR to a folder with room") from error
+        scratch.remove()
+        raise Mistake(
+            f"{scratch.path} cannot be written ({error.strerror}); set TMPDIR to a folder with room"
+        ) from error
     except BaseException:
-        shutil.rmtree(folder)
+        scratch.remove()
         raise
-    weakref.finalize(prepared, shutil.rmtree, folder, ignore_errors=True)
-    return prepared, None, {"events": 0, "sequences": 0, "items": 0}
+    weakref.finalize(prepared, scratch.remove)
+    return prepared
 
 
 def through(source: Source, form: Format, options: Preparation, folder: Path, say: Say) -> Prepared:
@@ -67,27 +75,10 @@ def through(source: Source, form: Format, options: Preparation, folder: Path, sa
     choice = chosen(source, form, options)
     announce(source.path, form, choice, say)
     spool = spooled(source, form, choice, options, folder)
-    unit = spool.unit()
-    ends = scaled(np.array([spool.low, spool.high]), unit) if spool.timed else None
-    dates = ", no time: file order" if ends is None else f", time in {unit[0]}: {span(ends)}"
-    say(f"{source.path}: {spool.rows:,} events{dates}")
-    if len(spool.item) < 2:
-        raise Mistake(
-            f"the data has {len(spool.item)} item(s), and a recommender needs at least two; give data with more items"
-        )
-    read, clock = time.process_time() - clock, time.process_time()
-    split, cut = division(spool, options)
-    made = in_order(spool, cut, cards.catalogue(options, split["name"]) == "all")
-    arranged = time.process_time() - clock
-    say(
-        f"{source.path}: streamed; read and coded in {read:.1f} CPU-seconds, put in order in {arranged:.1f} CPU-seconds"
-    )
-    decided = {
-        "split": split,
-        "filters": filters_card(options, {}),
-        "ties": {"policy": "file order"} | made.ties,
-        "parts_overlap": None,
-    }
+    dates = when(spool)
+    time_in = ", no time: file order" if dates is None else f", time in {': '.join(dates)}"
+    say(f"{source.path}: {spool.rows:,} events{time_in}")
+    say(f"{source.path}: streamed; read and coded in {time.process_time() - clock:.1f} CPU-seconds")
     told = {
         "files": [source.path.name],
         "sha256": [source.sha256],
@@ -95,9 +86,34 @@ def through(source: Source, form: Format, options: Preparation, folder: Path, sa
         "columns": spool.choice.names(),
         "chosen_because": f"{form.because}; columns by {spool.choice.because}",
         "rows": [spool.rows],
-        "time": None if ends is None else f"{unit[0]}, {span(ends)}",
+        "time": dates and ", ".join(dates),
     }
-    return arrays(spool, made, cards.begun(options, source.name, spool.kind, told, decided, made.offsets))
+    return laid(spool, options, source.name, told, say)
+
+
+def when(spool: Spool) -> tuple[str, str] | None:
+    """Unit and span of the times, in words."""
+    unit = spool.unit() if spool.timed else None
+    return unit and (unit[0], span(scaled(np.array([spool.low, spool.high]), unit)))
+
+
+def laid(spool: Spool, options: Preparation, name: str, told: dict[str, Any], say: Say) -> Prepared:
+    """The spooled log in order, cut and numbered; `told` is what the card says of its source."""
+    if len(spool.item) < 2:
+        raise Mistake(
+            f"the data has {len(spool.item)} item(s), and a recommender needs at least two; give data with more items"
+        )
+    clock = time.process_time()
+    split, cut = division(spool, options)
+    made = in_order(spool, cut, cards.catalogue(options, split["name"]) == "all")
+    say(f"{name}: put in order in {time.process_time() - clock:.1f} CPU-seconds")
+    decided = {
+        "split": split,
+        "filters": filters_card(options, {}),
+        "ties": {"policy": "file order"} | made.ties,
+        "parts_overlap": None,
+    }
+    return arrays(spool, made, cards.begun(options, name, spool.kind, told, decided, made.offsets))
 
 
 def arrays(spool: Spool, made: Ordered, card: dict[str, Any]) -> Prepared:
@@ -105,6 +121,9 @@ def arrays(spool: Spool, made: Ordered, card: dict[str, Any]) -> Prepared:
     item_names, person_names = spool.item.names(), spool.person.names()
     names = ("items", "times", "gaps") if spool.timed else ("items",)
     mapped: dict[str, Any] = {name: map_array(spool.folder / f"{name}.npy") for name in names}
+    fine = spool.folder / "below.npy"
+    outside, outside_ids = by_appearance(made.strangers, item_names)
+    below = map_array(fine) if fine.exists() else None
     return Prepared(
         card=card,
         offsets=made.offsets,
@@ -112,10 +131,11 @@ def arrays(spool: Spool, made: Ordered, card: dict[str, Any]) -> Prepared:
         valid_end=made.ends[1],
         users=np.arange(1, len(made.persons) + 1, dtype=np.int32),
         popularity=made.popularity,
-        item_ids=Vocabulary.from_strings(item_names.gather(made.item_codes).to_list()),
-        user_ids=Vocabulary.from_strings(person_names.gather(made.persons).to_list()),
+        item_ids=Vocabulary.from_series(item_names.gather(made.item_codes)),
+        user_ids=Vocabulary.from_series(person_names.gather(made.persons)),
         known=made.known,
         candidates=len(made.item_codes),
+        raw=Raw(made.persons.astype(np.int32), below, outside, outside_ids=outside_ids),
         **mapped,
     )
 

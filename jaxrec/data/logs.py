@@ -30,6 +30,8 @@ class Log:
     person_names: "pl.Series"
     kind: str  # what a sequence is: "user" or "session"
     row: np.ndarray | None = None  # int64: place among the events of all files, where further columns are looked up
+    visit: np.ndarray | None = None  # beside users: the raw session
+    visit_names: "pl.Series | None" = None
 
     def __len__(self) -> int:
         return len(self.item)
@@ -45,6 +47,7 @@ class Log:
             time=None if self.time is None else self.time[events],
             session=None if self.session is None else self.session[events],
             row=None if self.row is None else self.row[events],
+            visit=None if self.visit is None else self.visit[events],
         )
 
 
@@ -58,7 +61,9 @@ def join(files: Mapping[int, Events], options: Preparation) -> Log:
     kind = sequence_kind(options.sequence, user is not None, session is not None, bool(options.session_gap))
     person, person_names = factorise(user if user is not None else session)
     item, item_names = factorise(shared(tables, "item"))
-    visit = None if user is None or session is None else pair_codes(person, factorise(session)[0])
+    both = user is not None and session is not None and not options.session_gap
+    raw_visit, visit_names = factorise(session) if both else (None, None)
+    visit = None if raw_visit is None else pair_codes(person, raw_visit)
     if options.session_gap:
         visit = sessions_from_gaps(person, part, times, round(options.session_gap * 60e6))
     return Log(
@@ -72,6 +77,8 @@ def join(files: Mapping[int, Events], options: Preparation) -> Log:
         person_names=person_names,
         kind=kind,
         row=np.arange(len(item)) if any(table.features or table.weights is not None for table in tables) else None,
+        visit=raw_visit,
+        visit_names=visit_names,
     )
 
 

@@ -96,7 +96,11 @@ class Prepare(Preparation):
     """Turn a file of events into a prepared data set with a protocol card."""
 
     out: str
-    """directory to write"""
+    """directory to write; nothing is written where it holds the same already"""
+    onto: str | None = None
+    """prepared directory that the events of --data are added to, with its options: as if all were prepared together"""
+    replace: bool = False
+    """put the new data in the place of what --out holds, once it is complete; otherwise other data there is refused"""
     out_format: Literal["arrays", "tfds"] = "arrays"
     """arrays: npy files to map and train from; tfds: a TFDS data set (array_record) in the data directory `out`"""
     json: bool = False

@@ -2,7 +2,7 @@
 
 import functools
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,8 @@ from jaxrec.data.clocks import span
 from jaxrec.data.demo import generate
 from jaxrec.data.events import Events
 from jaxrec.data.export import is_export, read_export
-from jaxrec.data.features import read_sides, with_features
-from jaxrec.data.folders import Folder, added
+from jaxrec.data.features import Side, read_sides, with_features
+from jaxrec.data.folders import Folder, added, parts_of
 from jaxrec.data.logs import join
 from jaxrec.data.options import Preparation, asked, effective, split_kind
 from jaxrec.data.prepared import PROTOCOL, SCHEMA, Prepared, content_fingerprint, is_prepared, load, save
@@ -43,10 +43,8 @@ def prepare_cached(options: Preparation, cache: str | Path, say: Say = print) ->
     if ready(options):
         return prepare(options, say)
     sources, verify = find_sources(options), options.verify
-    files = [source.sha256 for source in sources.values()] + hashes(sources.values(), options)
     name = data_name(sources)
-    identity = {"schema": SCHEMA, "name": name, "files": files, **effective(options)}
-    directory = Path(cache) / f"{name}-{fingerprint(identity)}"
+    directory = Path(cache) / f"{name}-{fingerprint({'name': name} | identity(options, sources))}"
     if directory.exists():
         try:
             found = load(directory, verify)
@@ -65,6 +63,13 @@ def prepare_cached(options: Preparation, cache: str | Path, say: Say = print) ->
     return load(directory)
 
 
+def identity(options: Preparation, sources: Mapping[int, Source | Folder]) -> dict[str, Any]:
+    """What prepared data follows from: the bytes of the files, wherever they lie, and the options that matter."""
+    files = [source.sha256 for source in sources.values()] + hashes(sources.values(), options)
+    names = [part.path.name for source in sources.values() for part in parts_of(source)]  # in ids of lines
+    return {"schema": SCHEMA, "files": files, **effective(options)} | ({"parts": names} if names else {})
+
+
 def ready(options: Preparation) -> bool:
     """Whether `data` names prepared data, a directory or an exported set; 'demo' always means the generator."""
     return options.data != "demo" and (is_prepared(options.data) or is_export(options))
@@ -73,11 +78,11 @@ def ready(options: Preparation) -> bool:
 def loaded(options: Preparation) -> Prepared:
     """What `ready` found. Mistake for options that ask for other data than was prepared."""
     found = load(options.data, options.verify) if is_prepared(options.data) else read_export(options)
-    refuse_other(options, found.card)
+    refuse_other(options, found.card, options.data)
     return found
 
 
-def refuse_other(options: Preparation, card: dict[str, Any]) -> None:
+def refuse_other(options: Preparation, card: dict[str, Any], name: str) -> None:
     """Mistake for options that were decided otherwise when the data was prepared, as far as its card tells."""
     stated = {key: card[key] for key in PROTOCOL} | {"split": card["split"]["name"]}
     given = stated["split"] == "given"
@@ -89,7 +94,7 @@ def refuse_other(options: Preparation, card: dict[str, Any]) -> None:
     if differ:
         ask, them = ("ask", "them") if len(differ) > 1 else ("asks", "it")
         remedy = f"drop {them}, or prepare the file of events again with {them}"
-        raise Mistake(f"{options.data} was prepared otherwise than {' and '.join(differ)} {ask}; {remedy}")
+        raise Mistake(f"{name} was prepared otherwise than {' and '.join(differ)} {ask}; {remedy}")
 
 
 def find_sources(options: Preparation) -> dict[int, Source | Folder]:
@@ -132,6 +137,14 @@ def build(options: Preparation, sources: dict[int, Source | Folder], say: Say) -
     """The preparation itself, in memory or, where the file is large and plain, by way of the disk."""
     say = unrepeated(say)
     prepared, truth, removed = large.streamed(options, sources, say) or in_memory(options, sources, say)
+    prepared.card["identity"] = fingerprint(identity(options, sources))
+    return concluded(prepared, truth, removed, options, say)
+
+
+def concluded(
+    prepared: Prepared, truth: leakage.Truth | None, removed: dict[str, int], options: Preparation, say: Say
+) -> Prepared:
+    """The prepared data with the rest of its card. Mistake where it cannot be learnt from, or leaks."""
     card = prepared.card
     card["counts"] = cards.counts(prepared) | {"removed": removed}
     card["fingerprint"] = content_fingerprint(prepared)
@@ -161,9 +174,20 @@ def in_memory(
     files = {part: read(source, options, say, PREFIX[part]) for part, source in sources.items()}
     files = files or {splits.TRAIN: demo_events(options)}
     sides = read_sides(sources.get(splits.TRAIN), files[splits.TRAIN], options, say)
+    return of_files(options, files, sides, data_name(sources), source_card(sources, files, options), say)
+
+
+def of_files(
+    options: Preparation,
+    files: Mapping[int, Events],
+    sides: Mapping[str, Side],
+    name: str,
+    told: dict[str, Any],
+    say: Say,
+) -> tuple[Prepared, leakage.Truth, dict[str, int]]:
+    """`in_memory` of files that were read; `told` is what the card says of them."""
     log, offsets, ends, decided = protocol.decide(join(files, options), options, say)
-    card = cards.begun(options, data_name(sources), log.kind, source_card(sources, files, options), decided, offsets)
-    prepared = assemble(log, offsets, *ends, card)
+    prepared = assemble(log, offsets, *ends, cards.begun(options, name, log.kind, told, decided, offsets))
     prepared = with_features(prepared, log.row, list(files.values()), sides, options.features)
     return prepared, leakage.Truth.of(log), decided["removed"]
 
@@ -191,6 +215,8 @@ def source_card(sources: dict[int, Source | Folder], files: dict[int, Events], o
         "time": None if first.time is None else f"{first.unit}, {span(first.time)}",
         **reading_card(list(files.values()), options),
     }
+    if parts := [part.sha256 for source in sources.values() for part in parts_of(source)]:
+        found["parts"] = parts
     return found if sources else found | {"demo": to_dict(options.demo)}
 
 

@@ -1,14 +1,10 @@
 """Prepared data: flat arrays with offsets, two vocabularies and the protocol card; saved as plain npy and json."""
 
-import fcntl
-import glob
 import hashlib
 import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,12 +13,14 @@ import numpy as np
 
 from jaxrec.config import Mistake
 from jaxrec.data.context import Context
+from jaxrec.data.replacing import take_place, writing
 from jaxrec.data.vocabulary import Vocabulary
 
 SCHEMA = 1
 ARRAYS = ("items", "offsets", "train_end", "valid_end", "users", "popularity", "times", "gaps", "starts", "weights")
 OPTIONAL = ("times", "gaps", "starts", "weights")
 VOCABULARIES = ("item_ids", "user_ids")
+RAW = ("appearance", "below", "outside", "session")  # arrays of `Raw`; the last two are numbers of raw ids
 PROTOCOL = ("split", "catalogue", "unknown_targets", "mask_seen", "sequence")
 PIECE = 1 << 21  # entries of a large array handled at once
 MOST_VALUES = 1000  # of a text feature that is compared value by value
@@ -37,6 +35,20 @@ class Feature:
     values: np.ndarray  # float32, NaN where there is none; or int32 codes of `ids`, 0 where there is none
     ids: Vocabulary | None = None
     origin: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Raw:
+    """What the arrays do not tell of the events they were made of, kept so that a later file can be added as if it had
+    been there from the beginning (`jaxrec.data.growing`); no part of the fingerprint.
+    """
+
+    appearance: np.ndarray  # int32 (sequences,): which sequence came first in the files, 0, 1, ...
+    below: np.ndarray | None = None  # int16 (events,): microseconds beyond the milliseconds; None where all are 0
+    outside: np.ndarray | None = None  # int32 (events with item 0,): their items, numbers of `outside_ids`
+    session: np.ndarray | None = None  # int32 (events,): of files with users and sessions, numbers of `session_ids`
+    outside_ids: Vocabulary | None = None
+    session_ids: Vocabulary | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -65,6 +77,7 @@ class Prepared:
     weights: np.ndarray | None = None  # float32 (events,): of the kind of event; nothing in training reads them yet
     features: dict[str, Feature] = field(default_factory=dict)
     context: Context | None = None  # what a model asked for of the features, event by event; never saved
+    raw: Raw | None = None  # None in data prepared before this was kept, and in sets of TFDS
 
     @property
     def item_features(self) -> np.ndarray | None:
@@ -135,6 +148,17 @@ def contents(prepared: Prepared) -> dict[str, np.ndarray]:
     return arrays
 
 
+def written(prepared: Prepared) -> dict[str, np.ndarray]:
+    """`contents`, and what is kept of the raw events beside them."""
+    arrays, raw = contents(prepared), prepared.raw
+    for name in RAW if raw is not None else ():
+        if (array := getattr(raw, name)) is not None:
+            arrays[f"raw.{name}"] = array
+        if (ids := getattr(raw, f"{name}_ids", None)) is not None:
+            arrays |= {f"raw.{name}.blob": ids.blob, f"raw.{name}.offsets": ids.offsets}
+    return arrays
+
+
 def content_fingerprint(prepared: Prepared) -> str:
     """12 hex characters of a hash of the arrays and the protocol: the same for the same contents, wherever they lie."""
     digest = hashlib.sha256(json.dumps({key: prepared.card[key] for key in PROTOCOL}, sort_keys=True).encode())
@@ -179,21 +203,20 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def save(prepared: Prepared, directory: str | Path) -> Path:
+def save(prepared: Prepared, directory: str | Path, replace: bool = False) -> Path:
     """Write a prepared directory: complete or not at all (a temporary sibling is renamed).
 
-    Mistake when the directory already holds something.
+    Mistake when the directory already holds something, unless that is prepared data to `replace`.
     """
     target = Path(directory)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise Mistake(f"{target} exists already; choose another directory or remove it")
+    refuse_occupied(target, replace)
     target.parent.mkdir(parents=True, exist_ok=True)
     with writing(target):
         temporary = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}"
         try:
             temporary.mkdir()
             write_files(prepared, temporary)
-            os.replace(temporary, target)
+            take_place(temporary, target)
         except OSError as error:
             raise Mistake(
                 f"{target} cannot be written: {error.strerror}; free some space or choose another directory"
@@ -203,25 +226,20 @@ def save(prepared: Prepared, directory: str | Path) -> Path:
     return target
 
 
-@contextmanager
-def writing(target: Path) -> Iterator[None]:
-    """Hold a shared lock on the parent while writing; who can have it alone first removes what killed writers left."""
-    parent = os.open(target.parent, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # another writer is at work, or a file system without locks: leave everything alone
-            fcntl.flock(parent, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            for left in target.parent.glob(f".{glob.escape(target.name)}." + "[0-9a-f]" * 8):
-                shutil.rmtree(left, ignore_errors=True)
-        with suppress(OSError):
-            fcntl.flock(parent, fcntl.LOCK_SH)
-        yield
-    finally:
-        os.close(parent)
+def refuse_occupied(target: Path, replace: bool) -> None:
+    """Mistake when a directory holds what may not go: anything, or what is no prepared data."""
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return
+    if not replace:
+        raise Mistake(f"{target} exists already; choose another directory or remove it")
+    known = manifest(target).keys() | {MANIFEST} if is_prepared(target) else set()
+    if others := [entry.name for entry in target.iterdir() if entry.name not in known] if target.is_dir() else [""]:
+        raise Mistake(f"{target / others[0]} is no part of prepared data and is not replaced; choose another directory")
 
 
 def write_files(prepared: Prepared, directory: Path) -> None:
     """The card, one npy per array, and last the manifest with size and hash of each."""
-    for name, array in contents(prepared).items():
+    for name, array in written(prepared).items():
         write_array(array, directory / f"{name}.npy")
     card = {**prepared.card, "known": prepared.known, "candidates": prepared.candidates}
     (directory / CARD).write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -262,7 +280,19 @@ def load(directory: str | Path, verify: bool = False) -> Prepared:
         name: load_feature(directory, number, entry)
         for number, (name, entry) in enumerate(card.get("features", {}).items())
     }
-    return Prepared(path=directory, card=card, known=known, candidates=candidates, **found)
+    return Prepared(path=directory, card=card, known=known, candidates=candidates, raw=load_raw(directory), **found)
+
+
+def load_raw(directory: Path) -> Raw | None:
+    """What is kept of the raw events, mapped; None where nothing is."""
+    array = lambda part: map_array(directory / f"raw.{part}.npy")  # noqa: E731
+    found: dict[str, Any] = {name: array(name) for name in RAW if (directory / f"raw.{name}.npy").exists()}
+    ids: dict[str, Any] = {
+        f"{name}_ids": Vocabulary(array(f"{name}.blob"), array(f"{name}.offsets"))
+        for name in ("outside", "session")
+        if name in found
+    }
+    return Raw(**found, **ids) if found else None
 
 
 def load_feature(directory: Path, number: int, entry: dict[str, Any]) -> Feature:

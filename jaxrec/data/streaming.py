@@ -37,14 +37,19 @@ FREE = {
 
 def plain(options: Preparation, source: Source, parts: int, form: Format) -> bool:
     """Whether file and options are of the kind that is streamed."""
-    default = Preparation()
     return (
         parts == 1
         and split_kind(options) != "given"
         and form.guessed is None
         and source.path.stat().st_size >= LARGE.get(form.kind, np.inf)
-        and all(value_at(options, n) == value_at(default, n) for n in field_types(type(default)) if n not in FREE)
+        and simple(options)
     )
+
+
+def simple(options: Preparation) -> bool:
+    """Whether no option asks for more than is done on the way to the disk."""
+    default = Preparation()
+    return all(value_at(options, n) == value_at(default, n) for n in field_types(type(default)) if n not in FREE)
 
 
 @dataclass(eq=False)
@@ -62,6 +67,7 @@ class Spool:
     low: int = np.iinfo(np.int64).max
     high: int = np.iinfo(np.int64).min
     dates: bool = False
+    told: tuple[str, int, int] | None = None  # the unit, where it is known already
 
     @property
     def timed(self) -> bool:
@@ -100,6 +106,8 @@ class Spool:
 
     def unit(self) -> tuple[str, int, int]:
         """(words, factor, divisor) of the times, as `clocks` tells them; Irregular where it asks the middle one."""
+        if self.told is not None:
+            return self.told
         if self.dates:
             words, factor, divisor = "dates", 1, 1
         elif (words := unit_of(self.low)) != unit_of(self.high):
@@ -121,9 +129,13 @@ def grown(array: np.ndarray, size: int, value: int) -> np.ndarray:
     return np.concatenate([array, np.full(size - len(array), value, array.dtype)])
 
 
-def spooled(source: Source, form: Format, choice: Choice, options: Preparation, folder: Path) -> Spool:
-    """Read the whole file into a `Spool`; Irregular where it is not plain."""
+def spooled(
+    source: Source, form: Format, choice: Choice, options: Preparation, folder: Path, after: Spool | None = None
+) -> Spool:
+    """Read the whole file into a `Spool`, with the codes of one that comes before; Irregular where it is not plain."""
     spool = Spool(folder, choice, "user" if "user" in choice.position else "session")
+    if after is not None:
+        spool.person, spool.item = after.person, after.item
     if {"user", "session"} <= choice.position.keys() or options.sequence not in ("auto", spool.kind):
         raise Irregular("it has users and sessions")
     for batch in batches(source, form, choice):

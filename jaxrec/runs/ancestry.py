@@ -1,4 +1,7 @@
-"""A training that goes on from the end of another run: its weights, its optimiser, its count of epochs."""
+"""A training that goes on from the end of another run: its weights, its optimiser, its count of epochs.
+
+On other data (the same that has grown, above all) only what is learnt goes over, see `jaxrec.runs.heritage`.
+"""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -6,8 +9,10 @@ from typing import Any
 
 from jaxrec.config import Mistake, to_dict
 from jaxrec.data.prepared import Prepared
+from jaxrec.models.recommender import Recommender
 from jaxrec.runs.change import differences, told
 from jaxrec.runs.folder import Folder, read_json
+from jaxrec.runs.heritage import Counts, inherit
 from jaxrec.runs.options import Config
 from jaxrec.training.checkpoints import Checkpoints
 from jaxrec.training.loop import Clock
@@ -37,17 +42,28 @@ def ancestor(directory: str) -> dict[str, Any]:
     return dict(read_json(folder.identity))
 
 
-def start(directory: str, prepared: Prepared, config: Config) -> Start:
-    """From a fresh state to the one that the run in ``directory`` ended with, and to where its clock stands.
+def unlike(directory: str, about: Mapping[str, Any], config: Config) -> Mistake:
+    """What to say where the state of another run does not fit."""
+    reason = differing(about["of"], config)
+    return Mistake(f"start_from = {directory!r} has another model or optimiser ({reason}); give the same here")
 
-    `Mistake` where that is no beginning for ``config`` on this data.
+
+def start(
+    directory: str,
+    prepared: Prepared,
+    config: Config,
+    blank: Callable[[Recommender], State],
+    say: Callable[[str], None],
+) -> tuple[Start, Counts]:
+    """From a fresh state to the one that the run in ``directory`` ended with, and to where its clock stands; on other
+    data what `inherit` takes over, and how much that is. ``blank`` is the state before the first step of a model.
+
+    `Mistake` where that is no beginning for ``config``.
     """
-    epochs = config.epochs
     about, done = ancestor(directory), read_json(Folder(directory).result)["epochs"]
     if about["of"]["data"] != prepared.card["fingerprint"]:
-        raise Mistake(
-            f"start_from = {directory!r} was trained on other data (its fingerprint differs); give a run of this data"
-        )
+        return inherit(directory, prepared, config, blank, unlike(directory, about, config), say)
+    epochs = config.epochs
     if epochs <= done:
         raise Mistake(f"epochs = {epochs} counts those of start_from = {directory!r}, which has {done}; give more")
 
@@ -58,10 +74,7 @@ def start(directory: str, prepared: Prepared, config: Config) -> Start:
         try:
             state, notes = shelf.restore(step, fresh)
         except Mistake:
-            raise Mistake(
-                f"start_from = {directory!r} has another model or optimiser ({differing(about['of'], config)}); "
-                "give the same here"
-            ) from None
+            raise unlike(directory, about, config) from None
         return state, Clock(**notes["clock"])
 
-    return started
+    return started, {}

@@ -92,8 +92,7 @@ def load(directory: str | Path, *, allow_code: bool = False) -> Bundle:
     config = from_dict(Config, about["config"], str(place / "bundle.json"))
     cell = localised(config.model.cell, place, about["code"])
     options = dataclasses.replace(config.model, cell=cell)
-    columns = tuple(Column(*entry) for entry in about["offer"].get("features", ()))  # bundles of 0.1 have none
-    offer = build.Offer(**about["offer"] | {"features": columns})
+    offer = offer_of(about)
     picked = build.columns(options, offer)
     fresh = jax.eval_shape(lambda: build.model(options, offer, seed=0, allow_code=allow_code))
     return Bundle(
@@ -102,6 +101,12 @@ def load(directory: str | Path, *, allow_code: bool = False) -> Bundle:
         item_ids=words(place / "item_ids.npz"), user_ids=words(place / "user_ids.npz"),
         columns=picked, features=features(place / "features.npz", picked),
     )  # fmt: skip
+
+
+def offer_of(about: dict[str, Any]) -> build.Offer:
+    """What the data offered the model of a bundle; those of 0.1 tell no features."""
+    columns = tuple(Column(*entry) for entry in about["offer"].get("features", ()))
+    return build.Offer(**about["offer"] | {"features": columns})
 
 
 def feature_arrays(prepared: Prepared, picked: tuple[Column, ...]) -> dict[str, np.ndarray]:

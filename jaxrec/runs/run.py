@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -76,12 +77,21 @@ class Begun(NamedTuple):
     @property
     def lanes(self) -> int:
         """Rows that keep their recurrent state from step to step."""
-        return rows_a_step(self.fitting.config) if self.fitting.config.batch.layout == "lanes" else 0
+        return lanes(self.fitting.config)
 
     def fresh(self) -> State:
         """The state before the first step."""
-        fitting = self.fitting
-        return fitting.step.init(self.recommender, fitting.hyper, jax.random.key(fitting.config.seed), self.lanes)
+        return blank(self.fitting, self.recommender)
+
+
+def lanes(config: Config) -> int:
+    return rows_a_step(config) if config.batch.layout == "lanes" else 0
+
+
+def blank(fitting: Fitting, model: Recommender) -> State:
+    """The state before the first step of a model."""
+    key = jax.random.key(fitting.config.seed)
+    return fitting.step.init(model, fitting.hyper, key, lanes(fitting.config))
 
 
 def again(config: Config) -> list[str]:
@@ -160,15 +170,17 @@ def begin(
         refuse_others(run_id)
         folder = Folder(place or config.run or f"runs/{prepared.card['name']}-{config.model.cell.name}-{run_id}")
         fitting = Fitting(config, prepared, folder.path, step, hyper, steps, say, first, ask)
+        known: dict[str, Any] = {"run_id": run_id}
         if config.start_from is not None:
-            fitting.start = start(config.start_from, prepared, config)
+            fitting.start, inherited = start(config.start_from, prepared, config, partial(blank, fitting), say)
+            known |= {"inherited": inherited} if inherited else {}
         fresh = config.fresh
         ignored = seen.unread(explicit)
     folder.claim(run_id, deciding, fresh=fresh, data=described(prepared))
     done = finished(folder, run_id)
     if team.agreed(done is not None):
         done = done or {}
-    begun = Begun(folder, fitting, recommender, code, {"run_id": run_id, "ignored": ignored}, done)
+    begun = Begun(folder, fitting, recommender, code, known | {"ignored": ignored}, done)
     try:
         with mendable(folder.path):
             announce(begun, command, padding, say)

@@ -132,6 +132,13 @@ def build(options: Preparation, sources: dict[int, Source | Folder], say: Say) -
     """The preparation itself, in memory or, where the file is large and plain, by way of the disk."""
     say = unrepeated(say)
     prepared, truth, removed = large.streamed(options, sources, say) or in_memory(options, sources, say)
+    return finished(options, prepared, truth, removed, say)
+
+
+def finished(
+    options: Preparation, prepared: Prepared, truth: leakage.Truth | None, removed: dict[str, int], say: Say
+) -> Prepared:
+    """The data with all that its card says of the arrays; Mistake where there is nothing to predict, or a leak."""
     card = prepared.card
     card["counts"] = cards.counts(prepared) | {"removed": removed}
     card["fingerprint"] = content_fingerprint(prepared)

@@ -236,7 +236,23 @@ class Compare(Section):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recommend(Section):
+class Seen(Section):
+    """Whether a history's own items are recommended."""
+
+    exclude_seen: bool = False
+    """leave out the items of the history; without this and the next, as the model was judged"""
+    no_exclude_seen: bool = False
+    """let items of the history be recommended again"""
+
+    def seen(self) -> bool | None:
+        """Whether to leave out the items of a history; None is as the model was judged."""
+        if self.exclude_seen and self.no_exclude_seen:
+            raise Mistake("--exclude-seen and --no-exclude-seen are both given; keep one")
+        return True if self.exclude_seen else False if self.no_exclude_seen else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recommend(Seen):
     """Recommend next items; without --history or --histories reads standard input."""
 
     run: str
@@ -257,20 +273,35 @@ class Recommend(Section):
     ["a", "b"], "times": [1700000000, 1700000060], "user": "u17", "contexts": [{"rating": 4}, {"rating": null}]}"""
     k: Positive = 10
     """items in each list"""
-    exclude_seen: bool = False
-    """leave out the items of the history; without this and the next, as the model was judged"""
-    no_exclude_seen: bool = False
-    """let items of the history be recommended again"""
     allow_code: bool = False
     """run the copy of a user's cell file that was saved with the model"""
     json: bool = False
     """print one JSON object per history"""
 
-    def seen(self) -> bool | None:
-        """Whether to leave out the items of a history; None is as the model was judged."""
-        if self.exclude_seen and self.no_exclude_seen:
-            raise Mistake("--exclude-seen and --no-exclude-seen are both given; keep one")
-        return True if self.exclude_seen else False if self.no_exclude_seen else None
+
+@dataclass(frozen=True, kw_only=True)
+class Score(Seen):
+    """Recommend for millions of histories, into a folder of Parquet parts; the same command goes on after a kill."""
+
+    run: str
+    """directory of the run or of a saved model"""
+    data: str
+    """file, directory or pattern of histories: text with one a line, as recommend --histories takes them, or Parquet
+    with a list column history and perhaps times, user, contexts, starts"""
+    out: str
+    """folder to write: part-00000.parquet, ... with row (place in the data, from 0), user, items and scores"""
+    k: Positive = 10
+    """items in each list"""
+    part: Positive = 32_768
+    """histories that are read, scored and written together"""
+    on: Literal["here", "spark"] = "here"
+    """where: in this process, or by Spark's workers"""
+    spark_master: str | None = None
+    """Spark's master, as in local[4] or spark://host:7077; none is spark-submit's, else every core of this machine"""
+    allow_code: bool = False
+    """run the copy of a user's cell file that was saved with the model"""
+    json: bool = False
+    """print JSON instead of a sentence"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,13 +36,14 @@ def obstacle(found: Prepared) -> str | None:
     """What is lost of the raw events, in words; None where nothing is."""
     card = found.card
     gone = [name for name, counts in card["filters"]["removed"].items() if counts["events"]]
-    if not card["filters"]["session_gap"]:  # else a pause was measured to an event that is gone
-        gone = [name for name in gone if name != "deduplicate"]  # which of equal events stays, those that stayed tell
+    if not visits(found):  # which of a user's equal events stays, those that stayed tell, but not beside their sessions
+        gone = [name for name in gone if name != "deduplicate"]
     reasons = {
         "it is the demo, which is generated": "demo" in card["source"],
         "it was written by a version that kept no raw events": found.raw is None,
         "its split was given by files": card["split"]["name"] == "given",
-        "its sessions are lines without ids of their own": (columns_before(found) or {}).get("session") == "line",
+        "its sessions are lines without ids of their own": columns_before(found)
+        == {"session": "line", "item": "words"},
         f"its ties are {card['ties']['policy']}": card["ties"]["policy"] != "file order",
         f"{' and '.join(gone).replace('_', '-')} left out events that could come back": bool(gone),
         "it keeps features that are text, or of items or users, as numbers": any(
@@ -50,6 +51,12 @@ def obstacle(found: Prepared) -> str | None:
         ),
     }
     return next((reason for reason, holds in reasons.items() if holds), None)
+
+
+def visits(found: Prepared) -> bool:
+    """Whether sequences are sessions of users."""
+    gap = bool(found.card["filters"]["session_gap"])
+    return gap or (found.card["sequence"] == "session" and "user" in (columns_before(found) or {}))
 
 
 def inherited(options: Preparation, directory: str, card: dict[str, Any]) -> Preparation:
@@ -63,7 +70,7 @@ def inherited(options: Preparation, directory: str, card: dict[str, Any]) -> Pre
 
 def identity(found: Prepared, source: Source | Folder, options: Preparation) -> dict[str, Any]:
     """What the grown data follows from."""
-    return {"onto": found.card["fingerprint"], "files": [source.sha256], **effective(options)}
+    return {"onto": [found.card["fingerprint"], found.card["identity"]], "files": [source.sha256], **effective(options)}
 
 
 def holds(found: Prepared, source: Source | Folder) -> bool:
@@ -81,6 +88,7 @@ def grow(found: Prepared, source: Source | Folder, options: Preparation, say: Sa
     card["identity"] = fingerprint(identity(found, source, options))
     earlier = before["source"]
     card["source"] |= {name: earlier[name] + card["source"][name] for name in ("files", "sha256")}
+    card["source"]["rows"] = [sum(earlier["rows"]) + sum(card["source"]["rows"]) - len(found.items)]
     if parts := [*earlier.get("parts", ()), *card["source"].get("parts", ())]:
         card["source"]["parts"] = parts
     steps = card["filters"]["removed"]

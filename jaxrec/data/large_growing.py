@@ -154,7 +154,8 @@ def append(spool: Spool, new: Spool) -> None:
 
 
 def texts(*vocabularies: Vocabulary | None) -> "pl.Series":
-    """Raw ids, one vocabulary after the other."""
+    """Raw ids, one vocabulary after the other; the vocabularies are not to remember them as well."""
     import polars as pl
 
-    return pl.Series([text for one in vocabularies if one is not None for text in one.strings], dtype=pl.String)
+    unread = [Vocabulary(one.blob, one.offsets) for one in vocabularies if one is not None]
+    return pl.Series([text for one in unread for text in one.strings], dtype=pl.String)

@@ -43,7 +43,8 @@ DONE = {
 
 
 def prepare(session: "SparkSession", options: Preparation, say: Say = print) -> Prepared:
-    """Prepared data whose large arrays are mapped files in a temporary folder, which goes with it.
+    """Prepared data whose large arrays are mapped files in a temporary folder, which goes with it; what the session
+    kept in its cache is dropped.
 
     Mistake where the data or an option is of a kind that Spark does not prepare.
     """

@@ -8,11 +8,12 @@ Command   python experiments/bench_input.py --data ../shared/data/ml-1m/ml-1m.tx
 Time      About half an hour on two cores, and 0.3 GB on the disk.
 Expect    A row a setting in experiments/results/bench_input.jsonl: ml-1m, a GRU of 64 under the full softmax, and as
           many millions of generated events under a sampled one with lazy updates, both in batches of 16 x 200; for each
-          way seconds and CPU-seconds a step (all threads of the process), the ratios to the device's, and the bytes of
-          events there.
+          way seconds and CPU-seconds a step (all threads of the process), the ratios to the device's (least_ratio: of
+          the fastest rounds), the share of a step's time that it waits for its slab, and the bytes of events there.
 
 The ways take turns in one process, a slab of 32 steps at a time, each with a training of its own from the same weights:
-all train on the same slabs in the same order, and the losses must be equal to the last bit. XLA has one thread, so that
+all train on the same slabs in the same order, and the losses must be equal to the last bit. The device's way is there
+twice: by how much it differs from itself, other differences may be the machine's. XLA has one thread, so that
 another core, where there is one, is free to read. The generated files are in the page cache, as they were just written:
 what is measured is gathering, copying and handing over, not the disk.
 """
@@ -22,6 +23,7 @@ import itertools
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -81,6 +83,7 @@ class Bench:
         self.step, self.hyper = build.step(config, 1000)
         self.run = Spread(self.step, "jit", 1)
         self.losses: dict[str, list[np.ndarray]] = {}
+        self.waits: dict[str, list[float]] = {}
         self.bytes: dict[str, int] = {}
 
     def plans(self) -> Iterator[Rows]:
@@ -128,10 +131,12 @@ class Bench:
         source = informed(self.step, source, self.hyper)
         self.bytes[name] = sum(leaf.nbytes for leaf in jax.tree.leaves((source.items, source.gaps)))
         state, placed, hyper = self.run.place(self.step.init(model, self.hyper, jax.random.key(0)), source, self.hyper)
-        held, losses = [state], self.losses.setdefault(name, [])
+        held, losses, waits = [state], self.losses.setdefault(name, []), self.waits.setdefault(name, [])
 
         def go() -> None:
+            began = time.perf_counter()
             slab = next(stream)
+            waits.append(time.perf_counter() - began)
             bounds = np.array([0, slab.count], np.int32)
             held[0], metrics = self.run(held[0], *slab.read(placed), bounds, hyper)
             losses.append(np.asarray(metrics.loss)[: slab.count])
@@ -143,7 +148,8 @@ def measure(name: str, config: Config, prepared: Prepared, rounds: int) -> dict[
     """One row."""
     bench = Bench(config, prepared)
     ways: dict[str, tuple[Source, Iterator[Slab]]] = {
-        "device": bench.resident(), "disk, 1 reader": bench.disk(1), "disk, 2 readers": bench.disk(2),
+        "device": bench.resident(), "device, again": bench.resident(), "disk, 1 reader": bench.disk(1),
+        "disk, 2 readers": bench.disk(2),
     }  # fmt: skip
     try:
         import grain
@@ -157,17 +163,19 @@ def measure(name: str, config: Config, prepared: Prepared, rounds: int) -> dict[
         "setting": name, "events": len(prepared.items), "items": prepared.candidates, "rounds": rounds,
         "steps_a_round": RECORD, "grain": getattr(grain, "__version__", None),
         "losses_equal": all(np.array_equal(first, np.concatenate(found)) for found in bench.losses.values()),
-        "steps": len(first), "ways": {way: told(times, way, bench.bytes[way]) for way in ways}, "machine": card(),
+        "steps": len(first), "ways": {way: told(times, way, bench) for way in ways}, "machine": card(),
     }  # fmt: skip
 
 
-def told(times: dict[str, Times], way: str, bytes_: int) -> dict[str, Any]:
+def told(times: dict[str, Times], way: str, bench: Bench) -> dict[str, Any]:
     cpu = np.array(times[way].cpu) / np.array(times["device"].cpu)
     return {
         "step_seconds": times[way].seconds / RECORD, "step_cpu_seconds": times[way].cpu_seconds / RECORD,
         **ratio(times, way, "device"),
         "cpu_ratio": float(np.median(cpu)), "cpu_ratio_low": float(cpu.min()), "cpu_ratio_high": float(cpu.max()),
-        "bytes_of_events_on_device": bytes_,
+        "least_ratio": min(times[way].wall) / min(times["device"].wall),
+        "wait_share": float(np.median(bench.waits[way][1:])) / times[way].seconds,
+        "bytes_of_events_on_device": bench.bytes[way],
     }  # fmt: skip
 
 

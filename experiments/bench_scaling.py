@@ -235,8 +235,16 @@ def travelling(found: list[Any]) -> dict[str, Any]:
 
 
 def of_checkpoint(items: int, width: int) -> dict[str, Any]:
-    """A state of AdamW saved as training saves it."""
-    state = jax.block_until_ready(jax.jit(made(WAYS["exact, dense"], items, width)[2])())
+    """A state of AdamW saved as training saves it, its moments no longer zero: Orbax packs what repeats."""
+    fresh = made(WAYS["exact, dense"], items, width)[2]
+
+    def later() -> State:
+        state = fresh()
+        draw = partial(jax.random.normal, state.key)
+        moments = jax.tree.map(lambda leaf: draw(leaf.shape) if leaf.ndim else leaf, state.optimiser)
+        return state._replace(optimiser=moments)
+
+    state = jax.block_until_ready(jax.jit(later)())
     with tempfile.TemporaryDirectory() as folder:
         wall, cpu = time.perf_counter(), time.process_time()
         Checkpoints(folder).save(1, state, {})

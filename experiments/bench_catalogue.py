@@ -37,6 +37,7 @@ import numpy as np
 
 from jaxrec.bench.timing import alternate, append_row
 from jaxrec.config import resolve
+from jaxrec.models.recommender import Recommender
 from jaxrec.models.tables import gather
 from jaxrec.runs import build
 from jaxrec.runs.machine import card
@@ -90,15 +91,19 @@ def training(flags: dict[str, Any], items: int, width: int = WIDTH) -> tuple[Run
     source = Source(jnp.asarray(events, jnp.int32), counts=jnp.asarray(np.concatenate([[0], counts]), jnp.float32))
     rest = informed(step, source, hyper), index, reset
 
-    def fresh() -> State:
-        return step.init(build.model(config.model, offer, seed=0), hyper, jax.random.key(0))
+    def drawn() -> Recommender:
+        return build.model(config.model, offer, seed=0)
 
-    program = compile_run(step).lower(jax.eval_shape(fresh), *rest, np.zeros(2, np.int32), hyper).compile()
+    def begun(model: Recommender) -> State:
+        return step.init(model, hyper, jax.random.key(0))
+
+    begin = jax.eval_shape(begun, jax.eval_shape(drawn))
+    program = compile_run(step).lower(begin, *rest, np.zeros(2, np.int32), hyper).compile()
     held: list[State] = []
 
     def run(steps: int) -> Any:
         if not held:
-            held.append(jax.jit(fresh)())  # in one piece: no copy of the table on the way
+            held.append(begun(jax.jit(drawn)()))  # no copy of the table on the way, and no moments yet
         held[0], metrics = program(held[0], *rest, np.array([0, steps], np.int32), hyper)
         return jax.block_until_ready((metrics, held[0].step))
 

@@ -14,7 +14,7 @@ Expect    One row a case in experiments/results/bench_scaling.jsonl, each from a
           `judging`: the same for 256 targets. `growth`: temporary bytes of loss and judging by positions and items,
           beside what holds all scores, from compiled programs that are never run. `mesh`: every collective of a
           compiled step with its bytes and the loops around it, memory of a device, and the losses of two steps.
-          `checkpoint`: bytes and CPU-seconds of a saved state.
+          `checkpoint`: bytes and CPU-seconds of a saved state. `drawing`: bytes to draw a model.
 
 Steps are of a GRU on 16 rows of 32 events, 1,024 negatives. The exact softmax of ten million items is compiled and not
 run: bench_catalogue.py did. The meshes are eight devices forced out of one processor, which show that numbers are right
@@ -85,6 +85,7 @@ def cases() -> Iterator[Case]:
     for count in (1, 2, 4, 8):
         yield {"kind": "mesh", "way": "judging", "mesh": [1, count], "mode": "shard_map"}
     yield {"kind": "checkpoint", "items": 1_000_000, "width": 64}
+    yield {"kind": "drawing", "items": 10_000_000, "width": 64}
 
 
 def made(flags: dict[str, Any], items: int, width: int) -> tuple[Step, Hyper, Callable[[], State]]:
@@ -254,8 +255,15 @@ def of_checkpoint(items: int, width: int) -> dict[str, Any]:
     return {"network": network, "disk_bytes": on_disk, "seconds": spent, "resident_bytes": catalogue.resident()}
 
 
+def of_drawing(items: int, width: int) -> dict[str, Any]:
+    """What one device needs to draw a model, by a program that is never run."""
+    fresh = made(WAYS["exact, dense"], items, width)[2]
+    return {"memory_bytes": bytes_of(jax.jit(lambda: fresh().model).lower().compile())}
+
+
 KINDS: dict[str, Callable[..., dict[str, Any]]] = {
     "step": of_step, "judging": of_judging, "growth": of_growth, "mesh": of_mesh, "checkpoint": of_checkpoint,
+    "drawing": of_drawing,
 }  # fmt: skip
 
 

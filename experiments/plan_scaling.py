@@ -36,6 +36,9 @@ class Mesh(NamedTuple):
     model: int
 
 
+ONE = Mesh(1, 1)
+
+
 def ring(numbers: float, devices: int) -> float:
     """Bytes that each device sends where the sum of so many numbers ends up on all."""
     return 2 * (devices - 1) / devices * FLOAT * numbers
@@ -93,32 +96,38 @@ def temporary_judging(items: int, width: int, mesh: Mesh) -> float:
     return FLOAT * (rows_here(items, mesh) * (width + 1) + 3 * RANKS)
 
 
-def checked(row: Row) -> Iterator[tuple[str, float, float]]:
-    """What a measured case is held to: in words, as the formula says, as measured."""
-    case = row["case"]
-    if case["kind"] == "mesh":
-        yield from checked_mesh(row, Mesh(*case["mesh"]))
-    elif case["kind"] in ("step", "judging"):
-        one, memory = Mesh(1, 1), row["memory_bytes"]
-        if case.get("way") == "exact, dense":
-            yield "temporary", temporary_exact(MEASURED, case["items"], case["width"], one), memory["temporary"]
-        if case["kind"] == "judging":
-            yield "temporary", temporary_judging(case["items"], case["width"], one), memory["temporary"]
-        if case["kind"] == "step":
-            kept = 3 * FLOAT * numbers(case["items"], 0, case["width"], network(case["width"]), one)
-            yield "state", kept, memory["aliased"]
-    elif case["kind"] == "checkpoint":
-        kept = 3 * FLOAT * numbers(case["items"], 0, case["width"], row["network"], Mesh(1, 1))
-        yield "checkpoint", kept, row["disk_bytes"]
+def kept(items: int, width: int, mesh: Mesh = ONE) -> int:
+    """Bytes of parameters and moments of AdamW."""
+    return 3 * FLOAT * numbers(items, 0, width, network(width), mesh)
 
 
-def checked_mesh(row: Row, mesh: Mesh) -> Iterator[tuple[str, float, float]]:
-    case, shape = row["case"], (row["positions"], row["items"], row["width"])
+def checked_step(row: Row) -> Iterator[tuple[str, float, float]]:
+    memory, items, width, way = row["memory_bytes"], *(row["case"][name] for name in ("items", "width", "way"))
+    yield "state", kept(items, width), memory["aliased"]
+    if way == "exact, dense":
+        yield "temporary", temporary_exact(MEASURED, items, width, ONE), memory["temporary"]
+    else:
+        yield "state and counts to draw by", kept(items, width) + 2 * FLOAT * items, memory["arguments"]
+
+
+def checked_judging(row: Row) -> Iterator[tuple[str, float, float]]:
+    yield (
+        "temporary",
+        temporary_judging(row["case"]["items"], row["case"]["width"], ONE),
+        row["memory_bytes"]["temporary"],
+    )
+
+
+def checked_save(row: Row) -> Iterator[tuple[str, float, float]]:
+    yield "checkpoint", kept(row["case"]["items"], row["case"]["width"]), row["disk_bytes"]
+
+
+def checked_mesh(row: Row) -> Iterator[tuple[str, float, float]]:
+    case, shape, mesh = row["case"], (row["positions"], row["items"], row["width"]), Mesh(*row["case"]["mesh"])
     if case["way"] == "judging":
         yield "sent", sent_judging(row["positions"], row["k"], mesh), row["sent"]
         return
-    kept = 3 * FLOAT * numbers(row["items"], 0, row["width"], row["network"], mesh)
-    yield "state", kept, row["memory_bytes"]["outputs"]
+    yield "state", kept(row["items"], row["width"], mesh), row["memory_bytes"]["outputs"]
     if case["way"] == "exact, dense":
         yield "sent", sent_exact(*shape, row["network"], mesh), row["sent"]
         yield "temporary", temporary_exact(*shape, mesh), row["memory_bytes"]["temporary"]
@@ -131,9 +140,13 @@ def network(width: int) -> int:
     return 6 * width * width + 8 * width
 
 
+CHECKS = {"step": checked_step, "judging": checked_judging, "mesh": checked_mesh, "checkpoint": checked_save}
+
+
 def checks(measured: list[Row]) -> Iterator[Row]:
-    for row in measured:
-        for what, formula, found in checked(row):
+    """What each measured case is held to."""
+    for row in (row for row in measured if row["case"]["kind"] in CHECKS):
+        for what, formula, found in CHECKS[row["case"]["kind"]](row):
             error = formula / found - 1 if found else float(formula != 0)
             yield {"kind": "check", "what": what, "case": row["case"], "formula": formula, "measured": found,
                    "error": error}  # fmt: skip
@@ -152,7 +165,7 @@ def plan(users: str, rule: str, width: int, known: dict[str, float]) -> Row:
     people = USERS if users == "vectors" else 0
     dense = network(width)
     each = 1 + MOMENTS[rule] if rule in MOMENTS else 1 + 1 / width  # numbers that are kept of a parameter
-    total = FLOAT * each * numbers(ITEMS, people, width, dense, Mesh(1, 1))
+    total = FLOAT * each * numbers(ITEMS, people, width, dense, ONE)
     pieces = {name: power(total / (SHARE * room)) for name, room in CARDS.items()}
     mesh = Mesh(max(1, 32 // pieces["H100"]), pieces["H100"])
     here, read = POSITIONS // mesh.data, 2 * POSITIONS + DRAWN + (POSITIONS // LENGTH if people else 0)

@@ -15,6 +15,7 @@ from jaxrec.reports.atlas_paper import DARK, LIGHT, Paper, blank, save, styled
 from jaxrec.reports.atlas_records import Subject
 
 WAYS = {"exact, dense": "gated", "sampled, lazy": "linear", "judging": "matrix"}  # and the family that lends its look
+ITEMS = {4: "10,000", 5: "100,000", 6: "1 million", 7: "10 million"}
 DASHES = {64: "-", 256: (0, (4, 2))}
 
 
@@ -34,9 +35,9 @@ def grown(found: list[Row]) -> dict[tuple[str, int], list[tuple[int, Row]]]:
 
 def scaling(paper: Paper) -> Any:
     found = rows("bench_scaling")
-    figure = blank(10.5, 3.5)
+    figure = blank(11.5, 3.5)
     time, memory, wire = figure.subplots(1, 3)
-    figure.subplots_adjust(wspace=0.3)
+    figure.subplots_adjust(wspace=0.32)
     for (way, width), part in grown(found).items():
         drawn = {"ls": DASHES[width], "label": f"{way}, width {width}", **look(paper, way)}
         timed = [(items, row["over_small"]["median"]) for items, row in part if "over_small" in row]
@@ -48,8 +49,10 @@ def scaling(paper: Paper) -> Any:
     ):
         axes.set_title(title, loc="left", fontsize=10, weight="bold", color=paper.ink)
         axes.set(xscale="log", yscale="log", xlabel="items", ylabel=label)
+        axes.set_xticks([10**power for power in ITEMS], list(ITEMS.values()))
+        plain(axes)
     sent(wire, paper, found)
-    handles, labels = time.get_legend_handles_labels()
+    handles, labels = memory.get_legend_handles_labels()
     figure.legend(handles, labels, loc="lower center", ncols=6, fontsize=8, bbox_to_anchor=(0.5, -0.1))
     return figure
 
@@ -73,6 +76,13 @@ def sent(axes: Any, paper: Paper, found: list[Row]) -> None:
     axes.set_title("sent by each of 8 devices", loc="left", fontsize=10, weight="bold", color=paper.ink)
     axes.set_xticks(range(len(meshes)), [f"{data} x {model}" for data, model in meshes])
     axes.set(yscale="log", xlabel="mesh, data x model; open: jit", ylabel="MB a step")
+    plain(axes)
+
+
+def plain(axes: Any) -> None:
+    """Numbers as they are read aloud, not as powers."""
+    axes.yaxis.set_major_formatter("{x:,g}")
+    axes.minorticks_off()
 
 
 def main() -> int:

@@ -5,8 +5,6 @@ results/bench_scaling.jsonl and results/plan_scaling.jsonl.
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
-
 Row = dict[str, Any]
 Rows = Callable[[str], list[Row]]
 Table = tuple[list[str], list[list[str]]]
@@ -20,29 +18,31 @@ def of_kind(found: Sequence[Row], kind: str) -> Iterator[tuple[Row, Row]]:
 
 def scaling(rows: Rows) -> Table:
     """Time of steps and of judging against that of ten thousand items, and memory, by items and width."""
-    steps = {(case["items"], case["width"], case["way"]): row for case, row in of_kind(rows("bench_scaling"), "step")}
-    judged = {(case["items"], case["width"]): row for case, row in of_kind(rows("bench_scaling"), "judging")}
+    found = rows("bench_scaling")
+    cases = {(case["items"], case["width"], case.get("way", kind)): row
+             for kind in ("step", "judging") for case, row in of_kind(found, kind)}  # fmt: skip
     lines = []
-    for (items, width), row in sorted(judged.items(), key=lambda pair: pair[0][::-1]):
-        both = [steps[items, width, way] for way in WAYS]
-        lines.append([f"{items:,} x {width}", *map(times, both), f"{ratio(both):.1f}", times(row),
-                      f"{row['targets_per_cpu_second']['median']:,.0f}",
-                      " / ".join(f"{held(one):,.0f}" for one in (*both, row)),
-                      " / ".join(resident(one) for one in (*both, row))])  # fmt: skip
+    for items, width in sorted({key[:2] for key in cases}, key=lambda key: key[::-1]):
+        three = [cases.get((items, width, way)) for way in (*WAYS, "judging")]
+        exact, sampled, judged = map(times, three)
+        fast = f"{three[2]['targets_per_cpu_second']['median']:,.0f}" if three[2] else ""
+        lines.append([f"{items:,} x {width}", exact, sampled, ratio(three[:2]), judged, fast,
+                      *(" / ".join(f"{of(row):,.0f}" if row and of(row) else "\N{EN DASH}" for row in three)
+                        for of in (held, resident))])  # fmt: skip
     columns = ["items x width", "exact step", "sampled, lazy step", "exact / sampled", "judging",
                "targets a CPU-second", "MB by XLA: exact / sampled / judging", "MB resident"]  # fmt: skip
     return columns, lines
 
 
-def times(row: Row) -> str:
+def times(row: Row | None) -> str:
     """How many times as long as with ten thousand items, with the range over rounds."""
-    over = row.get("over_small")
+    over = (row or {}).get("over_small")
     return "not run" if over is None else f"{over['median']:.2f} ({over['low']:.2f} to {over['high']:.2f})"
 
 
-def ratio(both: Sequence[Row]) -> float:
-    exact, sampled = (row["step_ms"]["median"] if "step_ms" in row else np.nan for row in both)
-    return exact / sampled
+def ratio(both: Sequence[Row | None]) -> str:
+    exact, sampled = ((row or {}).get("step_ms", {}).get("median") for row in both)
+    return f"{exact / sampled:.1f}" if exact and sampled else ""
 
 
 def held(row: Row) -> float:
@@ -50,8 +50,9 @@ def held(row: Row) -> float:
     return (row["memory_bytes"]["arguments"] + row["memory_bytes"]["temporary"]) / 1e6
 
 
-def resident(row: Row) -> str:
-    return f"{row['resident_bytes'] / 1e6:,.0f}" if row.get("resident_bytes") else "\N{EN DASH}"
+def resident(row: Row) -> float:
+    """The most megabytes that the process had in memory while it ran; 0 where it did not run."""
+    return row.get("resident_bytes", 0) / 1e6
 
 
 def growth(rows: Rows) -> Table:
@@ -86,7 +87,7 @@ def travels(rows: Rows) -> Table:
             *("" if row is None else f"{row['sent'] / 1e3:,.1f} in {often(row)}" for row in both),
             *("" if row is None else f"{row['memory_bytes']['peak'] / 1e6:,.1f}" for row in both),
         ])  # fmt: skip
-    columns = ["data x model", "kB sent, formula", "shard_map, as compiled", "jit, as compiled",
+    columns = ["data x model", "kB sent, formula", "shard_map: kB in so many collectives", "jit",
                "MB of a device, shard_map", "jit"]  # fmt: skip
     return columns, lines
 
@@ -102,7 +103,8 @@ def checks(rows: Rows) -> Table:
     found = [row for row in rows("plan_scaling") if row["kind"] == "check"]
     for (what, words), part in grouped(found).items():
         worst = max(part, key=lambda row: abs(row["error"]))
-        lines.append([f"{what}: {words}", str(len(part)), f"{worst['error']:+.1%}"])
+        error = "none" if abs(worst["error"]) < 1e-9 else f"{worst['error']:+.2%}"
+        lines.append([f"{what}: {words}", str(len(part)), error])
     return ["formula against measured", "cases", "largest error"], lines
 
 

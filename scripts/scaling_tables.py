@@ -27,10 +27,10 @@ def scaling(rows: Rows) -> Table:
         exact, sampled, judged = map(times, three)
         fast = f"{three[2]['targets_per_cpu_second']['median']:,.0f}" if three[2] else ""
         lines.append([f"{items:,} x {width}", exact, sampled, ratio(three[:2]), judged, fast,
-                      *(" / ".join(f"{of(row):,.0f}" if row and of(row) else "\N{EN DASH}" for row in three)
-                        for of in (held, resident))])  # fmt: skip
+                      *(" / ".join(f"{of(row):,.0f}" if row and of(row) else "\N{EN DASH}" for row in some)
+                        for of, some in ((held, three), (resident, three[:2])))])  # fmt: skip
     columns = ["items x width", "exact step", "sampled, lazy step", "exact / sampled", "judging",
-               "targets a CPU-second", "MB by XLA: exact / sampled / judging", "MB resident"]  # fmt: skip
+               "targets a CPU-second", "MB by XLA: exact / sampled / judging", "MB resident: steps"]  # fmt: skip
     return columns, lines
 
 
@@ -161,6 +161,7 @@ def around(rows: Rows) -> Table:
         ["counts and sums to draw by on every device, GB", f"{known['popularity_bytes'] / 1e9:.1f}"],
         ["device-hours to rank all items for a target of every user, width 64",
          f"{known['judging_hours_of_all_users']:,.0f}"],
+        ["GB of one device to draw items of width 64, as at ten million", f"{known['drawing_bytes'] / 1e9:,.0f}"],
         ["CPU-seconds to save a GB of state", f"{known['checkpoint_seconds_a_gb']:.1f}"],
     ]  # fmt: skip
     return ["around a step", ""], lines

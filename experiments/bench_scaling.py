@@ -246,6 +246,7 @@ def of_checkpoint(items: int, width: int) -> dict[str, Any]:
         return state._replace(optimiser=moments)
 
     state = jax.block_until_ready(jax.jit(later)())
+    catalogue.forget()
     with tempfile.TemporaryDirectory() as folder:
         wall, cpu = time.perf_counter(), time.process_time()
         Checkpoints(folder).save(1, state, {})

@@ -37,6 +37,7 @@ import numpy as np
 
 from jaxrec.bench.timing import alternate, append_row
 from jaxrec.config import resolve
+from jaxrec.models.recommender import Recommender
 from jaxrec.models.tables import gather
 from jaxrec.runs import build
 from jaxrec.runs.machine import card
@@ -76,10 +77,10 @@ def some(rng: np.random.Generator, chances: np.ndarray, shape: tuple[int, ...]) 
     return 1 + np.searchsorted(edges, rng.random(shape) * edges[-1], side="right").clip(0, len(chances) - 1)
 
 
-def training(way: str, items: int) -> tuple[Run, dict[str, int]]:
-    """What runs a dispatch of so many steps, and what XLA says of the program."""
-    flags = {"data": "synthetic", "model.width": WIDTH, "batch.size": BATCH, "batch.length": LENGTH}
-    config = resolve(Config, flags=flags | WAYS[way]).section
+def training(flags: dict[str, Any], items: int, width: int = WIDTH) -> tuple[Run, dict[str, int]]:
+    """What runs a dispatch of so many steps, and what XLA says of the program; the state is made when it first runs."""
+    shape = {"data": "synthetic", "model.width": width, "batch.size": BATCH, "batch.length": LENGTH}
+    config = resolve(Config, flags=shape | flags).section
     step, hyper = build.step(config, 1000)
     offer = build.Offer(items, 0, gaps=False, starts=False)
     counts = popularity(items)
@@ -90,17 +91,23 @@ def training(way: str, items: int) -> tuple[Run, dict[str, int]]:
     source = Source(jnp.asarray(events, jnp.int32), counts=jnp.asarray(np.concatenate([[0], counts]), jnp.float32))
     rest = informed(step, source, hyper), index, reset
 
-    def fresh() -> State:
-        return step.init(build.model(config.model, offer, seed=0), hyper, jax.random.key(0))
+    def drawn() -> Recommender:
+        return build.model(config.model, offer, seed=0)
 
-    program = compile_run(step).lower(jax.eval_shape(fresh), *rest, np.zeros(2, np.int32), hyper).compile()
-    held = [jax.jit(fresh)()]  # in one piece: no copy of the table on the way
+    def begun(model: Recommender) -> State:
+        return step.init(model, hyper, jax.random.key(0))
+
+    begin = jax.eval_shape(begun, jax.eval_shape(drawn))
+    program = compile_run(step).lower(begin, *rest, np.zeros(2, np.int32), hyper).compile()
+    held: list[State] = []
 
     def run(steps: int) -> Any:
+        if not held:
+            held.append(begun(jax.jit(drawn)()))  # no copy of the table on the way, and no moments yet
         held[0], metrics = program(held[0], *rest, np.array([0, steps], np.int32), hyper)
         return jax.block_until_ready((metrics, held[0].step))
 
-    return run, counted(program, items)
+    return run, counted(program, items, width)
 
 
 def update(items: int) -> tuple[Run, dict[str, int]]:
@@ -129,13 +136,13 @@ def update(items: int) -> tuple[Run, dict[str, int]]:
         held[0] = program(held[0], numbers, np.int32(steps))
         return jax.block_until_ready(held[0])[0]["bias"][0]
 
-    return run, counted(program, items)
+    return run, counted(program, items, WIDTH)
 
 
-def counted(program: Any, items: int) -> dict[str, int]:
+def counted(program: Any, items: int, width: int) -> dict[str, int]:
     """What a program holds by XLA's count, and how often it copies something as large as the table."""
     found = program.memory_analysis()
-    copied = re.findall(rf"= f32\[{items + 1},{WIDTH}\]\S* copy\(", program.as_text())
+    copied = re.findall(rf"= f32\[{items + 1},{width}\]\S* copy\(", program.as_text())
     return {
         "arguments": found.argument_size_in_bytes, "aliased": found.alias_size_in_bytes,
         "temporary": found.temp_size_in_bytes, "table_copies": len(copied),
@@ -160,8 +167,14 @@ def forget() -> None:
 
 
 def measure(way: str, items: int, rounds: int) -> dict[str, Any]:
-    """One row. A step's time is that of a dispatch without the time of one that makes no step."""
-    make = update if way == "update" else functools.partial(training, way)
+    """One row."""
+    make = update if way == "update" else functools.partial(training, WAYS[way])
+    found = timed(make, items, rounds)
+    return {"way": way, "items": items, "flags": WAYS[way], "table_bytes": 4 * (items + 1) * WIDTH} | found
+
+
+def timed(make: Callable[[int], tuple[Run, dict[str, int]]], items: int, rounds: int) -> dict[str, Any]:
+    """A step's time is that of a dispatch without the time of one that makes no step."""
     run, memory = make(items)
     small = run if items == SMALL else make(SMALL)[0]
     run(1)
@@ -180,9 +193,9 @@ def measure(way: str, items: int, rounds: int) -> dict[str, Any]:
     step = (cpu["steps"] - cpu["none"]) / steps
     ratio = step / ((cpu["small steps"] - cpu["small none"]) / RECORD)
     return {
-        "way": way, "items": items, "rounds": rounds, "steps": steps, "flags": WAYS[way],
+        "rounds": rounds, "steps": steps,
         "step_ms": spread(1e3 * step), "dispatch_ms": spread(1e3 * cpu["none"]), "over_small": spread(ratio),
-        "memory_bytes": memory, "resident_bytes": resident(), "table_bytes": 4 * (items + 1) * WIDTH,
+        "memory_bytes": memory, "resident_bytes": resident(),
         "cpu_seconds": {name: list(one) for name, one in cpu.items()}, "machine": card(),
     }  # fmt: skip
 

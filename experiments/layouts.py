@@ -32,7 +32,7 @@ from jaxrec.data.batches import waste
 from jaxrec.data.prepare import prepare_cached
 from jaxrec.data.prepared import Prepared
 from jaxrec.runs import build
-from jaxrec.runs.fitting import plan
+from jaxrec.runs.epochs import plan
 from jaxrec.runs.machine import card
 from jaxrec.runs.options import Config
 from jaxrec.runs.run import cache, train

@@ -24,7 +24,7 @@ from jaxrec.config import (
 from jaxrec.data.options import Preparation, Prepare
 from jaxrec.flags import given, parse
 from jaxrec.reports.options import Check, Inspect, Listing, Report
-from jaxrec.runs.options import Compare, Config, Diagnose, Evaluate, Recommend, Train
+from jaxrec.runs.options import Compare, Config, Diagnose, Evaluate, Recommend, Score, Train
 from jaxrec.runs.profiles import profile_file
 from jaxrec.sweeps.options import Sweep, default, divided, value_of
 from jaxrec.training.stop import AGAIN, Interrupted, Stopped, StopSignal, interruption
@@ -38,6 +38,8 @@ usage: jaxrec VERB [options]          jaxrec VERB --help lists the options
 
   train      train a model, judge it on the test targets, save it
              jaxrec train --model.cell "gru(hidden=128)" --run runs/a
+  launch     train with several processes or machines as one
+             jaxrec launch -n 2 -- train --data clicks.csv --run runs/a
   evaluate   judge a trained model again, on every test target
              jaxrec evaluate --run runs/a
   sweep      train many configurations: none lost, none repeated; go on later
@@ -50,6 +52,8 @@ usage: jaxrec VERB [options]          jaxrec VERB --help lists the options
              jaxrec compare runs/a runs/b
   recommend  the best next items after histories the model never saw
              jaxrec recommend --run runs/a --history "12,7,31" --k 10
+  score      the same for millions of histories, into Parquet; goes on after a kill
+             jaxrec score --run runs/a --data people.jsonl --out recs.parquet
   prepare    turn a file of events into a prepared data set
              jaxrec prepare --data events.csv --out data/events --split time
   inspect    look at a file of events: columns, counts, ties, filters, splits
@@ -88,8 +92,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             raise Mistake(f"{verb!r} is not a verb{did_you_mean(verb, VERBS) or '; see jaxrec --help'}")
     except BaseException as error:
-        return _ended(error)
+        status = _ended(error)
+        if "JAXREC_PROCESSES" in os.environ:  # an orderly end would wait for the others, who wait for this process
+            sys.stdout.flush()
+            os._exit(status)
+        return status
     return 0
+
+
+def launch(argv: list[str]) -> int:
+    from jaxrec.parallel.launch import Launch, launch as run
+
+    here = argv.index("--") if "--" in argv else len(argv)
+    words = ["--n" if word == "-n" else word for word in argv[:here]]
+    return run(parse(Launch, words, "launch"), argv[here + 1 :], _say)
 
 
 def _ended(error: BaseException) -> int:
@@ -105,6 +121,9 @@ def _ended(error: BaseException) -> int:
         return 2
     if isinstance(error, KeyboardInterrupt):
         return 130
+    if "JAXREC_PROCESSES" in os.environ and type(error).__name__ == "JaxRuntimeError":  # mostly, another one is gone
+        _say(f"jaxrec: a step of all processes failed: {str(error).splitlines()[0]}")
+        return 1
     if isinstance(error, BrokenPipeError):  # the reader of a pipe, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -122,7 +141,8 @@ def train(argv: list[str]) -> int:
     from jaxrec.runs.run import train as run
 
     result = run(resolved.section, explicit=resolved.explicit(), command=["jaxrec", "train", *argv], say=_say)
-    print_result(result, as_json=shown.json, run=result["run"])
+    if result:  # of many processes the first has it
+        print_result(result, as_json=shown.json, run=result["run"])
     return 0
 
 
@@ -199,6 +219,26 @@ def recommend(argv: list[str]) -> int:
     return 0
 
 
+def score(argv: list[str]) -> int:
+    options = parse(Score, argv, "score")
+    from jaxrec.reports.tables import print_scored
+
+    _refuse_idle_master(options)
+    if options.on == "spark":
+        from jaxrec.data.spark_session import session
+
+        began = session(options.spark_master)
+        from jaxrec.serving.spark import score as on_spark
+
+        found = on_spark(options, began, _say)
+    else:
+        from jaxrec.serving.scoring import score as run
+
+        found = run(options, _say)
+    print_scored(found, options.out, as_json=options.json)
+    return 0
+
+
 def prepare(argv: list[str]) -> int:
     options = parse(Prepare, argv, "prepare")
     from jaxrec.data.export import export
@@ -206,11 +246,16 @@ def prepare(argv: list[str]) -> int:
     from jaxrec.data.renewing import prepare_into
     from jaxrec.reports.tables import print_card
 
+    _refuse_idle_master(options)
     arrays, out, rest = options.out_format == "arrays", options.out, (options.onto, options.replace)
     if not arrays and any(rest):
         raise Mistake("--onto and --replace are for arrays; drop them, or drop --out-format tfds")
+    if options.on == "spark":
+        from jaxrec.data.spark_session import preparing
+
+        run = preparing(options)
     with _watched(_as(Preparation, options), argv) as chosen:
-        prepared = prepare_into(chosen, out, _say, *rest) if arrays else run(chosen, _say)
+        prepared = prepare_into(chosen, out, _say, *rest, make=run) if arrays else run(chosen, _say)
     written = out if arrays else export(prepared, out, _say)
     print_card(prepared.card, str(written), as_json=options.json)
     return 0
@@ -291,17 +336,24 @@ def check(argv: list[str]) -> int:
 
 VERBS: dict[str, Callable[[list[str]], int]] = {
     "train": train,
+    "launch": launch,
     "evaluate": evaluate,
     "sweep": sweep,
     "diagnose": diagnose,
     "compare": compare,
     "recommend": recommend,
+    "score": score,
     "prepare": prepare,
     "inspect": inspect,
     "report": report,
     "list": list_,
     "check": check,
 }
+
+
+def _refuse_idle_master(options: Prepare | Score) -> None:
+    if options.spark_master is not None and options.on != "spark":
+        raise Mistake("--spark-master does nothing without --on spark; add it, or drop --spark-master")
 
 
 def _without_name(argv: list[str], key: str) -> list[str]:

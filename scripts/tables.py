@@ -9,12 +9,14 @@ import json
 import re
 import sys
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import memory_tables
 import numpy as np
 import recipe_tables
+import scaling_tables
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "experiments" / "results"
@@ -326,15 +328,23 @@ def remedies() -> str:
     return markdown(*memory_tables.remedies(rows("vanishing_gradients")))
 
 
+def scaled(name: str) -> str:
+    """A table of what grows with catalogue, width and mesh."""
+    return markdown(*scaling_tables.TABLES[name](rows))
+
+
 TABLES = {
     "demo": demo, "accuracy": accuracy, "throughput": throughput, "zoo": zoo, "laws": laws, "torch": against_torch,
     "losses": losses, "gru4rec": gru4rec, "gru4rec_speed": gru4rec_speed, "families": families,
     "recipes": recipes, "ties": ties, "probe": probe, "looks": looks, "lengths": lengths, "memory": memory,
-    "remedies": remedies,
+    "remedies": remedies, **{name: partial(scaled, name) for name in scaling_tables.TABLES},
 }  # fmt: skip
 PAGES = (
     ROOT / "README.md",
-    *(ROOT / "jaxrec" / room / "README.md" for room in ("cells", "diagnostics", "losses", "recurrence", "sweeps")),
+    *(
+        ROOT / "jaxrec" / room / "README.md"
+        for room in ("cells", "diagnostics", "losses", "parallel", "recurrence", "sweeps")
+    ),
 )
 
 

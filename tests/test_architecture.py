@@ -59,7 +59,10 @@ HEAVY: dict[str, set[str]] = {
     "optuna": set(),
     "cmaes": set(),
     "diffrax": set(),
-    "pyspark": set(),
+    "pyspark": {
+        "jaxrec/serving/spark.py",
+        *(f"jaxrec/data/spark{part}.py" for part in ("", "_rows", "_filters", "_arrays")),
+    },
 }
 LINES_OF_FILE, LINES_OF_FUNCTION = 400, 60
 

@@ -162,3 +162,49 @@ def test_cells_are_held_against_each_other_in_one_block_at_their_own_rates():
         for rate, value in zip(matters.RATES, values, strict=False)
     ]
     assert matters.chosen_rates(rows) == {"gru": matters.RATES[1], "lru": matters.RATES[2]}  # lstm has one to try
+
+
+@pytest.mark.parametrize(("loss", "mesh"), [("softmax", (4, 2)), ("sampled_softmax(negatives=16)", (2, 4))])
+def test_a_compiled_step_sends_what_the_plan_for_many_users_says(loss, mesh):
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from jaxrec.bench.collectives import collectives, repeated
+    from jaxrec.config import resolve
+    from jaxrec.runs import build
+    from jaxrec.runs.options import Config
+    from jaxrec.training.loop import informed
+    from jaxrec.training.source import Source
+    from jaxrec.training.spread import Spread
+
+    plan = module(ROOT / "experiments" / "plan_scaling.py")
+    items, width, rows, time = 61, 8, 16, 3
+    flags = {"data": "synthetic", "model.width": width, "loss": loss, "optimizer.lazy": loss != "softmax"}
+    config = resolve(Config, flags=flags).section
+    step, hyper = build.step(config, 10)
+    model = build.model(config.model, build.Offer(items, 0, gaps=False, starts=False), seed=0)
+    state = step.init(model, hyper, jax.random.key(0))
+    source = informed(step, Source(jnp.ones(99, jnp.int32), counts=jnp.ones(items + 1)), hyper)
+    run = Spread(step, "shard_map", mesh[0] * mesh[1], mesh[1])
+    index = np.zeros((2, rows, time), np.int32)
+    state, source, hyper = run.place(state, source, hyper)
+    program = run.program(state, source, index, index.astype(bool), np.zeros(2, np.int32), hyper)
+    found = sum(one.sent for one in repeated(collectives(program.as_text())))
+    dense = sum(leaf.size for leaf in jax.tree.leaves(state.network))
+    assert dense == plan.network(width)
+    if loss == "softmax":
+        wanted = plan.sent_exact(rows * time, items, width, dense, plan.Mesh(*mesh))
+    else:
+        wanted = plan.sent_sampled(rows * time, 16, width, dense, plan.Mesh(*mesh))
+    assert found == pytest.approx(wanted)
+
+
+def test_the_formulas_of_the_plan_hold_for_every_measured_case():
+    rows = module(ROOT / "scripts" / "tables.py").rows
+    plan = module(ROOT / "experiments" / "plan_scaling.py")
+    checks = [row for row in rows("plan_scaling") if row["kind"] == "check"]
+    assert checks == json.loads(json.dumps(list(plan.checks(rows("bench_scaling"))))), "run experiments/plan_scaling.py"
+    exact = [row for row in checks if row["what"] == "sent" and row["case"]["mode"] == "shard_map"]
+    assert len(exact) == 14
+    assert all(abs(row["error"]) < 1e-9 for row in exact)

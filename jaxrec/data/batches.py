@@ -3,12 +3,13 @@
 A training pair is an input event `e` and its target `e + 1`, both in the training part of one sequence. A plan stores
 only `e`: items, times and targets are looked up when a row is used, so an event is never copied. A plan costs 5 bytes
 a slot (4 for the index, 1 for the reset), hence about 5 bytes a training event when packed; while it is being built
-it needs some 40 bytes a slot for a moment.
+it needs some 40 bytes a slot for a moment. `data.mixed` makes plans a window of the data at a time.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,11 +43,12 @@ class Rows(Protocol):
 class Plan(NamedTuple):
     """The rows of one epoch.
 
-    index: int32 (rows, length), the absolute event number of each input; -1 is padding, always at the end of a row.
+    index: (rows, length), the absolute event number of each input; -1 is padding, always at the end of a row. int32,
+    or int64 where there are more events than that can number.
     reset: bool (rows, length), True where a new piece begins and the recurrent state must start afresh.
     """
 
-    index: NDArray[np.int32]  # type: ignore[assignment]  # hides tuple.index, which nobody needs of a plan
+    index: NDArray[Any]  # type: ignore[assignment]  # hides tuple.index, which nobody needs of a plan
     reset: NDArray[np.bool_]
 
     @property
@@ -65,11 +67,22 @@ class Plan(NamedTuple):
         return Plan(self.index[begin:end], self.reset[begin:end])
 
 
-class _Pieces(NamedTuple):
+class Pieces(NamedTuple):
     """Contiguous runs of input events, none longer than a row."""
 
     start: Numbers
     size: Numbers
+
+
+class Layout(NamedTuple):
+    """Where pieces go: ``place`` gives (row, column) of each, ``rows`` how many rows that makes, from the sizes."""
+
+    place: Callable[[Numbers, int, np.random.Generator], tuple[Numbers, Numbers]]
+    rows: Callable[[Numbers, int], int]
+
+    def plan(self, pieces: Pieces, length: int, rng: np.random.Generator) -> Plan:
+        """The pieces in their places, and the rows in a random order."""
+        return _lay(pieces, *self.place(pieces.size, length, rng), length, rng)
 
 
 def packed(prepared: Prepared, length: int, *, seed: int, epoch: int) -> Plan:
@@ -77,20 +90,16 @@ def packed(prepared: Prepared, length: int, *, seed: int, epoch: int) -> Plan:
 
     Every training pair occurs exactly once. A sequence with more than `length` pairs is cut, at places that move from
     epoch to epoch; a shorter one stays whole. The result depends only on the data, `length`, `seed` and `epoch`.
-    Raises Mistake when `length` is below 1 or the data have more events than an int32 can number.
+    Raises Mistake when `length` is below 1.
     """
-    rng = _generator(seed, epoch)
-    pieces = _cut(prepared, length, rng)
-    row, column = _best_fit(pieces.size, length, rng)
-    return _lay(pieces, row, column, length, rng)
+    rng = generator(seed, epoch)
+    return LAYOUTS["packed"].plan(cut(*training_pairs(prepared, length), length, rng), length, rng)
 
 
 def windows(prepared: Prepared, length: int, *, seed: int, epoch: int) -> Plan:
     """One piece a row, padded on the right: the classical layout. Same pieces, pairs and errors as `packed`."""
-    rng = _generator(seed, epoch)
-    pieces = _cut(prepared, length, rng)
-    row = np.arange(len(pieces.size))
-    return _lay(pieces, row, np.zeros_like(row), length, rng)
+    rng = generator(seed, epoch)
+    return LAYOUTS["windows"].plan(cut(*training_pairs(prepared, length), length, rng), length, rng)
 
 
 def waste(plan: Rows) -> float:
@@ -98,32 +107,32 @@ def waste(plan: Rows) -> float:
     return 1 - plan.inputs / plan.slots if plan.slots else 0.0
 
 
-def _generator(seed: int, epoch: int) -> np.random.Generator:
+def generator(seed: int, epoch: int, *more: int) -> np.random.Generator:
+    """What decides an epoch, or a part of it (numbered from 1: a zero at the end is no number to a seed)."""
     if seed < 0 or epoch < 0:
         raise Mistake(f"seed {seed} and epoch {epoch} must not be negative; use whole numbers from 0")
-    return np.random.default_rng([seed, epoch])
+    return np.random.default_rng([seed, epoch, *more])
 
 
-def training_pairs(prepared: Prepared, length: int) -> tuple[Numbers, Numbers]:
-    """First event and number of training pairs of every sequence; Mistake for a `length` or data without a plan."""
+def training_pairs(
+    prepared: Prepared, length: int, sequences: slice | Numbers = slice(None)
+) -> tuple[Numbers, Numbers]:
+    """First event and number of training pairs of every sequence, or of some; Mistake for a `length` without a plan."""
     if length < 1:
         raise Mistake(f"length {length} leaves no room for an event; use 1 or more")
-    begin = np.asarray(prepared.offsets[:-1], np.int64)
-    if len(begin) and prepared.offsets[-1] > np.iinfo(np.int32).max:
-        raise Mistake(f"{prepared.offsets[-1]} events are more than an int32 can number; split the data")
-    return begin, np.maximum(np.asarray(prepared.train_end, np.int64) - begin - 1, 0)
+    begin = np.asarray(prepared.offsets[:-1][sequences], np.int64)
+    return begin, np.maximum(np.asarray(prepared.train_end[sequences], np.int64) - begin - 1, 0)
 
 
-def _cut(prepared: Prepared, length: int, rng: np.random.Generator) -> _Pieces:
+def cut(begin: Numbers, pairs: Numbers, length: int, rng: np.random.Generator) -> Pieces:
     """Cut every sequence's inputs into pieces of at most `length`; where the first cut falls is drawn uniformly."""
-    begin, pairs = training_pairs(prepared, length)
     first = np.where(pairs > length, rng.integers(1, length + 1, len(pairs)), length)
     count = np.where(pairs > 0, 1 - (first - pairs) // length, 0)
     sequence = np.repeat(np.arange(len(pairs)), count)
     nth = within(count)
     left = np.where(nth == 0, 0, first[sequence] + (nth - 1) * length)
     right = np.minimum(first[sequence] + nth * length, pairs[sequence])
-    return _Pieces(begin[sequence] + left, right - left)
+    return Pieces(begin[sequence] + left, right - left)
 
 
 def _best_fit(size: Numbers, length: int, rng: np.random.Generator) -> tuple[Numbers, Numbers]:
@@ -159,16 +168,57 @@ def _best_fit(size: Numbers, length: int, rng: np.random.Generator) -> tuple[Num
     return row, column
 
 
-def _lay(pieces: _Pieces, row: Numbers, column: Numbers, length: int, rng: np.random.Generator) -> Plan:
+def _rows_of_best_fit(size: Numbers, length: int) -> int:
+    """How many rows `_best_fit` makes: its loop with numbers of rows in place of rows."""
+    rows, space = 0, [0] * (length + 1)
+    counts = np.bincount(size, minlength=length + 1).tolist()
+    for piece in range(length, 0, -1):
+        todo = counts[piece]
+        for left in range(piece, length + 1):
+            if not todo:
+                break
+            fits = left // piece
+            taken = -(-todo // fits)
+            if left == length:
+                rows += taken
+            else:
+                taken = min(taken, space[left])
+                space[left] -= taken
+            if not taken:
+                continue
+            now = min(todo, fits * taken)
+            todo -= now
+            space[left - fits * piece] += taken - 1
+            space[left - (now - fits * (taken - 1)) * piece] += 1
+    return rows
+
+
+def _apart(size: Numbers, length: int, rng: np.random.Generator) -> tuple[Numbers, Numbers]:
+    """A row for every piece."""
+    row = np.arange(len(size))
+    return row, np.zeros_like(row)
+
+
+LAYOUTS = {
+    "packed": Layout(_best_fit, _rows_of_best_fit), "windows": Layout(_apart, lambda size, length: len(size)),
+}  # fmt: skip
+
+
+def _lay(pieces: Pieces, row: Numbers, column: Numbers, length: int, rng: np.random.Generator) -> Plan:
     """Write the pieces into their places, after shuffling the rows."""
     rows = int(np.max(row)) + 1 if len(row) else 0
     at = rng.permutation(rows)[row] * length + column
-    index = np.full(rows * length, -1, np.int32)
+    index = np.full(rows * length, -1, numbering(int(np.max(pieces.start + pieces.size, initial=0))))
     reset = np.zeros(rows * length, bool)
     step = within(pieces.size)
     index[np.repeat(at, pieces.size) + step] = np.repeat(pieces.start, pieces.size) + step
     reset[at] = True
     return Plan(index.reshape(rows, length), reset.reshape(rows, length))
+
+
+def numbering(highest: int) -> Any:
+    """The type of event numbers up to ``highest``."""
+    return np.int32 if highest <= np.iinfo(np.int32).max else np.int64
 
 
 def within(count: Numbers) -> Numbers:

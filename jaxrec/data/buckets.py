@@ -18,6 +18,7 @@ from jaxrec.data.card import tied_events
 from jaxrec.data.streaming import Spool
 
 ROWS = 1 << 20  # rows of a bucket (more where one sequence is longer) and of a piece that is read
+BINS = 1 << 16
 COLUMNS: dict[str, np.dtype] = {"person": np.dtype(np.int32), "item": np.dtype(np.int32), "time": np.dtype(np.int64)}
 
 
@@ -231,16 +232,29 @@ def renumber(folder: Path, rows: int, number: np.ndarray) -> np.ndarray:
     return np.concatenate(strangers)
 
 
-def at_rank(path: Path, rows: int, rank: int, low: int, high: int) -> int:
-    """The value that stands at `rank` (from 0) of an int64 file when it is sorted, by counting in ever finer bins."""
-    while low < high:
-        width = -(-(high - low + 1) // (1 << 16))
-        bins = np.zeros(1 << 16, np.int64)
+def at_rank(path: Path, rank: int, low: int, high: int) -> int:
+    """The value that stands at `rank` (from 0) of an int64 file when it is sorted."""
+
+    def counted(low: int, high: int, width: int) -> np.ndarray:
+        bins = np.zeros(BINS, np.int64)
         for values in pieces(path, np.dtype(np.int64)):
             inside = values[(values >= low) & (values <= high)]
             # a range of more than half of what 64 bits hold overflows unless the difference is read as unsigned
             above = (inside - np.int64(low)).view(np.uint64)
-            bins += np.bincount((above // np.uint64(width)).astype(np.int64), minlength=1 << 16)
+            bins += np.bincount((above // np.uint64(width)).astype(np.int64), minlength=BINS)
+        return bins
+
+    return by_counting(counted, rank, low, high)
+
+
+def by_counting(counted: Callable[[int, int, int], np.ndarray], rank: int, low: int, high: int) -> int:
+    """The value at `rank` in order, between `low` and `high`, by counting in ever finer bins.
+
+    `counted(low, high, width)` is how many values from `low` to `high` lie in each of `BINS` bins of that width.
+    """
+    while low < high:
+        width = -(-(high - low + 1) // BINS)
+        bins = counted(low, high, width)
         before = np.cumsum(bins)
         chosen = int(np.searchsorted(before, rank, side="right"))
         rank -= int(before[chosen] - bins[chosen])

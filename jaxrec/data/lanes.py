@@ -8,13 +8,13 @@ What a lane reads does not depend on `length`, which only says how many of its e
 from __future__ import annotations
 
 from heapq import heapreplace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jaxrec.config import Mistake
-from jaxrec.data.batches import Plan, training_pairs, within
+from jaxrec.data.batches import Plan, numbering, training_pairs, within
 
 if TYPE_CHECKING:
     from jaxrec.data.prepared import Prepared
@@ -23,12 +23,13 @@ if TYPE_CHECKING:
 class Lanes(NamedTuple):
     """The rows of one epoch, kept as one entry a sequence (17 bytes or so) and written out a part at a time.
 
-    start: int32 (sequences,), the absolute event number of each sequence's first input. pairs: int32, its inputs.
+    start: int32 (sequences,), the absolute event number of each sequence's first input (int64 where that is more than
+    an int32). pairs: int32, its inputs.
     lane: int32, where it runs. at: int64, slots of that lane before it: never decreasing, since a sequence begins in
     the lane that is free first. Rows are counted step by step: row `s * width + i` is lane `i` in training step `s`.
     """
 
-    start: NDArray[np.int32]
+    start: NDArray[Any]
     pairs: NDArray[np.int32]
     lane: NDArray[np.int32]
     at: NDArray[np.int64]
@@ -63,7 +64,7 @@ class Lanes(NamedTuple):
             raise ValueError(f"rows {begin} to {end} are no whole steps of {self.width} lanes; ask for multiples")
         steps = (end - begin) // self.width
         left, right = begin // self.width * self.length, end // self.width * self.length
-        index = np.full((self.width, right - left), -1, np.int32)
+        index = np.full((self.width, right - left), -1, self.start.dtype)
         over, begun = np.searchsorted(self.at, [left - self.longest, right - 1], side="right")
         start, pairs, lane, at = (leaf[over:begun] for leaf in (self.start, self.pairs, self.lane, self.at))
         low = np.maximum(at, left)
@@ -84,7 +85,7 @@ def lanes(prepared: Prepared, length: int, *, width: int) -> Lanes:
     Sequences begin in the order of the prepared data, which is that of their first events' times, never shuffled:
     every epoch is the same. Of lanes that end together the first takes the next sequence. When no sequence is left,
     lanes leave one by one (padding to the end of the epoch), and every lane begins the next epoch with a reset.
-    Raises Mistake when `length` or `width` is below 1 or the data have more events than an int32 can number.
+    Raises Mistake when `length` or `width` is below 1.
     """
     if width < 1:
         raise Mistake(f"{width} lanes can hold no sequence; use 1 or more")
@@ -92,5 +93,6 @@ def lanes(prepared: Prepared, length: int, *, width: int) -> Lanes:
     begin, pairs = begin[pairs > 0], pairs[pairs > 0]
     free = list(range(width))  # a heap of `slots taken * width + lane`: the first lane to be free, ties by number
     taken = np.array([heapreplace(free, free[0] + slots) for slots in (pairs * width).tolist()], np.int64)
-    start, inputs, lane = (leaf.astype(np.int32) for leaf in (begin, pairs, taken % width))
+    inputs, lane = pairs.astype(np.int32), (taken % width).astype(np.int32)
+    start = begin.astype(numbering(int(np.max(begin + pairs, initial=0))))
     return Lanes(start, inputs, lane, taken // width, width, length)

@@ -152,7 +152,7 @@ def division(spool: Spool, options: Preparation) -> tuple[dict[str, Any], Cut]:
     unit = spool.unit()
 
     def ranked(rank: int) -> int:
-        found = at_rank(spool.folder / "time", spool.rows, rank, spool.low, spool.high)
+        found = at_rank(spool.folder / "time", rank, spool.low, spool.high)
         return int(scaled(np.array([found]), unit)[0])
 
     first, second = (splits.place(text, spool.rows, ranked) for text in options.boundaries)

@@ -103,6 +103,10 @@ class Prepare(Preparation):
     """put the new data in the place of what --out holds, once it is complete; otherwise other data there is refused"""
     out_format: Literal["arrays", "tfds"] = "arrays"
     """arrays: npy files to map and train from; tfds: a TFDS data set (array_record) in the data directory `out`"""
+    on: Literal["here", "spark"] = "here"
+    """where rows are filtered and sorted: in this process, or by Spark, for logs larger than one machine"""
+    spark_master: str | None = None
+    """Spark's master, as in local[4] or spark://host:7077; none is spark-submit's, else every core of this machine"""
     json: bool = False
     """print the protocol card as JSON"""
 

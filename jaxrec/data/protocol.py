@@ -35,18 +35,18 @@ def decide(log: Log, options: Preparation, say: Say) -> tuple[Log, np.ndarray, s
 
     Mistake when the options contradict the data or each other, or too little is left.
     """
-    refuse(log, options)
+    refuse(log.time is not None, options)
     steps: Steps = {}
     before = sizes(log.sequence, log.item)
     log, offsets = ordered(log, options.ties_seed if options.ties == "shuffle" else None)
     log, offsets = without_repeats(log, offsets, options, steps)
     if counting(options) and options.filter_scope == "all":
         log, offsets, _ = arranged(log, survivors(log.sequence, log.item, options, steps))
-    refuse_too_few(before, log)
+    refuse_too_few(before, sizes(log.sequence, log.item))
     ends, split = cut(log, offsets, options)
     if counting(options) and options.filter_scope == "train":
         log, offsets, ends = training_counted(log, offsets, ends, options, steps)
-    removed = refuse_too_few(before, log)
+    removed = refuse_too_few(before, sizes(log.sequence, log.item))
     announce(options, steps, removed, say)
     policy = f"shuffled with seed {options.ties_seed}" if options.ties == "shuffle" else "file order"
     decided = {
@@ -73,8 +73,8 @@ def parts_overlap(log: Log) -> bool | None:
     return bool(log.time[log.part == splits.TRAIN].max() > log.time[log.part == splits.TEST].min())
 
 
-def refuse(log: Log, options: Preparation) -> None:
-    """Mistake where an option asks for what this log cannot give, or would change what is given."""
+def refuse(timed: bool, options: Preparation) -> None:
+    """Mistake where an option asks for what a log with or without times cannot give, or would change what is given."""
     given = split_kind(options) == "given"
     if given and (options.deduplicate != "none" or options.collapse_repeats):
         raise Mistake(
@@ -90,15 +90,14 @@ def refuse(log: Log, options: Preparation) -> None:
             "--deduplicate last drops an event because of a later one, perhaps of the test; with --filter-scope train "
             "use --deduplicate first"
         )
-    if log.time is None and options.deduplicate == "exact":
+    if not timed and options.deduplicate == "exact":
         raise Mistake("--deduplicate exact compares times, and the data has none; use --deduplicate first or last")
-    if log.time is None and options.ties == "shuffle":
+    if not timed and options.ties == "shuffle":
         raise Mistake("--ties shuffle needs times, and the data has none: its order is all there is; use --ties file")
 
 
-def refuse_too_few(before: dict[str, int], log: Log) -> dict[str, int]:
+def refuse_too_few(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:
     """What went since `before`; Mistake when fewer than two items are left."""
-    after = sizes(log.sequence, log.item)
     removed = {name: before[name] - after[name] for name in before}
     if after["items"] < 2:
         cause = "the filters leave" if removed["events"] else "the data has"
@@ -170,7 +169,10 @@ def survivors(sequence: np.ndarray, item: np.ndarray, options: Preparation, step
 
 def record(name: str, sequence: np.ndarray, item: np.ndarray, kept: np.ndarray, steps: Steps) -> None:
     """Add what went to the counts of a filter."""
-    before, after = sizes(sequence, item), sizes(sequence[kept], item[kept])
+    add_step(name, sizes(sequence, item), sizes(sequence[kept], item[kept]), steps)
+
+
+def add_step(name: str, before: dict[str, int], after: dict[str, int], steps: Steps) -> None:
     counts = steps.setdefault(name, dict.fromkeys(before, 0))
     for what in before:
         counts[what] += before[what] - after[what]

@@ -13,12 +13,15 @@ from jaxrec.data.read import located
 from jaxrec.data.replacing import mend
 
 Say = Callable[[str], None]
+Make = Callable[[Preparation, Say], Prepared]
 
 
 def prepare_into(
-    options: Preparation, out: str, say: Say = print, onto: str | None = None, replace: bool = False
-) -> Prepared:
+    options: Preparation, out: str, say: Say = print, onto: str | None = None, replace: bool = False,
+    make: Make = prepare.prepare,
+) -> Prepared:  # fmt: skip
     """Prepare and save in `out`, unless that holds just this already; with `onto` a file is added to prepared data.
+    `make` prepares.
 
     What lies there stays until the new data is complete. Mistake where that is something else and not to `replace`.
     """
@@ -36,7 +39,7 @@ def prepare_into(
     if (held := holding(target, made_of, options.verify, say)) is not None:
         return held
     refuse(target, replace, [source.sha256 for source in sources.values()], options)
-    return written(prepare.build(options, sources, say), target, replace)
+    return written(make(options, say), target, replace)
 
 
 def grow_into(options: Preparation, onto: str, target: Path, say: Say, replace: bool) -> Prepared:

@@ -105,19 +105,25 @@ class Spool:
         return found
 
     def unit(self) -> tuple[str, int, int]:
-        """(words, factor, divisor) of the times, as `clocks` tells them; Irregular where it asks the middle one."""
         if self.told is not None:
             return self.told
-        if self.dates:
-            words, factor, divisor = "dates", 1, 1
-        elif (words := unit_of(self.low)) != unit_of(self.high):
-            raise Irregular("its times differ so much in size that the middle one decides")
-        else:
-            factor, divisor = (UNITS[words][1], 1) if words in UNITS else (1, 1000)
-        low, high = (time * factor // divisor for time in (self.low, self.high))
-        if (low < EARLY or high >= MODERN[1]) and high >= MODERN[0] and low < MODERN[1]:
-            raise Irregular("some of its times lie far from the others")
-        return words, factor, divisor
+        return unit_between(self.low, self.high, self.dates)
+
+
+def unit_between(low: int, high: int, dates: bool = False) -> tuple[str, int, int]:
+    """(words, factor, divisor) of times from the earliest to the latest, as `clocks` tells them; Irregular where it
+    asks the middle one.
+    """
+    if dates:
+        words, factor, divisor = "dates", 1, 1
+    elif (words := unit_of(low)) != unit_of(high):
+        raise Irregular("its times differ so much in size that the middle one decides")
+    else:
+        factor, divisor = (UNITS[words][1], 1) if words in UNITS else (1, 1000)
+    low, high = (time * factor // divisor for time in (low, high))
+    if (low < EARLY or high >= MODERN[1]) and high >= MODERN[0] and low < MODERN[1]:
+        raise Irregular("some of its times lie far from the others")
+    return words, factor, divisor
 
 
 def unit_of(time: int) -> str:

@@ -19,6 +19,7 @@ from jaxrec.models.catalogue import Counts, counts
 from jaxrec.models.history import History, padded_size
 from jaxrec.models.pieces import run
 from jaxrec.models.recommender import Recommender
+from jaxrec.parallel import team
 
 __all__ = ["Ranks", "evaluate", "rank", "save"]
 ROWS = 64  # sequences of similar length that run together
@@ -99,6 +100,8 @@ def passed(
                 values[:, order] = np.asarray(getattr(found, name))[..., : len(order)]
             if top is not None:
                 top[:, order] = np.asarray(found.top)[..., : len(order), :]
+    results = {name: team.added(values.T).T for name, values in results.items()}
+    top = None if top is None else team.added(top.swapaxes(0, 1)).swapaxes(0, 1)
     rows = ({name: values[row] for name, values in results.items()} for row in range(shape[0]))
     answers = [table._replace(**row, top=None if top is None else top[n]) for n, row in enumerate(rows)]
     lost, hidden = unknown(prepared, table), barred(prepared, table)
@@ -169,11 +172,11 @@ def barred(prepared: Prepared, ranks: Ranks) -> np.ndarray:
 
 
 def groups(prepared: Prepared, events: np.ndarray, sequence: np.ndarray, *, user: bool) -> Iterator[Group]:
-    """Sequences sorted by the length of what has to be run, ``ROWS`` at a time."""
+    """Sequences sorted by the length of what has to be run, ``ROWS`` at a time; of many processes, this one's share."""
     distinct, first, count = np.unique(sequence, return_index=True, return_counts=True)
     last = events[first + count - 1]  # canonical order: a sequence's targets are together and ascending
     begin = np.asarray(prepared.offsets)[distinct]
-    for part in np.array_split(np.argsort(last - begin, kind="stable"), max(1, -(-len(distinct) // ROWS))):
+    for part in team.shared(np.array_split(np.argsort(last - begin, kind="stable"), max(1, -(-len(distinct) // ROWS)))):
         if not len(part):
             continue
         places = np.concatenate([np.arange(first[s], first[s] + count[s]) for s in part])

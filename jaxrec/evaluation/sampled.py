@@ -14,6 +14,7 @@ from jaxrec.models.catalogue import among
 from jaxrec.models.pieces import run
 from jaxrec.models.recommender import Recommender
 from jaxrec.models.transitions import Histories
+from jaxrec.parallel import team
 
 ROWS = 1024  # targets whose candidates are drawn together
 
@@ -61,5 +62,6 @@ def evaluate(model: Recommender, prepared: Prepared, ranks: Ranks, drawn: np.nda
                 candidates=prepared.candidates,
             )  # fmt: skip
             greater[order], equal[order] = (np.asarray(values)[: len(order)] for values in found)
+    greater, equal = team.added(greater), team.added(equal)
     lost = unknown(prepared, ranks) | barred(prepared, ranks)
     return np.where(lost, drawn.shape[1] + 1, greater), np.where(lost, 0, equal)

@@ -3,13 +3,15 @@
 Scores of many histories are two arrays: keys ``row * size + item`` of everything that scores above zero, and values.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from jaxrec.data.mixed import block_edges
 from jaxrec.data.prepared import Prepared, ranges
 
 Numbers = NDArray[np.int64]
@@ -82,10 +84,9 @@ class Transitions:
 
     @classmethod
     def count(cls, prepared: Prepared) -> "Transitions":
+        """Those of the training part, read a piece at a time: memory is for the distinct ones."""
         size = prepared.candidates + 1
-        earlier = ranges(prepared.offsets[:-1], prepared.train_end - 1)
-        pairs = prepared.items[earlier].astype(np.int64) * size + prepared.items[earlier + 1]
-        found, times = np.unique(pairs, return_counts=True)
+        found, times = tallied(pairs(prepared, size))
         return cls(size, np.searchsorted(found, np.arange(size + 1) * size), found % size, times)
 
     def normalised(self) -> "Transitions":
@@ -119,7 +120,26 @@ class Transitions:
             first = stop
 
 
-def summed(keys: Numbers, scores: Values) -> tuple[Numbers, Values]:
+def pairs(prepared: Prepared, size: int) -> Iterator[Numbers]:
+    """Keys ``item * size + follower`` of all training pairs, those of about `BUDGET` events at a time."""
+    for first, last in pairwise(block_edges(prepared.offsets, BUDGET).tolist()):
+        earlier = ranges(prepared.offsets[first:last], prepared.train_end[first:last] - 1)
+        yield prepared.items[earlier].astype(np.int64) * size + prepared.items[earlier + 1]
+
+
+def tallied(parts: Iterable[Numbers]) -> tuple[Numbers, Numbers]:
+    """Distinct keys of all parts in order, and how often each occurs."""
+    none = np.empty(0, np.int64)
+    found, most = [(none, none)], BUDGET
+    for part in parts:
+        found.append(np.unique(part, return_counts=True))
+        if sum(len(keys) for keys, _ in found) > 2 * most:
+            found = [summed(*map(np.concatenate, zip(*found, strict=True)))]
+            most = max(most, len(found[0][0]))
+    return summed(*map(np.concatenate, zip(*found, strict=True)))
+
+
+def summed(keys: Numbers, scores: NDArray[Any]) -> tuple[Numbers, NDArray[Any]]:
     """Distinct keys in order, and the sum of each one's scores in the order they came."""
     order = np.argsort(keys, kind="stable")  # the keys are a few sorted runs, which this sort merges
     keys, scores = keys[order], scores[order]

@@ -15,6 +15,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxrec.config import Mistake, did_you_mean
 from jaxrec.losses.shards import PIECES
+from jaxrec.parallel import team
 from jaxrec.parallel.programs import Programs
 
 Mode = Literal["jit", "shard_map", "pmap"]
@@ -198,7 +199,7 @@ class Distributed:
                 leaf = self._cut(leaf, axis, number)
             if number in self.donated and isinstance(leaf, jax.Array):
                 leaf = leaf.copy()  # device_put keeps the buffer as one replica, even when told may_alias=False
-            return jax.device_put(leaf, place)
+            return team.laid(leaf, place)
 
         return jax.tree.map(lambda place, part: jax.tree.map(partial(one, place), part), self._places[number], tree)
 

@@ -81,6 +81,15 @@ def print_recommendations(
         print_table(("rank", "item", "score"), rows, title=f"after {' '.join(map(str, history[-8:])) or 'nothing'}")
 
 
+def print_scored(found: Mapping[str, Any], out: str, *, as_json: bool) -> None:
+    """What `jaxrec score` wrote, and at which rate."""
+    if as_json:
+        print_json({"out": out, **found})
+        return
+    rate = f", {found['new'] / found['seconds']:,.0f} a second" if found["new"] else ""
+    print(f"{out}: {found['histories']:,} histories, {found['new']:,} of them now in {found['seconds']:.1f} s{rate}")
+
+
 def print_card(card: Mapping[str, Any], out: str, *, as_json: bool) -> None:
     """The protocol card of prepared data."""
     if as_json:

@@ -26,7 +26,8 @@ def main(argv: list[str]) -> int:
         with early, early.raising():
             from jaxrec.runs.run import train
 
-            print(json.dumps(train(config, command=command, say=lambda sentence: print(sentence, file=sys.stderr))))
+            if result := train(config, command=command, say=lambda sentence: print(sentence, file=sys.stderr)):
+                print(json.dumps(result))
     except BaseException as error:
         if stopped := error if isinstance(error, Stopped) else interruption(error):
             print(f"jaxrec: {stopped}", file=sys.stderr)

@@ -24,8 +24,8 @@ from jaxrec.runs.options import Config, Diagnose
 from jaxrec.runs.run import remember_compilations, train, trained as finished_run, trained_on
 from jaxrec.runs.samples import drawn, eligible, laid
 from jaxrec.runs.sampling import FILE
-from jaxrec.training import source
-from jaxrec.training.source import Source
+from jaxrec.training.feed import Mapped
+from jaxrec.training.source import Events
 
 Say = Callable[[str], None]
 RECORDS = "records.jsonl"
@@ -119,7 +119,7 @@ def fresh(options: Diagnose, lengths: Sequence[int], name: str, say: Say) -> Ite
     offer = build.offered(prepared)
     model = build.model(options.model, offer, seed=options.seed)
     prepared = attached(prepared, build.columns(options.model, offer))
-    data = source.load(prepared, user=options.model.user)
+    data = Mapped(prepared, options.model.user)
     say(f"{name}: measuring it untrained at lengths {', '.join(map(str, lengths))}")
     about = common(options, name, None, 0, "start")
     for record in measured(model, prepared, data, lengths, seed=options.seed):
@@ -130,7 +130,7 @@ def trained(run: str, lengths: Sequence[int], name: str, options: Diagnose, say:
     """What a run saw of itself while it trained, how well it recommends, and what is measured of it now."""
     folder, bundle = Folder(run), finished_run(run, allow_code=options.allow_code)
     result, prepared = read_json(folder.result), trained_on(run, bundle, say)
-    data = source.load(prepared, user=bundle.config.model.user)
+    data = Mapped(prepared, bundle.config.model.user)
     about = common(bundle.config, name, result["run_id"], result["steps"], "end")
     for sample in watched(folder.path / FILE):
         for record in sample["records"]:
@@ -167,7 +167,7 @@ def outcome(result: dict[str, Any]) -> Record:
     }  # fmt: skip
 
 
-def story(model: Recommender, prepared: Prepared, data: Source, *, seed: int) -> Record:
+def story(model: Recommender, prepared: Prepared, data: Events, *, seed: int) -> Record:
     """One person drawn by chance, among those with a history of a length that can be shown: which events moved the
     prediction.
     """

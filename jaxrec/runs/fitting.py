@@ -2,15 +2,14 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from jaxrec.config import Mistake
-from jaxrec.data.batches import Rows, packed, windows
-from jaxrec.data.lanes import lanes
+from jaxrec.data.batches import Rows
 from jaxrec.data.prepared import Prepared
 from jaxrec.evaluation.ranks_file import Ranks
 from jaxrec.evaluation.summary import headline
@@ -18,18 +17,20 @@ from jaxrec.metrics import parse
 from jaxrec.metrics.sampled import ranked
 from jaxrec.models.pieces import in_pieces
 from jaxrec.models.recommender import Recommender
+from jaxrec.parallel import team
 from jaxrec.runs import judge, planner
 from jaxrec.runs.ancestry import Start
 from jaxrec.runs.build import rows_a_step
+from jaxrec.runs.epochs import plan
 from jaxrec.runs.options import Config
 from jaxrec.runs.sampling import Sampler
 from jaxrec.runs.tracing import Trace
 from jaxrec.training.autopsy import explain
-from jaxrec.training.checkpoints import Checkpoints
-from jaxrec.training.loop import Clock, Held, Loop, NotFinite, informed
+from jaxrec.training.loop import RECORD, Clock, Held, Loop, NotFinite, informed
 from jaxrec.training.optimisers import Hyper
 from jaxrec.training.progress import JsonLines, TensorBoard, console
-from jaxrec.training.source import Source
+from jaxrec.training.shared_checkpoints import SharedCheckpoints
+from jaxrec.training.source import Events, Source, load, slabs
 from jaxrec.training.spread import Spread
 from jaxrec.training.step import State, Step
 from jaxrec.training.stop import Interrupted, Stopped, StopSignal
@@ -45,15 +46,6 @@ class Diverged(Mistake):
 
 class GivenUp(Exception):
     """A training that whoever asked for it gave up after a validation; its checkpoint stands."""
-
-
-def plan(config: Config, prepared: Prepared, epoch: int) -> Rows:
-    """An epoch's index plan, in the layout that ``config`` names."""
-    options = config.batch
-    if options.layout == "lanes":
-        return lanes(prepared, options.length, width=rows_a_step(config))
-    layout = {"packed": packed, "windows": windows}[options.layout]
-    return layout(prepared, options.length, seed=config.seed, epoch=epoch)
 
 
 @dataclass
@@ -102,6 +94,7 @@ class Fitting:
             )
         self.metric = measured[parse(config.stop.metric)]
         self.spread = planner.spread_out(step, config)
+        self.feed = planner.feed(config, prepared)
         # read here, not when first needed: what nobody has read by the first step is reported as ignored
         self.every, self.patience, self.keep = config.eval.every, config.stop.patience, config.stop.keep
         self.users, self.limit, self.interval = config.eval.users, config.max_seconds, config.checkpoint_seconds
@@ -109,7 +102,7 @@ class Fitting:
         self.sampler = self.looking(config)
         self.trace = Trace(directory / "trace") if config.trace else None
         self.skips = config.nan_limit if config.on_nan == "rollback" else 0
-        self.checkpoints = Checkpoints(directory / "checkpoints", say=say)
+        self.checkpoints = SharedCheckpoints(directory / "checkpoints", say=say)
         self.progress = Progress()
         self.signal = StopSignal()
         self.start: Start | None = None  # where it begins, unless afresh
@@ -130,27 +123,34 @@ class Fitting:
         if self.over:
             return state
         run, data = self.spread, informed(self.step, data, self.hyper)
-        with self.signal, self.training(data):
+        with self.signal, self.training(data if self.feed is None else self.feed.reading(data.known)):
             placed = run.place(state, data, self.hyper)
             planner.foretell(self, placed, state, data)
             if self.sampler is not None and not self.progress.clock.step:
-                self.look(lambda: placed[0], self.progress.clock)
+                self.look(lambda: run.whole(placed[0]), self.progress.clock)
             state = self.loop(run).fit(*placed, epochs=self.config.epochs, clock=self.progress.clock)
             self.signal.heard()
             self.ended(state)  # inside: a signal must not cut it
         return state
 
+    def events(self) -> Source:
+        """What `fit` is given: all events on the device, or room for those of a slab where they stay on disk."""
+        if self.feed is None:
+            return load(self.prepared, user=self.config.model.user)
+        return self.feed.data.room(RECORD * rows_a_step(self.config) * self.config.batch.length)
+
     def loop(self, run: Spread | None) -> Loop:
         """The loop over this training's epochs, its records and decisions made here; whoever follows its course needs
         no ``run``.
         """
+        cut = slabs if self.feed is None or run is None else partial(self.feed.slabs, lay=run.lay)
         return Loop(
-            run=run, plans=self.plan, size=rows_a_step(self.config), record=self.record,
-            pause=self.pause, epoch_end=self.epoch_end, skip=self.skip, whole=self.spread.whole,
+            run=run, plans=self.plan, size=rows_a_step(self.config), record=self.record, slabs=cut,
+            pause=self.pause, epoch_end=self.epoch_end, skip=self.skip, whole=self.spread.whole, common=team.agreed,
         )  # fmt: skip
 
     @contextmanager
-    def training(self, data: Source) -> Iterator[None]:
+    def training(self, data: Events) -> Iterator[None]:
         """Open what hears of the training; a gradient that is not finite ends it with a sentence."""
         self.batches, self.data = self.progress.clock.batch, data
         self.callbacks = self.listeners(self.progress.clock.step)
@@ -229,7 +229,7 @@ class Fitting:
         found: list[Any] = [
             JsonLines(self.directory / "metrics.jsonl", step),
         ]
-        if self.alone:
+        if self.alone and team.leads():
             found.append(console(self.steps, self.config.epochs, step))
         if self.tensorboard:
             found.append(TensorBoard(self.directory / "tensorboard", step))
@@ -286,15 +286,21 @@ class Fitting:
             self.trace()
         if self.sampler is not None and self.sampler.due(clock.step):
             self.look(held, clock)
-        now = time.perf_counter()
-        if self.signal.requested:
+        late = self.limit is not None and self.seconds() > self.limit
+        late, due = team.agreed((late, time.perf_counter() - self.saved > self.interval))
+        if self.told():
             self.signal.heard()
             self.stopped = self.signal.requested
-        elif self.limit is not None and self.seconds() > self.limit:
+        elif late:
             self.stopped = "max_seconds"
-        elif now - self.saved > self.interval:
+        elif due:
             self.save(held())
         return self.stopped is not None
+
+    def told(self) -> str | None:
+        """The signal that came, if only to one of many processes."""
+        self.signal.requested = next(filter(None, team.united(self.signal.requested)), None)
+        return self.signal.requested
 
     def seconds(self) -> float:
         """Training time so far, earlier attempts included."""
@@ -306,7 +312,7 @@ class Fitting:
             return False
         state = held()
         try:
-            with self.signal.raising():
+            with self.signal.raising() if team.size() == 1 else nullcontext():  # nobody leaves while others wait
                 answer = self.judged(state.judged)
         except Interrupted as signal:  # the epoch is trained, its judgement is still to come
             self.stopped = str(signal)
@@ -326,9 +332,9 @@ class Fitting:
         elif self.patience and progress.waited >= self.patience:
             self.stopped = progress.stopped = "patience"
             progress.done = True
-        if self.alone or time.perf_counter() - self.saved > self.interval:
+        if self.alone or time.perf_counter() - self.saved > self.interval:  # processes of a team are alone, each
             self.save(state)
-        self.stopped = self.stopped or self.signal.requested
+        self.stopped = self.stopped or self.told()
         return self.stopped is not None
 
     def due(self, epoch: int) -> bool:
@@ -344,7 +350,7 @@ class Fitting:
     def laid(self, model: Recommender) -> Recommender:
         """The model as it is judged: in pieces, where it is trained so."""
         pieces = self.config.shards
-        return model if pieces == 1 else in_pieces(model, self.spread.devices[:pieces])
+        return model if pieces == 1 else in_pieces(model, team.ours(self.spread.devices)[:pieces])
 
     def save(self, state: State) -> None:
         """Write a checkpoint from which the run goes on bit for bit."""

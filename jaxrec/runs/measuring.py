@@ -13,7 +13,7 @@ from jaxrec.diagnostics.spectra import eigenvalues, singular_values
 from jaxrec.models.recommender import Recommender
 from jaxrec.recurrence.recurrent import recurrent_matrices
 from jaxrec.runs.samples import Sample, drive, recall, shuffled
-from jaxrec.training.source import Source
+from jaxrec.training.source import Events
 
 SHORT = 200  # events of a row for what costs more than a backward pass
 LAGS = (1, 2, 5, 10, 20, 50, 100)  # of singular values
@@ -22,7 +22,7 @@ SOME, FEW = 8, 4  # rows where each costs several passes, and where it costs man
 
 
 def measured(
-    model: Recommender, prepared: Prepared, source: Source, lengths: Sequence[int], *, seed: int = 0
+    model: Recommender, prepared: Prepared, source: Events, lengths: Sequence[int], *, seed: int = 0
 ) -> Iterator[Record]:
     """Records of every measurement; those of gradients at each of ``lengths``, the costlier at the longest up to
     `SHORT`.
@@ -53,7 +53,7 @@ def spectra(model: Recommender, sample: Sample, length: int) -> list[Record]:
 
 
 def remembered(
-    model: Recommender, prepared: Prepared, source: Source, length: int, *, rows: int, seed: int
+    model: Recommender, prepared: Prepared, source: Events, length: int, *, rows: int, seed: int
 ) -> Iterator[Record]:
     """What the past is worth to the model, and what its order is."""
     sample = recall(prepared, source, length, rows, seed=seed)

@@ -111,6 +111,9 @@ class Batch(Section):
     """events of a row; with layout lanes, events between two cuts of the gradient"""
     layout: Literal["packed", "windows", "lanes"] = "packed"
     """packed: a row holds pieces of several sequences; windows: one piece; lanes: rows go on from batch to batch"""
+    shuffle_over: Positive | None = None
+    """events that are shuffled together, in blocks of neighbouring sequences from everywhere, for data larger than
+    memory; none shuffles all, at 5 bytes of memory an event (40 while an epoch begins)"""
     nominal: bool = False
     """divide the loss by rows x length of a full batch even where rows have no event, so that such steps weigh less"""
 
@@ -177,6 +180,11 @@ class Config(Preparation):
     """devices that train; they share every batch, and with shards the tables too"""
     shards: Positive = 1
     """of these, how many share out the tables and their optimiser's rows: 8 devices with 4 shards cut a batch in two"""
+    events_on: Literal["auto", "device", "disk"] = "auto"
+    """where events lie while training; disk: each dispatch brings its own, read from the mapped files; auto: on the
+    device, unless they would take more than half of its free memory"""
+    readers: Positive = 1
+    """threads that read the next dispatches' events, where they lie on disk"""
     fresh: bool = False
     """delete the run directory and start again instead of resuming"""
     tensorboard: bool = False
@@ -227,7 +235,23 @@ class Compare(Section):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recommend(Section):
+class Seen(Section):
+    """Whether a history's own items are recommended."""
+
+    exclude_seen: bool = False
+    """leave out the items of the history; without this and the next, as the model was judged"""
+    no_exclude_seen: bool = False
+    """let items of the history be recommended again"""
+
+    def seen(self) -> bool | None:
+        """Whether to leave out the items of a history; None is as the model was judged."""
+        if self.exclude_seen and self.no_exclude_seen:
+            raise Mistake("--exclude-seen and --no-exclude-seen are both given; keep one")
+        return True if self.exclude_seen else False if self.no_exclude_seen else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recommend(Seen):
     """Recommend next items; without --history or --histories reads standard input."""
 
     run: str
@@ -248,20 +272,35 @@ class Recommend(Section):
     ["a", "b"], "times": [1700000000, 1700000060], "user": "u17", "contexts": [{"rating": 4}, {"rating": null}]}"""
     k: Positive = 10
     """items in each list"""
-    exclude_seen: bool = False
-    """leave out the items of the history; without this and the next, as the model was judged"""
-    no_exclude_seen: bool = False
-    """let items of the history be recommended again"""
     allow_code: bool = False
     """run the copy of a user's cell file that was saved with the model"""
     json: bool = False
     """print one JSON object per history"""
 
-    def seen(self) -> bool | None:
-        """Whether to leave out the items of a history; None is as the model was judged."""
-        if self.exclude_seen and self.no_exclude_seen:
-            raise Mistake("--exclude-seen and --no-exclude-seen are both given; keep one")
-        return True if self.exclude_seen else False if self.no_exclude_seen else None
+
+@dataclass(frozen=True, kw_only=True)
+class Score(Seen):
+    """Recommend for millions of histories, into a folder of Parquet parts; the same command goes on after a kill."""
+
+    run: str
+    """directory of the run or of a saved model"""
+    data: str
+    """file, directory or pattern of histories: text with one a line, as recommend --histories takes them, or Parquet
+    with a list column history and perhaps times, user, contexts, starts"""
+    out: str
+    """folder to write: part-00000.parquet, ... with row (place in the data, from 0), user, items and scores"""
+    k: Positive = 10
+    """items in each list"""
+    part: Positive = 32_768
+    """histories that are read, scored and written together"""
+    on: Literal["here", "spark"] = "here"
+    """where: in this process, or by Spark's workers"""
+    spark_master: str | None = None
+    """Spark's master, as in local[4] or spark://host:7077; none is spark-submit's, else every core of this machine"""
+    allow_code: bool = False
+    """run the copy of a user's cell file that was saved with the model"""
+    json: bool = False
+    """print JSON instead of a sentence"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,10 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrec.config import Mistake
+from jaxrec.data.prepared import Prepared
+from jaxrec.parallel import team
 from jaxrec.parallel.programs import Memory, free_memory, memory_of
 from jaxrec.parallel.strategy import local_devices
 from jaxrec.runs import build
 from jaxrec.runs.options import Config
+from jaxrec.training.feed import Feed, Mapped
 from jaxrec.training.loop import RECORD
 from jaxrec.training.optimisers import Hyper
 from jaxrec.training.source import Source
@@ -24,6 +27,7 @@ from jaxrec.words import Call
 if TYPE_CHECKING:
     from jaxrec.runs.fitting import Fitting
 
+SHARE = 0.5  # of a device's free memory that events may take before they stay on disk
 UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 
 
@@ -57,8 +61,11 @@ def size(count: float) -> str:
 
 def spread_out(step: Step, config: Config) -> Spread:
     """How a training's steps run on its devices; `Mistake` where they cannot."""
-    run = spread(step, config.parallel, tuple(local_devices(config.devices)), config.shards)
-    if config.batch.size % (pieces := config.devices // config.shards):
+    local_devices(config.devices)  # or the sentence of one process
+    if team.size() > 1:
+        refuse_together(config)
+    run = spread(step, config.parallel, tuple(team.devices(config.devices)), config.shards)
+    if config.batch.size % (pieces := len(run.devices) // config.shards):
         raise Mistake(
             f"batch.size = {config.batch.size} rows cannot be shared evenly by {pieces} devices; "
             f"use a multiple of {pieces}, or other --devices"
@@ -66,25 +73,57 @@ def spread_out(step: Step, config: Config) -> Spread:
     return run
 
 
+def refuse_together(config: Config) -> None:
+    """`Mistake` for what processes that train as one cannot do."""
+    if config.parallel == "pmap":
+        raise Mistake("pmap sees the devices of one process; use --parallel jit or shard_map with several")
+    if config.devices % config.shards:
+        raise Mistake(
+            f"shards={config.shards} does not divide the {config.devices} devices of a process, and the pieces of a "
+            "table lie within one; use fewer shards or more devices"
+        )
+
+
+def feed(config: Config, prepared: Prepared) -> Feed | None:
+    """Who brings events from disk while a training runs; None where all of them lie on the device."""
+    data = Mapped(prepared, config.model.user)
+    chosen = config.events_on
+    if chosen == "device" or (chosen == "auto" and team.agreed(fits(data))):
+        return None
+    return Feed(data, config.readers)
+
+
+def fits(data: Mapped) -> bool:
+    """Whether all events may lie on a device."""
+    return data.events <= np.iinfo(np.int32).max and data.bytes <= SHARE * free_memory()
+
+
 def foretell(fitting: "Fitting", placed: tuple[State, Source, Hyper], state: State, source: Source) -> None:
     """Say what memory a training needs whose arguments are ``placed``; `Mistake` where there is less."""
     config, first = fitting.config, fitting.first
     rows = build.rows_a_step(config)
     length = config.batch.length if first is None else first.part(0, min(rows, first.rows)).index.shape[1]
-    plan = planned(fitting.spread, *placed, rows, length)
+    ahead = 0 if fitting.feed is None else fitting.feed.ahead
+    plan = planned(fitting.spread, *placed, rows, length, ahead)
     if plan is not None:
-        fitting.say(f"memory: {plan.told()}")
-        refuse(plan, config, state, source, fitting.steps, length)
+        fitting.say(f"memory: {plan.told()}" + (" (the rest of it stays on disk)" if ahead else ""))
+        refuse(plan, fitting, state, source, length)
 
 
-def planned(run: Spread, state: State, source: Source, hyper: Hyper, rows: int, length: int) -> Plan | None:
-    """The plan of a training whose arguments lie on the devices already; None where the compiler does not tell."""
+def planned(
+    run: Spread, state: State, source: Source, hyper: Hyper, rows: int, length: int, ahead: int = 0
+) -> Plan | None:
+    """The plan of a training whose arguments lie on the devices already, and whose slabs come with events of their own
+    where some are ``ahead``; None where the compiler does not tell.
+    """
     needs = needed(run, state, source, hyper, rows, length)
     if needs is None:
         return None
     parameters, events = held(state), held(source)
     crowd = len(run.devices) if run.devices[0].platform == "cpu" else 1  # they share the machine's memory
-    return Plan(parameters, events, needs.peak, free_memory() / crowd + parameters + events)
+    room = free_memory() / crowd + parameters + events
+    more = ahead * slab_bytes(source, rows, length)
+    return Plan(parameters, events + more, needs.peak + more, room)
 
 
 def needed(run: Spread, state: Any, source: Any, hyper: Hyper, rows: int, length: int) -> Memory | None:
@@ -104,11 +143,17 @@ def held(tree: Any) -> int:
     return sum(bytes_of(leaf) for leaf in jax.tree.leaves(tree))
 
 
-def refuse(plan: Plan, config: Config, state: State, source: Source, steps: int, length: int) -> None:
+def slab_bytes(source: Any, rows: int, length: int) -> int:
+    """What a slab takes of a device that brings its own events: these and its plan."""
+    own = jax.tree.leaves(source._replace(counts=None, known=None))
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in own) + 5 * RECORD * rows * length
+
+
+def refuse(plan: Plan, fitting: "Fitting", state: State, source: Source, length: int) -> None:
     """`Mistake` where a training does not fit, with what other options would need."""
     if plan.fits:
         return
-    others = sorted(alternatives(config, state, source, steps, length), key=lambda found: found[1])
+    others = sorted(alternatives(fitting, state, source, length), key=lambda found: found[1])
     advice = "; ".join(f"{words} would need {size(peak)}" for words, peak in others if peak < plan.peak)
     raise Mistake(
         f"training needs {plan.told()}, and a device has room for {size(plan.room)}; "
@@ -116,24 +161,29 @@ def refuse(plan: Plan, config: Config, state: State, source: Source, steps: int,
     )
 
 
-def alternatives(config: Config, state: State, source: Source, steps: int, length: int) -> Iterator[tuple[str, int]]:
+def alternatives(fitting: "Fitting", state: State, source: Source, length: int) -> Iterator[tuple[str, int]]:
     """Other options and the peak that each of them alone would have; nothing is allocated for it."""
     shapes: Any = jax.tree.map(shape, (state._replace(carry=None), source))
-    for words, changed in changes(config):
-        step, hyper = build.step(changed, steps)
+    config, data = fitting.config, Mapped(fitting.prepared, fitting.config.model.user)
+    for words, changed in changes(config, fitting.feed is not None):
+        step, hyper = build.step(changed, fitting.steps)
         rows = build.rows_a_step(changed)
         lanes = rows if config.batch.layout == "lanes" else 0
         begun = jax.eval_shape(partial(step.init, lanes=lanes), shapes[0].model, hyper, shapes[0].key)
+        disk = fitting.feed is not None or changed.events_on == "disk"
+        read = jax.eval_shape(partial(data.room, RECORD * rows * length)) if disk else shapes[1]
         known = jax.eval_shape(step.know, shapes[1].counts, hyper)
         run = Spread(step, "jit", changed.devices, changed.shards)  # the ways need the same
-        found = needed(run, begun, shapes[1]._replace(known=known), hyper, rows, length)
+        found = needed(run, begun, read._replace(known=known), hyper, rows, length)
         if found is not None:
-            yield words, found.peak
+            yield words, found.peak + (changed.readers * slab_bytes(read, rows, length) if disk else 0)
 
 
-def changes(config: Config) -> Iterator[tuple[str, Config]]:
-    """What may need less."""
+def changes(config: Config, disk: bool) -> Iterator[tuple[str, Config]]:
+    """What may need less, where events lie on ``disk`` already or not."""
     batch, optimizer = config.batch, config.optimizer
+    if not disk:
+        yield "--events-on disk", replace(config, events_on="disk")
     data = config.devices // config.shards
     if batch.size % (2 * data) == 0:
         half = replace(batch, size=batch.size // 2)

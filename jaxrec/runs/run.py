@@ -4,8 +4,10 @@ import hashlib
 import os
 import shlex
 import signal
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,12 +25,14 @@ from jaxrec.evaluation.summary import headline
 from jaxrec.metrics import parse
 from jaxrec.metrics.sampled import split_name
 from jaxrec.models.recommender import Recommender
+from jaxrec.parallel import team
 from jaxrec.runs import build, judge
 from jaxrec.runs.ancestry import ancestor, start
 from jaxrec.runs.build import rows_a_step
 from jaxrec.runs.bundle import Bundle, load, read_code, save as save_bundle
 from jaxrec.runs.change import described, told
-from jaxrec.runs.fitting import Ask, Fitting, plan
+from jaxrec.runs.epochs import plan
+from jaxrec.runs.fitting import Ask, Fitting
 from jaxrec.runs.folder import Folder, cache, mendable, read_json, write_json
 from jaxrec.runs.machine import card as machine
 from jaxrec.runs.options import Config
@@ -41,7 +45,8 @@ SCHEMA = 1
 # devices
 VOLATILE = (
     "data", "test", "valid", "verify", "run", "seed", "max_seconds", "checkpoint_seconds", "fresh", "tensorboard",
-    "parallel", "devices", "shards", "tfds_data_dir", "tfds_manual_dir", "trace", "diagnose", "diagnose_every",
+    "parallel", "devices", "shards", "events_on", "readers", "tfds_data_dir", "tfds_manual_dir", "trace", "diagnose",
+    "diagnose_every",
 )  # fmt: skip
 Say = Callable[[str], None]
 Draw = Callable[..., Recommender]  # as `build.model`
@@ -98,7 +103,8 @@ def train(
     config: Config, *, explicit: Sequence[str] = (), command: Sequence[str] = (), say: Say = print,
     ask: Ask | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Prepare, train, judge and save; returns the content of ``result.json``.
+    """Prepare, train, judge and save; returns the content of ``result.json``, or nothing in a process that is not the
+    first of many.
 
     ``explicit`` are the dotted options that somebody set: those that nothing reads are reported. A directory that
     holds this run already is gone on with, or answered from when it is complete. ``ask`` hears of every validation and
@@ -117,21 +123,39 @@ def resumable(
     config: Config, explicit: Sequence[str], command: Sequence[str], say: Say, ask: Ask | None
 ) -> dict[str, Any]:
     """`train` itself."""
+    team.join()
     remember_compilations()
-    begun = begin(config, explicit, command, say, ask)
-    with begun.folder, mendable(begun.folder.path):
-        return run(begun) if begun.done is None else begun.done
+    with scratch() as place:
+        begun = begin(config, explicit, command, say if place is None else silent, ask, place=place)
+        with begun.folder, mendable(begun.folder.path):
+            found = run(begun) if begun.done is None else begun.done
+            team.agreed(None)  # the first has written everything down
+            return found
+
+
+@contextmanager
+def scratch() -> Iterator[Path | None]:
+    """A folder for what a process writes that does not write the run; None for the one that does."""
+    if team.leads():
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="jaxrec-process-") as place:
+        yield Path(place) / "run"
+
+
+def silent(sentence: str) -> None:
+    """For processes that would say what the first says."""
 
 
 def begin(
     config: Config, explicit: Sequence[str] = (), command: Sequence[str] = (), say: Say = print,
-    ask: Ask | None = None, draw: Draw = build.model,
+    ask: Ask | None = None, draw: Draw = build.model, place: Path | None = None,
 ) -> Begun:  # fmt: skip
     """Prepare the data, build everything, claim the folder and write down what it will hold; the caller releases it.
-    ``draw`` makes the model.
+    ``draw`` makes the model; ``place`` is written to instead of the folder of the run.
     """
     with watch(config) as seen:
-        prepared = prepare_cached(config, cache(), say=say)
+        prepared = read(config, say)
         # everything that can be refused is built before the folder is touched
         first = first_epoch(config, prepared)
         steps = source.batches(first, rows_a_step(config)) * config.epochs  # packed afresh, an epoch may differ by one
@@ -143,7 +167,8 @@ def begin(
         recommender = build.without_strangers(recommender, prepared)
         code = read_code(config.model.cell)
         run_id, deciding = identity(config, prepared, code)
-        folder = Folder(config.run or f"runs/{prepared.card['name']}-{config.model.cell.name}-{run_id}")
+        refuse_others(run_id)
+        folder = Folder(place or config.run or f"runs/{prepared.card['name']}-{config.model.cell.name}-{run_id}")
         fitting = Fitting(config, prepared, folder.path, step, hyper, steps, say, first, ask)
         known: dict[str, Any] = {"run_id": run_id}
         if config.start_from is not None:
@@ -152,7 +177,10 @@ def begin(
         fresh = config.fresh
         ignored = seen.unread(explicit)
     folder.claim(run_id, deciding, fresh=fresh, data=described(prepared))
-    begun = Begun(folder, fitting, recommender, code, known | {"ignored": ignored}, finished(folder, run_id))
+    done = finished(folder, run_id)
+    if team.agreed(done is not None):
+        done = done or {}
+    begun = Begun(folder, fitting, recommender, code, known | {"ignored": ignored}, done)
     try:
         with mendable(folder.path):
             announce(begun, command, padding, say)
@@ -160,6 +188,24 @@ def begin(
         folder.release()
         raise
     return begun
+
+
+def read(config: Config, say: Say) -> Prepared:
+    """The prepared data; of many processes the first prepares what the others then find."""
+    if team.leads():
+        prepared = prepare_cached(config, cache(), say=say)
+    team.agreed(None)
+    return prepared if team.leads() else prepare_cached(config, cache(), say=say)
+
+
+def refuse_others(run_id: str) -> None:
+    """`Mistake` where processes that should train one run have been told, or have read, different things."""
+    for process, other in enumerate(team.united(run_id)):
+        if other != run_id:
+            raise Mistake(
+                f"process {process} would train {other} and this one {run_id}; give all of them the same options, data "
+                "and versions"
+            )
 
 
 def announce(begun: Begun, command: Sequence[str], padding: float, say: Say) -> None:
@@ -186,13 +232,15 @@ def announce(begun: Begun, command: Sequence[str], padding: float, say: Say) -> 
 def run(begun: Begun) -> dict[str, Any]:
     """Train, then judge the best weights once on the test targets, and write everything down."""
     fitting = begun.fitting
-    state = fitting.fit(begun.fresh(), source.load(fitting.prepared, user=fitting.config.model.user))
+    state = fitting.fit(begun.fresh(), fitting.events())
     fitting.refuse_unfinished()
     late = StopSignal()
     with late, late.raising():
         best, valid, valid_ranks = fitting.chosen(state)
         began = time.perf_counter()
         judged = judge.on_test(fitting.laid(best), fitting.prepared, fitting.config.eval.metrics)
+        if not team.leads():
+            return {}
         return conclude(begun, best, valid, valid_ranks, judged, time.perf_counter() - began)
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from jaxrec.config import Mistake
 from jaxrec.data.prepared import Prepared
 from jaxrec.models.recommender import Batch
-from jaxrec.training.source import Source
+from jaxrec.training.source import Events
 
 Numbers = NDArray[np.int64]
 
@@ -34,7 +34,7 @@ SPLITS = ("test", "valid")  # whose targets rows end before: the first that has 
 
 
 def drive(
-    prepared: Prepared, source: Source, length: int, rows: int, *, seed: int = 0, splits: Sequence[str] = SPLITS
+    prepared: Prepared, source: Events, length: int, rows: int, *, seed: int = 0, splits: Sequence[str] = SPLITS
 ) -> Sample:
     """``rows`` rows of ``length`` events for gradients: ends of long histories where there are enough, else histories
     laid end to end as if they were one person's: real events, and no length is too long.
@@ -55,7 +55,7 @@ def drive(
 
 
 def recall(
-    prepared: Prepared, source: Source, length: int, rows: int, *, seed: int = 0, splits: Sequence[str] = SPLITS
+    prepared: Prepared, source: Events, length: int, rows: int, *, seed: int = 0, splits: Sequence[str] = SPLITS
 ) -> Sample:
     """Rows for the worth of the past: the last ``length`` events before a target or as many as there are, from a fresh
     state.
@@ -98,10 +98,10 @@ def drawn(from_: Numbers, count: int, seed: int) -> Numbers:
     return np.sort(np.random.default_rng(seed).permutation(from_)[:count])
 
 
-def laid(source: Source, ends: Numbers, own: Numbers, length: int, *, reset: bool, inputs: str) -> Sample:
+def laid(source: Events, ends: Numbers, own: Numbers, length: int, *, reset: bool, inputs: str) -> Sample:
     index = np.maximum(ends[:, None] - length + np.arange(length), 0)
     starts = np.zeros(index.shape, bool)
     if reset:
         starts[np.arange(len(own)), length - own] = True
-    batch = source.batch(jnp.asarray(index, jnp.int32), jnp.asarray(starts))
+    batch = source.batch(index, jnp.asarray(starts))
     return Sample(batch, own, ends, inputs)

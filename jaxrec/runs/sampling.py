@@ -20,7 +20,7 @@ from jaxrec.runs.samples import drive, recall
 from jaxrec.training.loop import Held
 from jaxrec.training.optimisers import Hyper
 from jaxrec.training.progress import JsonLines
-from jaxrec.training.source import Source, slabs
+from jaxrec.training.source import Events, slabs
 from jaxrec.training.step import State, Step
 
 FILE = "diagnostics.jsonl"
@@ -51,7 +51,7 @@ class Sampler:
         self.cost: float | None = None
         self.began = self.spent = 0.0  # when the first look was over, and what those after it took
 
-    def begin(self, source: Source, step: int) -> None:
+    def begin(self, source: Events, step: int) -> None:
         """Go on after ``step``; later lines of an attempt that was cut are taken back."""
         self.lines, self.source = JsonLines(self.file, step), source
         self.last = step

@@ -8,7 +8,7 @@ from jaxrec.runs.options import Config
 # what only the host decides by, and what trainings that run together cannot have
 HOST = (
     "seed", "epochs", "run", "fresh", "max_seconds", "checkpoint_seconds", "on_nan", "nan_limit", "tensorboard", "eval",
-    "start_from", "stop", "verify", "diagnose", "diagnose_every", "shards", "trace",
+    "start_from", "stop", "verify", "diagnose", "diagnose_every", "shards", "trace", "events_on", "readers",
 )  # fmt: skip
 # numbers that a step takes traced
 TRACED = {
@@ -27,6 +27,8 @@ def bucket(config: Config) -> str:
     for section in ("optimizer", "model"):
         gone = {*TRACED[section], *BEGINNING}
         static[section] = {name: value for name, value in static[section].items() if name not in gone}
+    if config.batch.shuffle_over is None:  # a later option: buckets of older sweeps hold
+        del static["batch"]["shuffle_over"]
     loss, model = config.loss, config.model
     options = sorted((name, str(value)) for name, value in loss.options.items() if name not in TRACED["loss"])
     static["loss"] = [loss.name, options]

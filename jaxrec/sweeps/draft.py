@@ -18,7 +18,7 @@ REFUSED = {
 }
 IDLE = (  # runs of one identity may differ in these
     *("max_seconds", "checkpoint_seconds", "tensorboard", "verify", "parallel", "devices", "shards"),
-    *("tfds_data_dir", "tfds_manual_dir", "trace", "diagnose", "diagnose_every"),
+    *("tfds_data_dir", "tfds_manual_dir", "trace", "diagnose", "diagnose_every", "events_on", "readers"),
 )
 When = tuple[tuple[str, tuple[Any, ...]], ...]
 Read = Callable[[str], Any]

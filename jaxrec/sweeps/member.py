@@ -15,7 +15,7 @@ from jaxrec.data.prepared import Prepared
 from jaxrec.evaluation.ranks_file import Ranks
 from jaxrec.models.recommender import Recommender
 from jaxrec.runs import build, judge
-from jaxrec.runs.fitting import plan
+from jaxrec.runs.epochs import plan
 from jaxrec.runs.folder import mendable
 from jaxrec.runs.options import Config, Model
 from jaxrec.runs.run import Begun, conclude

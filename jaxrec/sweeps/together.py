@@ -77,6 +77,8 @@ def refuse_apart(config: Config) -> None:
     """`Mistake` where a training wants what one of many in a program cannot have."""
     if config.shards > 1:
         raise Mistake(f"shards={config.shards}: trainings that run together have whole tables; use one shard")
+    if config.events_on == "disk":
+        raise Mistake("events_on = disk: trainings that run together share all events on the device; leave it out")
     if config.trace:
         raise Mistake("trace: trainings that run together have one program; trace one of them with jaxrec train")
 

@@ -16,13 +16,13 @@ from jaxrec.models.tables import whole
 from jaxrec.recurrence import unroll
 from jaxrec.training.loop import NotFinite
 from jaxrec.training.optimisers import Hyper
-from jaxrec.training.source import Source
+from jaxrec.training.source import Events
 from jaxrec.training.step import State, Step, row_keys
 
 
-def explain(step: Step, bad: NotFinite, source: Source, hyper: Hyper, prepared: Prepared) -> str:
+def explain(step: Step, bad: NotFinite, source: Events, hyper: Hyper, prepared: Prepared) -> str:
     """The step, the rows and the first array that is not finite: a sentence that its reader ends."""
-    batch = source.batch(jnp.asarray(bad.index), jnp.asarray(bad.reset))
+    batch = source.batch(bad.index, jnp.asarray(bad.reset))
     name, rows = first_bad(step, bad.state, batch, hyper, source.known)
     people = users(prepared, bad.index[rows])
     return f"step {int(bad.state.step) + 1} is not finite: the first bad array is {name}, with rows of {people}"

@@ -99,7 +99,7 @@ class _Shelf:
 
     def __init__(self, directory: Path, keep: int, say: Callable[[str], None]):
         self.directory, self._keep, self._say = directory, keep, say
-        self._orbax = ocp.Checkpointer(ocp.CompositeCheckpointHandler())
+        self._orbax = _alone()
         self._swept = False
 
     def steps(self) -> list[int]:
@@ -215,6 +215,22 @@ class _Shelf:
             if time.monotonic() - last >= quiet or time.monotonic() - began > PATIENCE:
                 return
             time.sleep(quiet / 10)
+
+
+def _alone() -> ocp.Checkpointer:
+    """Orbax for this process alone: left to itself it waits for all that train together, of which one only writes."""
+    if jax.process_count() == 1:
+        return ocp.Checkpointer(ocp.CompositeCheckpointHandler())
+    me = jax.process_index()
+    options = ocp.options.MultiprocessingOptions(
+        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"jaxrec-{me}"
+    )
+    handler = ocp.CompositeCheckpointHandler(
+        leaves=ocp.StandardCheckpointHandler(multiprocessing_options=options),
+        record=ocp.JsonCheckpointHandler(multiprocessing_options=options),
+        composite_options=ocp.CompositeOptions(multiprocessing_options=options),
+    )
+    return ocp.Checkpointer(handler, multiprocessing_options=options)
 
 
 _ONE = (

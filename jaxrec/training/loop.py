@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -15,7 +16,7 @@ from jaxrec.data.batches import Rows
 from jaxrec.losses.negatives import Popularity
 from jaxrec.models.tables import Shards
 from jaxrec.training.optimisers import Hyper
-from jaxrec.training.source import Slab, Source, slabs
+from jaxrec.training.source import Slab, Slabs, Source, slabs
 from jaxrec.training.step import Metrics, State, Step
 
 RECORD = 32  # steps a record covers, and the most that one dispatch runs
@@ -113,7 +114,9 @@ class Loop:
     pause: Callable[[Held, Clock], bool]
     epoch_end: Callable[[Held, Clock], bool]
     skip: Callable[[NotFinite, Clock], bool] = lambda bad, clock: False
+    slabs: Callable[..., Slabs] = slabs  # or with the events of each: `training.feed`
     whole: Callable[[State], State] = lambda state: state  # of a state in pieces, what everybody else may see
+    common: Callable[[int], int] = lambda count: count  # of many processes, what the first has decided
     seconds: float = 1.0  # aim for one dispatch, so that signals are heard
 
     def fit(self, state: State, source: Source, hyper: Hyper, *, epochs: int, clock: Clock) -> State:
@@ -123,17 +126,17 @@ class Loop:
             return self.whole(state)
 
         assert self.run is not None
-        course = self.course(held, epochs, clock)
-        ask = next(course, None)
-        while ask is not None:
-            slab, done = ask
-            end = min(done + self.pace, slab.count)
-            began = time.perf_counter()
-            bounds = np.array([done, end], np.int32)
-            state, metrics = self.run(state, source, slab.index, slab.reset, bounds, slower(hyper, clock.rate))
-            metrics = jax.tree.map(lambda leaf, part=slice(done, end): np.asarray(leaf)[part], metrics)
-            self.adapt(end - done, time.perf_counter() - began)
-            ask = answered(course, metrics)
+        with closing(self.course(held, epochs, clock)) as course:
+            ask = next(course, None)
+            while ask is not None:
+                slab, done = ask
+                end = min(done + self.pace, slab.count)
+                began = time.perf_counter()
+                bounds = np.array([done, end], np.int32)
+                state, metrics = self.run(state, *slab.read(source), bounds, slower(hyper, clock.rate))
+                metrics = jax.tree.map(lambda leaf, part=slice(done, end): np.asarray(leaf)[part], metrics)
+                self.adapt(end - done, time.perf_counter() - began)
+                ask = answered(course, metrics)
         return held()
 
     def course(self, held: Held, epochs: int, clock: Clock) -> Course:
@@ -143,25 +146,35 @@ class Loop:
         arrays; the last step is not finite where they stopped at one). ``held()`` is the state after all that ran.
         """
         while clock.epoch < epochs:
-            for slab in slabs(self.plans(clock.epoch), size=self.size, steps=RECORD, begin=clock.batch):
-                done = 0
-                while done < slab.count:
-                    metrics = yield slab, done
-                    good, bad = finite(metrics, held, slab, done)
-                    skipped = bad is not None and self.skip(bad, clock)
-                    if skipped:
-                        clock.batch, clock.skipped = clock.batch + 1, clock.skipped + 1
-                    self.collect(good, clock)
-                    done += len(good.loss) + skipped
-                    if clock.batch == slab.end:  # before a pause, or the record would cover other steps after it
-                        self.flush(clock)
-                    if self.pause(held, clock):
+            plan = self.plans(clock.epoch)
+            slabs = self.slabs(plan, size=self.size, steps=RECORD, begin=clock.batch)
+            del plan  # the next one is made while nobody holds this one
+            with closing(slabs):
+                for slab in slabs:
+                    if (yield from self.steps(slab, held, clock)):
                         return
-                    if bad is not None and not skipped:
-                        raise bad  # the clock stays with the state
             clock.epoch, clock.batch = clock.epoch + 1, 0
             if self.epoch_end(held, clock):
                 return
+
+    def steps(self, slab: Slab, held: Held, clock: Clock) -> Generator[tuple[Slab, int], Metrics, bool]:
+        """The part of a course that is one slab; whether it stops there."""
+        done = 0
+        while done < slab.count:
+            metrics = yield slab, done
+            good, bad = finite(metrics, held, slab, done)
+            skipped = bad is not None and self.skip(bad, clock)
+            if skipped:
+                clock.batch, clock.skipped = clock.batch + 1, clock.skipped + 1
+            self.collect(good, clock)
+            done += len(good.loss) + skipped
+            if clock.batch == slab.end:  # before a pause, or the record would cover other steps after it
+                self.flush(clock)
+            if self.pause(held, clock):
+                return True
+            if bad is not None and not skipped:
+                raise bad  # the clock stays with the state
+        return False
 
     pace: int = 1
 
@@ -169,7 +182,7 @@ class Loop:
         """Steps for the next dispatch; at most twice as many as this one, so that the first, which compiles,
         misleads little.
         """
-        self.pace = max(1, min(RECORD, 2 * count, int(self.seconds * count / max(seconds, 1e-6))))
+        self.pace = self.common(max(1, min(RECORD, 2 * count, int(self.seconds * count / max(seconds, 1e-6)))))
 
     def collect(self, metrics: Metrics, clock: Clock) -> None:
         count = len(metrics.loss)

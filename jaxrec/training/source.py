@@ -1,19 +1,29 @@
 """Training data on the device: flat arrays once, and index plans that turn into batches inside the compiled step."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxrec.config import Mistake
 from jaxrec.data.batches import Rows
 from jaxrec.data.context import Context
 from jaxrec.data.prepared import Prepared
 from jaxrec.losses.negatives import Popularity
 from jaxrec.models.recommender import Batch
+
+
+class Events(Protocol):
+    """Whatever batches are read from, on a device or not."""
+
+    @property
+    def known(self) -> Popularity | None: ...
+
+    def batch(self, index: Any, reset: Any) -> Batch: ...
 
 
 class Source(NamedTuple):
@@ -51,7 +61,14 @@ class Source(NamedTuple):
 
 
 def load(prepared: Prepared, *, user: bool) -> Source:
-    """Put what training reads on the device: 4 bytes an event for items, and as much for gaps, users, each feature."""
+    """Put what training reads on the device: 4 bytes an event for items, and as much for gaps, users, each feature.
+
+    Mistake where that are more events than a device can number.
+    """
+    if (events := len(prepared.items)) > np.iinfo(np.int32).max:
+        raise Mistake(
+            f"{events:,} events are more than an int32 of a device can number; leave them on disk: --events-on disk"
+        )
     owners = None
     if user:
         owners = jnp.asarray(np.repeat(prepared.users, np.diff(prepared.offsets)).astype(np.int32))
@@ -68,7 +85,8 @@ def load(prepared: Prepared, *, user: bool) -> Source:
 @dataclass(frozen=True)
 class Slab:
     """Up to ``steps`` batches as index plans ``(steps, batch, time)``: the first ``count`` are real, the last is the
-    epoch's ``end``th, and ``last`` where there are no more.
+    epoch's ``end``th, and ``last`` where there are no more. ``own`` are its events on the device, with where each slot
+    has them there, where they travel with the slab: see `training.feed`.
     """
 
     index: np.ndarray
@@ -76,25 +94,47 @@ class Slab:
     count: int
     end: int
     last: bool
+    own: tuple[Source, Any, Any] | None = None
+
+    def read(self, source: Source) -> tuple[Source, Any, Any]:
+        """What `run_steps` reads: all events or its own, and the plan there."""
+        if self.own is None:
+            return source, self.index, self.reset
+        own, index, reset = self.own
+        return own._replace(counts=source.counts, known=source.known), index, reset
 
 
-def slabs(plan: Rows, *, size: int, steps: int, begin: int) -> Iterator[Slab]:
+Slabs = Generator[Slab, None, None]
+
+
+def slabs(plan: Rows, *, size: int, steps: int, begin: int) -> Slabs:
     """Cut a plan into slabs of ``steps`` batches of ``size`` rows, from batch ``begin`` on; slabs start at multiples
     of ``steps``.
 
     A slab always has the same shape, so that one compiled program runs any number of steps; the last batch is filled up
     with padding rows.
     """
+    for first, end in spans(plan, size=size, steps=steps, begin=begin):
+        yield slab(plan, first, end, size=size, steps=steps)
+
+
+def spans(plan: Rows, *, size: int, steps: int, begin: int) -> Iterator[tuple[int, int]]:
+    """The first batch of every slab, and the one after its last."""
     total = batches(plan, size)
     while begin < total:
         end = min(total, (begin // steps + 1) * steps)
-        part = plan.part(begin * size, min(end * size, plan.rows))
-        index = np.full((steps * size, part.index.shape[1]), -1, np.int32)
-        reset = np.zeros(index.shape, bool)
-        index[: part.rows], reset[: part.rows] = part
-        shape = (steps, size, -1)
-        yield Slab(index.reshape(shape), reset.reshape(shape), end - begin, end, end == total)
+        yield begin, end
         begin = end
+
+
+def slab(plan: Rows, begin: int, end: int, *, size: int, steps: int) -> Slab:
+    """Batches ``begin`` to ``end``."""
+    part = plan.part(begin * size, min(end * size, plan.rows))
+    index = np.full((steps * size, part.index.shape[1]), -1, part.index.dtype)
+    reset = np.zeros(index.shape, bool)
+    index[: part.rows], reset[: part.rows] = part
+    shape = (steps, size, -1)
+    return Slab(index.reshape(shape), reset.reshape(shape), end - begin, end, end == batches(plan, size))
 
 
 def batches(plan: Rows, size: int) -> int:

@@ -15,6 +15,7 @@ from jaxrec.config import Mistake
 from jaxrec.losses.shards import PIECES, Shard
 from jaxrec.models.pieces import CUT, filled
 from jaxrec.models.recommender import Recommender
+from jaxrec.parallel import team
 from jaxrec.parallel.strategy import Distributed, Mode, distribute, local_devices, meshed
 from jaxrec.training.loop import run_steps
 from jaxrec.training.optimisers import Hyper
@@ -77,6 +78,11 @@ class Spread:
         assert self.run is not None
         return self.run.put(0, whole)._replace(carry=state.carry), self.run.put(1, source), self.run.put(5, hyper)
 
+    def lay(self, source: Source, index: Any, reset: Any) -> tuple[Source, Any, Any]:
+        """A slab's events and plan where the devices want them, once a state is placed."""
+        assert self.run is not None
+        return self.run.put(1, source), self.run.put(2, index), self.run.put(3, reset)
+
     def ready(self, state: State) -> State:
         """The state with tables that can be cut, once it is known how."""
         if self.pieces == 1:
@@ -98,7 +104,8 @@ class Spread:
         return self.run.programs(*(jax.tree.map(shape, args) if imagined else self.run.place(*args)))
 
     def whole(self, state: State) -> State:
-        """The state as it would be on one device; tables that lie in pieces come to the host."""
+        """The state as it would be on one device of this process; tables that lie in pieces come to the host."""
+        state = jax.tree.map(team.here, state)
         return state if self.cut is None else self.cut.joined(state)
 
     def __call__(

@@ -177,7 +177,9 @@ def test_a_plan_that_cannot_be_made_says_why(layout, change, words):
         layout(sequences([(4, 0)]), **{"length": 5, "seed": 0, "epoch": 0} | change)
 
 
-def test_more_events_than_an_int32_can_number_are_refused():
-    data = SimpleNamespace(offsets=np.array([0, 4, 2**31]), train_end=np.array([4, 4]))
-    with pytest.raises(Mistake, match="2147483648 events"):
-        batches.packed(data, 5, seed=0, epoch=0)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_events_beyond_an_int32_have_numbers(layout):
+    offsets = np.array([0, 4, 2**31 + 5, 2**31 + 9])
+    plan = layout(SimpleNamespace(offsets=offsets, train_end=np.array([4, 4, 2**31 + 9])), 5, seed=0, epoch=0)
+    assert plan.index.dtype == np.int64
+    assert sorted(plan.index[plan.index >= 0].tolist()) == [0, 1, 2, 2**31 + 5, 2**31 + 6, 2**31 + 7]

@@ -151,9 +151,15 @@ def test_diginetica_runs_in_lanes_with_hardly_a_slot_wasted(shared_data):
 def test_lanes_that_cannot_be_made_say_why(change, words):
     with pytest.raises(Mistake, match=words):
         lanes(sequences([(4, 0)]), **{"length": 5, "width": 2} | change)
-    huge = SimpleNamespace(offsets=np.array([0, 4, 2**31]), train_end=np.array([4, 4]))
-    with pytest.raises(Mistake, match="2147483648 events"):
-        lanes(huge, 5, width=2)
+
+
+def test_events_beyond_an_int32_have_numbers():
+    offsets = np.array([0, 4, 2**31 + 5, 2**31 + 9])
+    plan = lanes(SimpleNamespace(offsets=offsets, train_end=np.array([4, 4, 2**31 + 9])), 2, width=2)
+    whole = plan.part(0, plan.rows)
+    assert whole.index.dtype == np.int64
+    first = 2**31 + 5
+    assert whole.index.tolist() == [[0, 1], [first, first + 1], [2, -1], [first + 2, -1]]
 
 
 def test_a_part_is_whole_steps():

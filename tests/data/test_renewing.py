@@ -184,7 +184,7 @@ def test_data_of_before_raw_events_were_kept_loads_and_cannot_be_added_to(log, t
         file.unlink()
     (out / "manifest.json").write_text(json.dumps(names))
     assert load(out, verify=True).raw is None
-    with pytest.raises(Mistake, match="written by a version that kept no raw events"):
+    with pytest.raises(Mistake, match="no raw events were kept in it"):
         into(tmp_path / "b", written(tmp_path / "more.csv", LINES[:2]), onto=out)
 
 

@@ -317,3 +317,21 @@ def test_memory_does_not_grow_with_the_number_of_targets(monkeypatch):
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 15e6
+
+
+@given(st.lists(st.lists(st.integers(1, 6), min_size=1, max_size=9), min_size=1, max_size=9), st.integers(1, 12))
+def test_transitions_are_counted_a_piece_at_a_time(sequences, budget):
+    """Whatever the pieces, what followed what is what a dictionary counts."""
+    prepared = prepared_from(sequences, [(0, 0)] * len(sequences))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(transitions, "BUDGET", budget)
+        found = transitions.Transitions.count(prepared)
+    number = {int(text): n for n, text in enumerate(prepared.item_ids.decode(range(1, 1 + prepared.candidates)), 1)}
+    wanted = Counter((number[a], number[b]) for one in sequences for a, b in itertools.pairwise(one))
+    counted = {
+        (item, int(found.follower[place])): int(found.times[place])
+        for item in range(found.size)
+        for place in range(found.start[item], found.start[item + 1])
+    }
+    assert counted == dict(wanted)
+    assert (np.diff(found.follower + found.size * np.repeat(np.arange(found.size), np.diff(found.start))) > 0).all()

@@ -82,7 +82,7 @@ def test_sigterm_anywhere_stops_in_order_and_the_same_command_ends_in_the_same_b
     place, name, said = {
         "preparing": (preparing, "content_fingerprint", "what was saved stands"),
         "validating": (judge, "model", "saved after step 11"),
-        "after validating": (fitting.Checkpoints, "save_best", "saved after step 11"),
+        "after validating": (fitting.SharedCheckpoints, "save_best", "saved after step 11"),
         "testing": (judge, "baselines", "what was saved stands"),
         "between the files": (judge, "ceiling", "what was saved stands"),
     }[moment]
@@ -246,7 +246,7 @@ def small_files(size: int) -> Iterator[None]:
 
 
 def test_a_refused_write_ends_the_run_in_one_sentence_with_the_last_good_state_intact(tmp_path, monkeypatch, whole):
-    save, done = fitting.Checkpoints.save, []
+    save, done = fitting.SharedCheckpoints.save, []
 
     def full(self, step, tree, notes):
         if step < 12:
@@ -254,7 +254,7 @@ def test_a_refused_write_ends_the_run_in_one_sentence_with_the_last_good_state_i
         with small_files(1000):
             return save(self, step, tree, notes)
 
-    monkeypatch.setattr(fitting.Checkpoints, "save", full)
+    monkeypatch.setattr(fitting.SharedCheckpoints, "save", full)
     with pytest.raises(Mistake, match=r"checkpoints/\d+: File too large; free some space there, and the same command"):
         go(tmp_path / "run")
     assert {path.name for path in (tmp_path / "run" / "checkpoints").iterdir() if not path.name.isdecimal()} == {"best"}

@@ -12,6 +12,7 @@ from jaxrec.data.demo import Demo
 from jaxrec.runs import fitting
 from jaxrec.runs.options import Batch, Config, Evaluation, Model, Optimizer
 from jaxrec.runs.run import train
+from jaxrec.training.checkpoints import Checkpoints
 
 TINY = Config(
     demo=Demo(users=60, items=60, events=10, genres=4, lag=2), model=Model(width=8, dropout=0.3, cell="lstm"),
@@ -66,7 +67,7 @@ def test_a_run_killed_inside_an_epoch_goes_on_to_the_same_bits(tmp_path, monkeyp
             die_at(at, patch)
             with pytest.raises(Killed):
                 go(run, checkpoint_seconds=0.0)
-        assert fitting.Checkpoints(run / "checkpoints").latest() == at - 1
+        assert Checkpoints(run / "checkpoints").latest() == at - 1
         resumed = go(run)
         assert resumed["test"] == whole["test"]
         assert losses(run) == losses(tmp_path / "whole")

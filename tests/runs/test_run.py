@@ -20,6 +20,7 @@ from jaxrec.reports.results import print_result
 from jaxrec.runs import fitting
 from jaxrec.runs.options import Batch, Config, Evaluation, Model, Optimizer, Stopping
 from jaxrec.runs.run import evaluate, train
+from jaxrec.training.checkpoints import Checkpoints
 from jaxrec.training.stop import Stopped
 
 DEMO = Demo(users=60, items=60, events=10, genres=4, lag=2)
@@ -123,10 +124,10 @@ def plant(patch, moment):
         patch.setattr(fitting.Fitting, "pause", dies_at)
         patch.setattr(fitting.Loop, "adapt", lambda self, count, seconds: None)  # one step a dispatch
     elif moment == "before best":
-        patch.setattr(fitting.Checkpoints, "save_best", die)
+        patch.setattr(fitting.SharedCheckpoints, "save_best", die)
     elif moment == "after best":
-        save = fitting.Checkpoints.save_best
-        patch.setattr(fitting.Checkpoints, "save_best", lambda *args: (save(*args), die()))
+        save = fitting.SharedCheckpoints.save_best
+        patch.setattr(fitting.SharedCheckpoints, "save_best", lambda *args: (save(*args), die()))
     else:
         patch.setattr(fitting.Fitting, "chosen", die)
 
@@ -368,7 +369,7 @@ def test_after_a_number_broke_the_checkpoint_agrees_with_itself(tmp_path):
     for _ in range(2):  # the second attempt goes on from the first's checkpoint and meets the same step
         with pytest.raises(Mistake, match="is not finite") as stopped:
             go(tmp_path / "a", config)
-    checkpoints = fitting.Checkpoints(tmp_path / "a" / "checkpoints")
+    checkpoints = Checkpoints(tmp_path / "a" / "checkpoints")
     assert checkpoints.latest() == int(str(stopped.value).split()[1]) - 1
 
 

@@ -17,7 +17,8 @@ from jaxrec.evaluation.ranks import Ranks, evaluate, evaluate_members
 from jaxrec.losses.loss import Loss, traced
 from jaxrec.runs import build, fitting, run
 from jaxrec.runs.bundle import load
-from jaxrec.runs.fitting import Diverged, GivenUp, plan
+from jaxrec.runs.epochs import plan
+from jaxrec.runs.fitting import Diverged, GivenUp
 from jaxrec.runs.options import Config, Model
 from jaxrec.sweeps import member, together
 from jaxrec.sweeps.buckets import TRACED, bucket

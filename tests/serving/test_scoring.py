@@ -1,0 +1,198 @@
+"""Parts hold what `recommend` gives; killed and run again they are the same files; Spark gives the same lists."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import polars as pl
+import pytest
+
+from jaxrec.config import Mistake
+from jaxrec.data.demo import Demo
+from jaxrec.data.options import Preparation
+from jaxrec.data.prepare import prepare
+from jaxrec.data.spark_session import need_java
+from jaxrec.runs import build, bundle
+from jaxrec.runs.options import Config, Model, Score
+from jaxrec.serving import load, scoring
+
+DEMO = Demo(users=40, items=60, events=10, genres=4, lag=2)
+
+
+def quiet(_):
+    pass
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    data = prepare(Preparation(demo=DEMO), quiet)
+    config = Config(demo=DEMO, model=Model(width=8, depth=1))
+    directory = tmp_path_factory.mktemp("scoring") / "bundle"
+    bundle.save(directory, build.model(config.model, build.offered(data), seed=1), data, config)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def people(run):
+    """Histories of every length, some empty, some of nothing but items that nobody knows."""
+    ids, rng = load(run).bundle.item_ids.strings, np.random.default_rng(0)
+    known = [[ids[item] for item in rng.integers(0, len(ids), rng.integers(0, 40))] for _ in range(200)]
+    return [*known, ["nobody knows this"], []]
+
+
+@pytest.fixture(params=["jsonl", "csv", "txt", "parquet", "directory"])
+def written(request, people, tmp_path):
+    kind, path = request.param, tmp_path / f"people.{request.param}"
+    if kind == "parquet":
+        pl.DataFrame({"history": people, "ignored": range(len(people))}).write_parquet(path, row_group_size=30)
+    elif kind == "jsonl":
+        path.write_text("".join(json.dumps({"history": one, "user": f"u{n}"}) + "\n" for n, one in enumerate(people)))
+    elif kind == "directory":
+        path.mkdir()
+        for number, begin in enumerate(range(0, len(people), 90)):
+            lines = "".join(json.dumps(one) + "\n" for one in people[begin : begin + 90])
+            (path / f"{number}.jsonl").write_text(lines)
+    else:
+        write_words(path, people, "," if kind == "csv" else " ")
+    return path
+
+
+def write_words(path, people, separator):
+    path.write_text("".join(separator.join(one).replace("nobody knows this", "nobody") + "\n" for one in people))
+
+
+def options(run, data, out, **more):
+    return Score(**{"run": str(run), "data": str(data), "out": str(out), "k": 5, "part": 64} | more)
+
+
+def same_as_recommend(frame, model, people, **how):
+    """Lists as `recommend` gives them; it groups histories otherwise, so that scores may differ in their last bits."""
+    assert frame["row"].to_list() == list(range(len(people)))
+    for items, scores, expected in zip(frame["items"], frame["scores"], model.recommend(people, **how), strict=True):
+        assert items.to_list() == [item for item, _ in expected]
+        np.testing.assert_allclose(scores, [score for _, score in expected], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("seen", [{}, {"exclude_seen": True}, {"no_exclude_seen": True}])
+def test_it_is_what_recommend_gives(run, people, tmp_path, seen):
+    path, how = tmp_path / "people.txt", {"exclude_seen": "exclude_seen" in seen} if seen else {}
+    write_words(path, people, " ")
+    found = scoring.score(options(run, path, tmp_path / "out", **seen), quiet)
+    assert (found["histories"], found["new"], found["parts"]) == (202, 202, 4)
+    same_as_recommend(pl.read_parquet(tmp_path / "out/*.parquet"), load(run), people, k=5, **how)
+
+
+def test_every_form_of_histories_is_read(run, people, written, tmp_path):
+    scoring.score(options(run, written, tmp_path / "out"), quiet)
+    frame = pl.read_parquet(tmp_path / "out/*.parquet")
+    same_as_recommend(frame, load(run), people, k=5)
+    users = [f"u{n}" for n in range(len(people))] if written.suffix == ".jsonl" else [None] * len(people)
+    assert frame["user"].to_list() == users
+
+
+KILLED = """
+import os, sys
+from jaxrec.runs.options import Score
+from jaxrec.serving import scoring
+replace, left = os.replace, [int(sys.argv[4])]
+def dies(one, two):
+    left[0] -= 1
+    if not left[0]:
+        os.kill(os.getpid(), 9)
+    replace(one, two)
+os.replace = dies
+scoring.score(Score(run=sys.argv[1], data=sys.argv[2], out=sys.argv[3], k=5, part=64), print)
+"""
+
+
+def test_killed_and_run_again_it_is_the_same(run, people, tmp_path, monkeypatch):
+    path, out = tmp_path / "people.txt", tmp_path / "out"
+    write_words(path, people, " ")
+    scoring.score(options(run, path, tmp_path / "whole"), quiet)
+    command = [sys.executable, "-c", KILLED, str(run), str(path), str(out), "4"]  # the question, two parts, half of one
+    assert subprocess.run(command, check=False).returncode == -9
+    parts = {file.name: file.stat().st_mtime_ns for file in out.glob("*.parquet")}
+    assert len(parts) == 2
+    assert list(out.glob(".*.tmp"))
+    found = scoring.score(options(run, path, out), quiet)
+    assert (found["histories"], found["new"]) == (202, 202 - 2 * 64)
+    assert {name: (out / name).stat().st_mtime_ns for name in parts} == parts  # finished parts were left alone
+    one, other = ({file.name: file.read_bytes() for file in folder.iterdir()} for folder in (tmp_path / "whole", out))
+    assert one == other
+    assert scoring.score(options(run, path, out), quiet)["new"] == 0
+
+
+@pytest.mark.parametrize(("change", "sentence"), [({"k": 6}, "for another k"), ({"part": 9}, "for another part")])
+def test_another_question_does_not_go_into_the_same_folder(run, people, tmp_path, change, sentence):
+    path = tmp_path / "people.txt"
+    write_words(path, people[:3], " ")
+    scoring.score(options(run, path, tmp_path / "out"), quiet)
+    with pytest.raises(Mistake, match=sentence):
+        scoring.score(options(run, path, tmp_path / "out", **change), quiet)
+    path.write_text("g0-i000\n")
+    with pytest.raises(Mistake, match="for another data"):
+        scoring.score(options(run, path, tmp_path / "out"), quiet)
+
+
+def test_mistakes_name_the_place(run, tmp_path):
+    path = tmp_path / "people.jsonl"
+    path.write_text('["a"]\n{"histori": ["a"]}\n')
+    with pytest.raises(Mistake, match=r"people.jsonl:2: a history has no 'histori'"):
+        scoring.score(options(run, path, tmp_path / "out"), quiet)
+    pl.DataFrame({"items": [["a"]]}).write_parquet(tmp_path / "people.parquet")
+    with pytest.raises(Mistake, match="no column history; it has items"):
+        scoring.score(options(run, tmp_path / "people.parquet", tmp_path / "other"), quiet)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").write_text("mine")
+    with pytest.raises(Mistake, match="did not write it"):
+        scoring.score(options(run, path, tmp_path / "mine"), quiet)
+
+
+def test_whole_numbers_stay_whole_numbers(run, tmp_path):
+    model = load(run)
+    assert not scoring.whole_numbers(model)
+    read = scoring.of_lines(["g0-i000"], "", 1)
+    frame = scoring.recommended(model, read, 7, options(run, "", ""))
+    assert (frame["row"].to_list(), frame["items"].dtype) == ([7], pl.List(pl.String))
+
+
+def on_spark(run, data, out, **more):
+    """`jaxrec score --on spark` in a process of its own: JAX's threads and the fork that begins Java do not mix."""
+    pytest.importorskip("pyspark")
+    try:
+        need_java()
+    except Mistake as missing:
+        pytest.skip(str(missing))
+    words = ["score", "--on", "spark", "--spark-master", "local[2]", "--run", str(run), "--data", str(data), "--json"]
+    words += ["--out", str(out), "--k", "5", "--exclude-seen"]
+    submit = "--conf spark.sql.files.maxPartitionBytes=15000 --conf spark.driver.host=127.0.0.1 pyspark-shell"
+    environ = os.environ | {"JDK_JAVA_OPTIONS": "-XX:TieredStopAtLevel=1", "PYSPARK_SUBMIT_ARGS": submit}
+    command = [sys.executable, "-m", "jaxrec", *words]
+    return subprocess.run(command, check=False, env=environ, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("kind", ["txt", pytest.param("parquet", marks=pytest.mark.long)])
+def test_spark_gives_the_same(run, people, tmp_path, kind):
+    path = tmp_path / f"people.{kind}"
+    if kind == "txt":
+        write_words(path, people, " ")
+    else:
+        pl.DataFrame({"history": people}).write_parquet(path, row_group_size=30)
+    done = on_spark(run, path, tmp_path / "spark")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["histories"] == len(people)
+    assert len(list((tmp_path / "spark").glob("*.parquet"))) > 1
+    frame = pl.read_parquet(tmp_path / "spark/*.parquet").sort("row")
+    same_as_recommend(frame, load(run), people, k=5, exclude_seen=True)
+    scoring.score(options(run, path, tmp_path / "here", exclude_seen=True), quiet)
+    assert frame.drop("scores").equals(pl.read_parquet(tmp_path / "here/*.parquet").drop("scores"))
+
+
+@pytest.mark.long
+def test_a_mistake_in_a_worker_is_one_sentence(run, tmp_path):
+    (tmp_path / "people.txt").write_text('["a"]\n{"histori": ["a"]}\n')
+    done = on_spark(run, tmp_path / "people.txt", tmp_path / "out")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("jaxrec: line 2: a history has no 'histori'")

@@ -1,0 +1,124 @@
+"""Events that stay on disk: every read is what the device would read, whoever reads ahead, and no thread is left."""
+
+import threading
+import time
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, strategies as st
+
+from jaxrec.config import Mistake
+from jaxrec.data.batches import packed
+from jaxrec.data.context import Context
+from jaxrec.data.prepared import Prepared
+from jaxrec.training.feed import Feed, Mapped
+from jaxrec.training.source import Source, load, slabs
+
+EVENTS = 60
+DRAW = np.random.default_rng(0)
+PREPARED = Prepared(
+    card={}, items=DRAW.integers(1, 9, EVENTS).astype(np.int32), offsets=np.array([0, 7, 8, 30, EVENTS]),
+    train_end=np.array([6, 8, 28, EVENTS]), valid_end=np.array([7, 8, 29, EVENTS]),
+    users=np.array([3, 1, 2, 4], np.int32), popularity=np.arange(10), item_ids=None, user_ids=None, known=9,
+    candidates=9, gaps=DRAW.exponential(size=EVENTS).astype(np.float32), starts=DRAW.random(EVENTS) < 0.3,
+    context=Context(
+        DRAW.integers(5, size=(EVENTS, 2)).astype(np.int32), DRAW.normal(size=(EVENTS, 1)).astype(np.float32)
+    ),
+)  # fmt: skip
+BARE = Prepared(**{**vars(PREPARED), "gaps": None, "starts": None, "context": None})
+
+
+def threads():
+    return {thread for thread in threading.enumerate() if thread.name.startswith("jaxrec-events")}
+
+
+def same(found, wanted):
+    assert jax.tree.structure(found) == jax.tree.structure(wanted)
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        assert one.dtype == other.dtype
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(("prepared", "user"), [(PREPARED, True), (PREPARED, False), (BARE, True), (BARE, False)])
+@given(st.lists(st.integers(-1, EVENTS - 2), min_size=6, max_size=6), st.lists(st.booleans(), min_size=6, max_size=6))
+def test_a_batch_from_the_host_is_that_of_the_device(prepared, user, index, reset):
+    index, reset = np.array(index, np.int32).reshape(2, 3), np.array(reset).reshape(2, 3)
+    same(Mapped(prepared, user).batch(index, reset), load(prepared, user=user).batch(index, reset))
+
+
+@pytest.mark.parametrize("user", [True, False])
+def test_room_has_the_shapes_of_every_slab_and_the_counts(user):
+    data, plan = Mapped(PREPARED, user), packed(PREPARED, 5, seed=0, epoch=0)
+    room = data.room(4 * 2 * 5)
+    same(room.counts, load(PREPARED, user=user).counts)
+    for slab in Feed(data).slabs(plan, size=2, steps=4, begin=0, lay=lambda *own: own):
+        own, index, _ = slab.own
+        shapes = [jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), one) for one in (own, room._replace(counts=None))]
+        assert shapes[0] == shapes[1]
+        assert index.dtype == np.int32
+        assert index.shape == slab.index.shape
+
+
+@pytest.mark.parametrize("readers", [1, 2, 5])
+def test_slabs_come_in_order_whatever_the_number_of_readers(readers):
+    plan, whole = packed(PREPARED, 5, seed=0, epoch=0), load(PREPARED, user=True)
+    noise = np.random.default_rng(readers)
+
+    def lay(*own):
+        time.sleep(noise.exponential(0.002))
+        return own
+
+    found = Feed(Mapped(PREPARED, True), readers).slabs(plan, size=1, steps=2, begin=3, lay=lay)
+    wanted = list(slabs(plan, size=1, steps=2, begin=3))
+    assert len(wanted) > 4
+    for one, other in zip(found, wanted, strict=True):
+        assert (one.count, one.end, one.last) == (other.count, other.end, other.last)
+        np.testing.assert_array_equal(one.index, other.index)
+        source, index, reset = one.read(whole)
+        same(source.batch(index[0], reset[0]), whole.batch(other.index[0], other.reset[0]))
+    assert not threads()
+
+
+def test_what_fails_in_a_thread_is_raised_where_it_is_waited_for_and_no_thread_stays():
+    cut = Prepared(**{**vars(PREPARED), "items": PREPARED.items[:20]})
+    found = Feed(Mapped(cut, False), 2).slabs(packed(cut, 5, seed=0, epoch=0), size=1, steps=1, begin=0, lay=None)
+    with pytest.raises(Mistake, match=r"damaged: index \d+ is out of bounds .* prepare the data again"):
+        list(found)
+    assert not threads()
+
+
+def test_no_thread_stays_when_nobody_reads_on():
+    feed, plan = Feed(Mapped(PREPARED, False), 3), packed(PREPARED, 5, seed=0, epoch=0)
+    found = feed.slabs(plan, size=1, steps=1, begin=0, lay=lambda *own: own)
+    next(found)
+    assert threads()
+    found.close()
+    assert not threads()
+
+
+def test_events_beyond_an_int32_are_read_by_numbers_that_the_device_can_hold(tmp_path):
+    """A file of eight gigabytes, nearly all of it a hole that takes no place on the disk."""
+    last = 2**31 + 9
+    items = np.memmap(tmp_path / "items", np.int32, "w+", shape=(last,))
+    items[:4], items[-4:] = [1, 2, 3, 4], [5, 6, 7, 8]
+    huge = SimpleNamespace(
+        items=items, offsets=np.array([0, 4, last - 4, last]), train_end=np.array([4, 4, last]), gaps=None, starts=None,
+        context=None, users=np.array([1, 2, 3]), popularity=np.ones(9),
+    )  # fmt: skip
+    huge.sequence_of = lambda events: Prepared.sequence_of(huge, events)
+    (slab,) = Feed(Mapped(huge, True)).slabs(
+        packed(huge, 5, seed=0, epoch=0), size=2, steps=1, begin=0, lay=lambda *own: own
+    )
+    source, index, reset = slab.read(Source(None))
+    assert index.dtype == source.items.dtype == source.owners.dtype == np.int32
+    batch = jax.tree.map(jax.numpy.asarray, source).batch(index[0], reset[0])
+    rows = {tuple(batch.item[row].tolist()): row for row in range(2)}
+    together = dict(zip(batch.item.ravel().tolist(), batch.target.ravel().tolist(), strict=True))
+    assert {item: together[item] for item in (1, 2, 3, 5, 6, 7)} == {1: 2, 2: 3, 3: 4, 5: 6, 6: 7, 7: 8}
+    assert {row for row in rows if any(row)}
+    owners = dict(zip(batch.item.ravel().tolist(), batch.user.ravel().tolist(), strict=True))
+    assert {item: owners[item] for item in (1, 3, 5, 7)} == {1: 1, 3: 1, 5: 3, 7: 3}
+    with pytest.raises(Mistake, match=r"2,147,483,657 events are more than an int32 .* --events-on disk"):
+        load(huge, user=False)

@@ -6,7 +6,7 @@ Claim     Preparing 20, 60 and 200 million generated rows (user,item,timestamp w
 Command   python experiments/prepare_scale.py --rows 20 60 200 --formats csv parquet
           --keep DIR keeps the generated files there (else a temporary folder; 200 million rows take 7 GB, 10 GB in
           TMPDIR while they are prepared and 7 GB as the result with what is added to it)
-Time      half a CPU-minute for 20 million rows of one format, four CPU-minutes for 200, on two cores that are free.
+Time      half a CPU-minute for 20 million rows of one format, three CPU-minutes for 200.
 Expect    One row each in experiments/results/prepare_scale.jsonl: peak_gb, cpu_seconds (whole process),
           parse_cpu_seconds (a process that only parses the same file in the same blocks),
           rows_per_cpu_second_after_parsing, and of `again` and `grown` peak_gb, cpu_seconds and wall_seconds.

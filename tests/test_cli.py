@@ -82,6 +82,8 @@ def test_these_never_import_jax(argv: list[str], tmp_path: Path):
         (["train", "--config", "nowhere.toml"], "nowhere.toml: cannot be read"),
         (["recommend", "--run", "r", "--history", "1", "--histories", "f"], "keep one"),
         (["prepare", "--data", "nowhere.csv", "--out", "o"], "nowhere.csv does not exist"),
+        (["prepare", "--data", "a.csv", "--onto", "nowhere", "--out", "o"], "nowhere is not a prepared directory"),
+        (["prepare", "--replace", "--out", "o", "--out-format", "tfds"], "--onto and --replace are for arrays"),
         (["train", "--model.cell", "gru("], "--model.cell: 'gru(' is not a call: expected"),
         (["train", "--model.width", "0"], "width = 0 is out of range"),
         (["train", "--model.width", "wide"], "--model.width: 'wide' is not a whole number"),

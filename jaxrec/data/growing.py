@@ -40,7 +40,7 @@ def obstacle(found: Prepared) -> str | None:
         gone = [name for name in gone if name != "deduplicate"]
     reasons = {
         "it is the demo, which is generated": "demo" in card["source"],
-        "it was written by a version that kept no raw events": found.raw is None,
+        "no raw events were kept in it": found.raw is None,
         "its split was given by files": card["split"]["name"] == "given",
         "its sessions are lines without ids of their own": columns_before(found)
         == {"session": "line", "item": "words"},

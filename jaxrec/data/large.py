@@ -33,7 +33,7 @@ def streamed(
 ) -> tuple[Prepared, None, dict[str, int]] | None:
     """Prepared data whose large arrays are mapped files in a temporary folder; None where it is done in memory.
 
-    The folder (52 bytes an event at most) goes when the prepared data goes, or with the process. Mistake where the
+    The folder (54 bytes an event at most) goes when the prepared data goes, or with the process. Mistake where the
     disk is full.
     """
     if not sources:

@@ -28,6 +28,8 @@ def prepare_into(
     target = Path(out)
     mend(target)
     if onto is not None:
+        if make is not prepare.prepare:
+            raise Mistake("--onto adds a file on this machine; drop it, or drop --on spark")
         return grow_into(options, onto, target, say, replace)
     if prepare.ready(options):
         found = prepare.prepare(options, say)

@@ -163,8 +163,7 @@ class Config(Preparation):
     epochs: Count = 20
     """passes over the training data, at most"""
     start_from: str | None = None
-    """directory of a finished run whose weights and optimiser training goes on from; --epochs counts its epochs, but
-    not where the data are others: there rows of items and users are matched by raw id, and new ones begin afresh"""
+    """directory of a finished run to go on from; --epochs counts its epochs, if not on other data (rows by raw id)"""
     seed: Count = 0
     """seed of the initial weights, the order of the data and dropout"""
     max_seconds: Amount | None = None

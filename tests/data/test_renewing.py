@@ -173,6 +173,8 @@ def test_options_are_those_of_before_or_refused_and_columns_alike(log, tmp_path)
         into(tmp_path / "other", more, onto=tmp_path / "out")
     with pytest.raises(Mistake, match="name the file with --data"):
         into(tmp_path / "other", "demo", onto=tmp_path / "out")
+    with pytest.raises(Mistake, match="drop it, or drop --on spark"):
+        prepare_into(Preparation(), "other", print, "out", make=lambda options, say: pytest.fail("it prepared"))
 
 
 def test_data_of_before_raw_events_were_kept_loads_and_cannot_be_added_to(log, tmp_path):
@@ -184,7 +186,7 @@ def test_data_of_before_raw_events_were_kept_loads_and_cannot_be_added_to(log, t
         file.unlink()
     (out / "manifest.json").write_text(json.dumps(names))
     assert load(out, verify=True).raw is None
-    with pytest.raises(Mistake, match="written by a version that kept no raw events"):
+    with pytest.raises(Mistake, match="no raw events were kept in it"):
         into(tmp_path / "b", written(tmp_path / "more.csv", LINES[:2]), onto=out)
 
 

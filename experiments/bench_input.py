@@ -197,9 +197,8 @@ def main() -> None:
             row = measure(name, config, made(config), options.rounds)
             append_row(ROWS, row | {"flags": COMMON | flags | {"data": name}})
             for way, found in row["ways"].items():
-                print(
-                    f"{name}, {way}: {found['ratio']:.3f} of the device's time, {found['cpu_ratio']:.3f} of its CPU's"
-                )
+                ratios = ", ".join(f"{key} {found[key]:.3f}" for key in ("ratio", "least_ratio", "cpu_ratio"))
+                print(f"{name}, {way}: {ratios}, waits {found['wait_share']:.2%}")
 
 
 def mapped(config: Config, folder: Path) -> Prepared:

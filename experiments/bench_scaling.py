@@ -1,21 +1,20 @@
 """What do steps, judging and checkpoints need as catalogue, width and mesh grow, in time, in memory and on the wire?
 
 Claim     A step with sampled negatives and row-sparse AdamW takes about as long at ten million items as at ten
-          thousand; the exact softmax takes time in proportion to items, and so does judging beyond a million (below
-          that its blocks cost more than their scores). No program holds positions x items scores: what the exact loss
-          and judging need on the way grows with the table, and with positions by their vectors alone. On a mesh with
-          its tables cut, a step under shard_map sends what the formulas of experiments/plan_scaling.py say to the byte,
-          and no whole table.
+          thousand; the exact softmax takes time in proportion to items, and judging less than that. No program holds
+          positions x items scores: what the exact loss and judging need on the way grows with the table, and with
+          positions by their vectors alone. On a mesh with its tables cut, a step under shard_map sends what the
+          formulas of experiments/plan_scaling.py say to the byte, and no whole table.
 Command   python experiments/bench_scaling.py && python experiments/plan_scaling.py && python scripts/tables.py
           && python scripts/scaling_pictures.py
 Time      About three quarters of an hour on one shared core; 11 GB of memory for ten million items, most of it to draw
           them. A case that has a row is not run again.
 Expect    One row a case in experiments/results/bench_scaling.jsonl, each from a process of its own. `step`: CPU
           milliseconds as in bench_catalogue.py, whose rows have Adagrad, and the ratio to 10,000 items in turns.
-          `judging`: the same for 256 targets. `growth`: temporary bytes of loss and judging by positions and items,
-          beside what holds all scores, from compiled programs that are never run. `mesh`: every collective of a
-          compiled step with its bytes and the loops around it, memory of a device, and the losses of two steps.
-          `checkpoint`: bytes and CPU-seconds of a saved state. `drawing`: bytes to draw a model.
+          `judging`: targets a CPU-second, 256 at a time. `growth`: temporary bytes of loss and judging by
+          positions and items, beside what holds all scores, from compiled programs that are never run. `mesh`: every
+          collective of a compiled step with its bytes and the loops around it, memory of a device, losses of two
+          steps. `checkpoint`: bytes and CPU-seconds of a saved state. `drawing`: bytes to draw a model.
 
 Steps are of a GRU on 16 rows of 32 events, 1,024 negatives. The exact softmax of ten million items is compiled and not
 run: bench_catalogue.py did. The meshes are eight devices forced out of one processor, which show that numbers are right

@@ -17,20 +17,20 @@ def of_kind(found: Sequence[Row], kind: str) -> Iterator[tuple[Row, Row]]:
 
 
 def scaling(rows: Rows) -> Table:
-    """Time of steps and of judging against that of ten thousand items, and memory, by items and width."""
+    """Time of steps against that of ten thousand items, targets judged, and memory, by items and width."""
     found = rows("bench_scaling")
     cases = {(case["items"], case["width"], case.get("way", kind)): row
              for kind in ("step", "judging") for case, row in of_kind(found, kind)}  # fmt: skip
     lines = []
     for items, width in sorted({key[:2] for key in cases}, key=lambda key: key[::-1]):
         three = [cases.get((items, width, way)) for way in (*WAYS, "judging")]
-        exact, sampled, judged = map(times, three)
+        exact, sampled = map(times, three[:2])
         fast = f"{three[2]['targets_per_cpu_second']['median']:,.0f}" if three[2] else ""
-        lines.append([f"{items:,} x {width}", exact, sampled, ratio(three[:2]), judged, fast,
+        lines.append([f"{items:,} x {width}", exact, sampled, ratio(three[:2]), fast,
                       *(" / ".join(f"{of(row):,.0f}" if row and of(row) else "\N{EN DASH}" for row in some)
                         for of, some in ((held, three), (resident, three[:2])))])  # fmt: skip
-    columns = ["items x width", "exact step", "sampled, lazy step", "exact / sampled", "judging",
-               "targets a CPU-second", "MB by XLA: exact / sampled / judging", "MB resident: steps"]  # fmt: skip
+    columns = ["items x width", "exact step", "sampled, lazy step", "exact / sampled",
+               "targets judged a CPU-second", "MB by XLA: exact / sampled / judging", "MB resident: steps"]  # fmt: skip
     return columns, lines
 
 

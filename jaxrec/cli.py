@@ -52,8 +52,8 @@ usage: jaxrec VERB [options]          jaxrec VERB --help lists the options
              jaxrec compare runs/a runs/b
   recommend  the best next items after histories the model never saw
              jaxrec recommend --run runs/a --history "12,7,31" --k 10
-  score      the same for millions of histories, into Parquet; goes on after a kill
-             jaxrec score --run runs/a --data people.jsonl --out recs.parquet
+  score      the same for millions of histories, into Parquet; goes on later
+             jaxrec score --run runs/a --data people.jsonl --out recs
   prepare    turn a file of events into a prepared data set
              jaxrec prepare --data events.csv --out data/events --split time
   inspect    look at a file of events: columns, counts, ties, filters, splits

@@ -280,7 +280,10 @@ class Recommend(Seen):
 
 @dataclass(frozen=True, kw_only=True)
 class Score(Seen):
-    """Recommend for millions of histories, into a folder of Parquet parts; the same command goes on after a kill."""
+    """Recommend for millions of histories, into a folder of Parquet parts.
+
+    The same command goes on after a kill.
+    """
 
     run: str
     """directory of the run or of a saved model"""

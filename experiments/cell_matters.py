@@ -17,9 +17,10 @@ All cells stand in the same two blocks (norm, cell, residual, then norm, feed-fo
 dropout, weight decay, full softmax and number of updates. Only the learning rate is each cell's own: what is best for
 one is not for another, and a rate chosen for the first cell of a table is a handicap for the others. Every cell took
 the highest of the three. Rows of kind `wider` and `wider-final` say what lies beyond, tried afterwards on a CPU: after
-a third of the epochs .027 is better for the linear cells (but mingru on 30Music) and for mlstm on 30Music, and no better
-for the others; .081 is worse for all four that tried it. Trained to the end on 30Music .027 gives lru .271 instead of .272, rglru .268 instead
-of .265, and mlstm .181, one of three seeds broken: a short search prefers rates that do not last.
+a third of the epochs .027 is better for the linear cells (but mingru on 30Music) and for mlstm on 30Music, and no
+better for the others; .081 is worse for all four that tried it. Trained to the end on 30Music .027 gives lru .271
+instead of .272, rglru .268 instead of .265, and mlstm .181, one of three seeds broken: a short search prefers rates
+that do not last.
 """
 
 import argparse

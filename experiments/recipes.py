@@ -128,7 +128,7 @@ def row(name: str, kind: str, trial: dict[str, Any], run: Path, about: dict[str,
         "code": trial["code"], "machine": read_json(run / "machine.json"),
     }  # fmt: skip
     if kind == "trial":
-        return found | {"number": trial["number"], "point": trial["point"], "space": about["space"]}
+        return found | {"number": trial["number"], "point": trial["point"], "space": searched_in(about)}
     ranks, _ = load(run / "ranks.npz")
     slices = result["test"]["slices"]
     return found | {
@@ -141,6 +141,11 @@ def row(name: str, kind: str, trial: dict[str, Any], run: Path, about: dict[str,
 def told(config: dict[str, Any]) -> dict[str, Any]:
     """A configuration without the places of files."""
     return {name: value for name, value in config.items() if name not in ("data", "test", "valid", "run")}
+
+
+def searched_in(about: dict[str, Any]) -> dict[str, Any]:
+    """The space of a sweep without the places of files."""
+    return about["space"] | {"constants": told(about["space"]["constants"])}
 
 
 def there(path: Path) -> list[dict[str, Any]]:

@@ -141,8 +141,11 @@ def test_a_row_of_a_recipe_keeps_every_target_and_one_that_chooses_no_test_numbe
     assert again["count"] + new["count"] == len(values)
     parts = sum(part["count"] * part["ndcg@10"] for part in (again, new))
     assert parts / len(values) == pytest.approx(row["test"]["ndcg@10"], abs=1e-6)
-    chooser = recipes.row("demo_gru", "trial", trial, tmp_path, {"space": {}})
+    chooser = recipes.row(
+        "demo_gru", "trial", trial, tmp_path, {"space": {"constants": {"data": "/a/place", "epochs": 1}}}
+    )
     assert not {"test", "places", "baselines"} & chooser.keys()
+    assert chooser["space"] == {"constants": {"epochs": 1}}
     assert chooser["valid"] == row["valid"]
 
 

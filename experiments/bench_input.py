@@ -2,8 +2,8 @@
 
 Claim     A step whose events are gathered from mapped files ahead of it takes at most 1.05 times the time of one whose
           events lie on the device, with one reader as with two; Grain, given the very same work in elements of a slab,
-          cannot be told apart from it, so it is no dependency. So it was while the machine was quiet, to within its
-          noise; with the cores kept busy by others the larger data took up to 1.2 times as long, at equal CPU time.
+          cannot be told apart from it, so it is no dependency. So it was while the machine was quiet, within its noise;
+          with the cores kept busy by others the larger data took up to 1.2 times as long, at equal CPU time.
 Command   python experiments/bench_input.py --data ../shared/data/ml-1m/ml-1m.txt.gz --millions 30
           (pip install grain first; without it the rows have no Grain)
 Time      About half an hour on two cores, and 0.3 GB on the disk.

@@ -112,7 +112,7 @@ def through(
     say(f"{source.path}: {rows.count:,} events{dates}")
     log, names = numbers(rows, unit)
     log, kind = with_sequences(log, has_user, timed, options)
-    log, decided, removed = decide(log.persist(), timed, options, say)
+    log, decided, removed = decide(log.localCheckpoint(), timed, options, say)
     whole = cards.catalogue(options, decided["split"]["name"]) == "all"
     made = arrays(log, timed, names, whole, folder)
     decided["ties"] = {"policy": "file order"} | made.pop("ties")
@@ -146,7 +146,7 @@ def decide(
         places = time_boundaries(filtering.log, filtering.size["events"], options)
     log = divided(filtering.log, options, kind, places)
     if counting and scope == "train":
-        filtering = Filtering(training_counted(log.persist(), options, steps), None, {})
+        filtering = Filtering(training_counted(log.localCheckpoint(), options, steps), None, {})
         log = filtering.log
     removed = protocol.refuse_too_few(before, filtering.size)
     protocol.announce(options, steps, removed, say)

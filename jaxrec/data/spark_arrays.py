@@ -31,7 +31,7 @@ class Names(NamedTuple):
 
 def indexed(frame: DataFrame) -> DataFrame:
     """A sorted frame with `index`, the place of each row in the whole; kept by Spark."""
-    placed = frame.withColumn("id", sql.monotonically_increasing_id()).persist()
+    placed = frame.withColumn("id", sql.monotonically_increasing_id()).localCheckpoint()
     number = sql.shiftright("id", LOW).alias("partition")
     begin, shifts = 0, []
     for partition, rows in sorted(map(tuple, placed.groupBy(number).count().collect())):

@@ -67,10 +67,9 @@ class Filtering:
 
     def step(self, name: str, fewer: DataFrame) -> bool:
         """Go on with fewer events; whether any went."""
-        kept, before, full = fewer.persist(), self.size, self.log
+        kept, before = fewer.localCheckpoint(), self.size  # plans of plans would outgrow the driver
         self.log, self.size = kept, sizes(kept)
         add_step(name, before, self.size, self.steps)
-        full.unpersist()
         return self.size["events"] < before["events"]
 
     def without_repeats(self, options: Preparation) -> None:

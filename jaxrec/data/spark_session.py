@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 SETTINGS = {
     "spark.sql.session.timeZone": "UTC",
+    "spark.sql.maxPlanStringLength": "10000",  # plans are long, and nobody reads them
     "spark.sql.execution.arrow.maxRecordsPerBatch": str(1 << 16),  # rows that travel to Python, or to the driver
 }
 QUIET = {"spark.ui.enabled": "false", "spark.ui.showConsoleProgress": "false"}  # where nobody set up a cluster

@@ -53,7 +53,9 @@ def scaling(paper: Paper) -> Any:
         plain(axes)
     sent(wire, paper, found)
     handles, labels = memory.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="lower center", ncols=6, fontsize=8, bbox_to_anchor=(0.5, -0.1))
+    figure.legend(
+        handles, labels, loc="lower center", ncols=6, fontsize=8, bbox_to_anchor=(0.5, -0.1), handlelength=3.2
+    )
     return figure
 
 

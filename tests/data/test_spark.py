@@ -1,6 +1,8 @@
 """Spark prepares the bytes that the readers in memory do, however files are cut into partitions; else it refuses."""
 
 import gzip
+import os
+import sys
 from itertools import product
 
 import numpy as np
@@ -38,6 +40,7 @@ def spark(tmp_path_factory):
         pytest.skip(str(missing))
     from pyspark.sql import SparkSession
 
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # else whatever python3 the PATH has
     folder = tmp_path_factory.mktemp("spark")
     quick = {
         "spark.driver.extraJavaOptions": f"-XX:TieredStopAtLevel=1 -Dderby.system.home={folder}",

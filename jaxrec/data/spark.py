@@ -17,7 +17,7 @@ from jaxrec.config import Mistake, field_types, fingerprint, value_at
 from jaxrec.data import card as cards, protocol, splits
 from jaxrec.data.clocks import span
 from jaxrec.data.columns import Choice, choose
-from jaxrec.data.folders import Folder
+from jaxrec.data.folders import Folder, parts_of
 from jaxrec.data.formats import Format, look
 from jaxrec.data.frames import announce
 from jaxrec.data.options import Preparation, split_kind
@@ -181,7 +181,8 @@ def source_card(
         assert rows.high is not None
         ends = np.array([end * factor // divisor for end in (rows.low, rows.high)])
         time = f"{words}, {span(ends)}"
-    return {
+    parts = {"parts": [part.sha256 for part in parts_of(source)]} if parts_of(source) else {}
+    return parts | {
         "files": [source.path.name],
         "sha256": [source.sha256],
         "format": form.words,

@@ -183,7 +183,8 @@ def test_spark_gives_the_same(run, people, tmp_path, kind):
     done = on_spark(run, path, tmp_path / "spark")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["histories"] == len(people)
-    assert len(list((tmp_path / "spark").glob("*.parquet"))) > 1
+    pieces = len(list((tmp_path / "spark").glob("*.parquet")))
+    assert pieces > 1 or kind == "parquet"  # so small a Parquet file is one piece
     frame = pl.read_parquet(tmp_path / "spark/*.parquet").sort("row")
     same_as_recommend(frame, load(run), people, k=5, exclude_seen=True)
     scoring.score(options(run, path, tmp_path / "here", exclude_seen=True), quiet)

@@ -1,5 +1,6 @@
 """What a compiled program sends between devices, read from its HLO: what the compiler made, not what somebody meant."""
 
+import math
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
@@ -117,6 +118,9 @@ def group(line: str, crowd: int) -> int:
         return listed[1].count(",") + 1
     if counted := re.search(r"replica_groups=\[\d+,(\d+)\]", line):
         return int(counted[1])
+    if meshed := re.search(r"replica_groups=mesh\[([^\]]*)\] *\{([^}]*)\}", line):  # since jax 0.12
+        sizes = dict(axis.split("=") for axis in meshed[1].split(","))
+        return math.prod(int(sizes[name.strip()]) for name in meshed[2].split(","))
     return crowd
 
 

@@ -172,13 +172,14 @@ def test_memory_is_counted_for_the_slabs_that_are_on_the_device(log, tmp_path):
 
 
 def test_a_full_device_is_told_of_the_disk(log, tmp_path, monkeypatch):
-    first = next(planner.changes(config(log, tmp_path), disk=False))
+    small = {"model": Model(width=4), "batch": Batch(size=1, length=1)}  # a slab is less than all events
+    first = next(planner.changes(config(log, tmp_path, **small), disk=False))
     assert first[1].events_on == "disk"
     assert not [words for words, _ in planner.changes(config(log, tmp_path), disk=True) if "--events-on" in words]
     monkeypatch.setattr(planner, "free_memory", lambda: 0.0)
     monkeypatch.setattr(planner, "changes", lambda config, disk: [first])
     with pytest.raises(Mistake, match="--events-on disk would need"):
-        go(log, tmp_path / "a", events_on="device", model=Model(width=4), batch=Batch(size=1, length=1))
+        go(log, tmp_path / "a", events_on="device", **small)
 
 
 def test_trainings_that_run_together_have_their_events_on_the_device(log, tmp_path):

@@ -23,19 +23,21 @@ from jaxrec.data.sides import hashes
 from jaxrec.data.sources import Source
 
 Say = Callable[[str], None]
+Sources = dict[int, Source | Folder]  # by part
 PREFIX = {splits.TRAIN: "", splits.VALID: "valid:", splits.TEST: "test:"}  # of sessions without an id of their own
 
 
-def prepare(options: Preparation, say: Say = print) -> Prepared:
+def prepare(options: Preparation, say: Say = print, sources: Sources | None = None) -> Prepared:
     """Read, filter, order, split and number the events of `options.data`; every decision is said and on the card.
 
-    A prepared directory is loaded as it is. Mistake where the data or an option does not allow what is asked.
+    A prepared directory is loaded as it is. `sources` are what `find_sources` found, where somebody has asked: their
+    bytes are hashed once. Mistake where the data or an option does not allow what is asked.
     """
-    if ready(options):
+    if sources is None and ready(options):
         found = loaded(options)
         say(f"{options.data}: prepared data, loaded as it is")
         return found
-    return build(options, find_sources(options), say)
+    return build(options, find_sources(options) if sources is None else sources, say)
 
 
 def prepare_cached(options: Preparation, cache: str | Path, say: Say = print) -> Prepared:

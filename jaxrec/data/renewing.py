@@ -13,7 +13,7 @@ from jaxrec.data.read import located
 from jaxrec.data.replacing import mend
 
 Say = Callable[[str], None]
-Make = Callable[[Preparation, Say], Prepared]
+Make = Callable[[Preparation, Say, prepare.Sources], Prepared]
 
 
 def prepare_into(
@@ -41,7 +41,7 @@ def prepare_into(
     if (held := holding(target, made_of, options.verify, say)) is not None:
         return held
     refuse(target, replace, [source.sha256 for source in sources.values()], options)
-    return written(make(options, say), target, replace)
+    return written(make(options, say, sources), target, replace)
 
 
 def grow_into(options: Preparation, onto: str, target: Path, say: Say, replace: bool) -> Prepared:

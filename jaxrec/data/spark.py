@@ -4,8 +4,6 @@ Spark reads, filters, sorts and counts (`spark_rows`, `spark_filters`, `spark_ar
 finished columns. Tables without quotes and Parquet are read; what this does not do is refused, never done otherwise.
 """
 
-import shutil
-import tempfile
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,8 +19,9 @@ from jaxrec.data.folders import Folder, parts_of
 from jaxrec.data.formats import Format, look
 from jaxrec.data.frames import announce
 from jaxrec.data.options import Preparation, split_kind
-from jaxrec.data.prepare import concluded, find_sources, identity, ready
+from jaxrec.data.prepare import Sources, concluded, find_sources, identity, ready
 from jaxrec.data.prepared import Prepared
+from jaxrec.data.scratch import Scratch
 from jaxrec.data.sources import Source
 from jaxrec.data.spark_arrays import Names, arrays
 from jaxrec.data.spark_filters import Filtering, divided, time_boundaries, training_counted, with_sequences
@@ -42,27 +41,31 @@ DONE = {
 }
 
 
-def prepare(session: "SparkSession", options: Preparation, say: Say = print) -> Prepared:
+def prepare(
+    session: "SparkSession", options: Preparation, say: Say = print, sources: Sources | None = None
+) -> Prepared:
     """Prepared data whose large arrays are mapped files in a temporary folder, which goes with it; what the session
     kept in its cache is dropped.
 
     Mistake where the data or an option is of a kind that Spark does not prepare.
     """
     refuse(options)
-    sources = find_sources(options)
+    sources = find_sources(options) if sources is None else sources
     (source,) = sources.values()
-    folder = Path(tempfile.mkdtemp(prefix="jaxrec-"))
+    scratch = Scratch()
     try:
-        prepared, removed = through(source, options, session, folder, say)
+        prepared, removed = through(source, options, session, scratch.path, say)
     except OSError as error:
-        shutil.rmtree(folder)
-        raise Mistake(f"{folder} cannot be written ({error.strerror}); set TMPDIR to a folder with room") from error
+        scratch.remove()
+        raise Mistake(
+            f"{scratch.path} cannot be written ({error.strerror}); set TMPDIR to a folder with room"
+        ) from error
     except BaseException:
-        shutil.rmtree(folder)
+        scratch.remove()
         raise
     finally:
         session.catalog.clearCache()
-    weakref.finalize(prepared, shutil.rmtree, folder, ignore_errors=True)
+    weakref.finalize(prepared, scratch.remove)
     prepared.card["identity"] = fingerprint(identity(options, sources))
     return concluded(prepared, None, removed, options, say)
 

@@ -20,7 +20,7 @@ from jaxrec.data.frames import announce
 from jaxrec.data.options import Preparation, split_kind
 from jaxrec.data.prepared import Prepared, Raw, map_array
 from jaxrec.data.protocol import filters_card
-from jaxrec.data.scratch import Scratch
+from jaxrec.data.scratch import holding
 from jaxrec.data.sources import Source
 from jaxrec.data.streaming import Spool, chosen, plain, spooled
 from jaxrec.data.vocabulary import Vocabulary
@@ -50,21 +50,12 @@ def streamed(
 
 def by_disk(name: str, make: Callable[[Path], Prepared], say: Say) -> Prepared | None:
     """What `make` makes in a temporary folder, which goes with it; None where only the reader in memory can tell."""
-    scratch = Scratch()
     try:
-        prepared = make(scratch.path)
+        with holding() as scratch:
+            prepared = make(scratch.path)
     except Irregular as reason:
-        scratch.remove()
         say(f"{name}: read in memory, because {reason}")
         return None
-    except OSError as error:
-        scratch.remove()
-        raise Mistake(
-            f"{scratch.path} cannot be written ({error.strerror}); set TMPDIR to a folder with room"
-        ) from error
-    except BaseException:
-        scratch.remove()
-        raise
     weakref.finalize(prepared, scratch.remove)
     return prepared
 

@@ -6,8 +6,11 @@ import fcntl
 import os
 import shutil
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from jaxrec.config import Mistake
 
 PREFIX = "jaxrec-spool-"
 RANDOM = 8  # characters that `tempfile` adds
@@ -31,6 +34,22 @@ class Scratch:
         shutil.rmtree(self.path, ignore_errors=True)
         with suppress(OSError):
             os.close(self._held)
+
+
+@contextmanager
+def holding() -> Iterator[Scratch]:
+    """A new folder, which goes where what is to be written to it fails; Mistake where it cannot be written."""
+    scratch = Scratch()
+    try:
+        yield scratch
+    except OSError as error:
+        scratch.remove()
+        raise Mistake(
+            f"{scratch.path} cannot be written ({error.strerror}); set TMPDIR to a folder with room"
+        ) from error
+    except BaseException:
+        scratch.remove()
+        raise
 
 
 def sweep() -> None:

@@ -21,7 +21,7 @@ from jaxrec.data.frames import announce
 from jaxrec.data.options import Preparation, split_kind
 from jaxrec.data.prepare import Sources, concluded, find_sources, identity, ready
 from jaxrec.data.prepared import Prepared
-from jaxrec.data.scratch import Scratch
+from jaxrec.data.scratch import holding
 from jaxrec.data.sources import Source
 from jaxrec.data.spark_arrays import Names, arrays
 from jaxrec.data.spark_filters import Filtering, divided, time_boundaries, training_counted, with_sequences
@@ -52,17 +52,9 @@ def prepare(
     refuse(options)
     sources = find_sources(options) if sources is None else sources
     (source,) = sources.values()
-    scratch = Scratch()
     try:
-        prepared, removed = through(source, options, session, scratch.path, say)
-    except OSError as error:
-        scratch.remove()
-        raise Mistake(
-            f"{scratch.path} cannot be written ({error.strerror}); set TMPDIR to a folder with room"
-        ) from error
-    except BaseException:
-        scratch.remove()
-        raise
+        with holding() as scratch:
+            prepared, removed = through(source, options, session, scratch.path, say)
     finally:
         session.catalog.clearCache()
     weakref.finalize(prepared, scratch.remove)

@@ -151,9 +151,8 @@ def forwarding(children: Sequence[Child]) -> Iterator[None]:
     before = {}
 
     def pass_on(number: int, frame: object) -> None:
-        for child in children:
-            if child.process.poll() is None:
-                child.process.send_signal(number)
+        for child in running(children):
+            child.process.send_signal(number)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         before[number] = signal.signal(number, pass_on)

@@ -2,16 +2,20 @@
 there is nothing to save the signal is an exception at once.
 """
 
+import _thread
 import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib.machinery import ExtensionFileLoader
 from types import FrameType, TracebackType
 from typing import Any, Self
 
 AGAIN = 75  # EX_TEMPFAIL of sysexits.h: the same command goes on
+SOON = 0.01  # seconds after which a signal is tried again that came while a compiled module was loaded
 PATIENCE = 8.0  # seconds from SIGTERM in which Python has to get its turn; a scheduler kills after ten or more
 
 LATE = b"jaxrec: SIGTERM: a long call did not return in time; what was saved last stands, the same command goes on\n"
@@ -49,6 +53,7 @@ class StopSignal:
         self._numbers = numbers or (signal.SIGTERM, signal.SIGINT)
         self._interrupts = 0
         self._raise = False
+        self._postponed = False
         self._before: dict[signal.Signals, Any] = {}
         self._watch: _Watch | None = None
 
@@ -80,8 +85,12 @@ class StopSignal:
             self.check()
             yield
             self.check()  # an exception raised inside a finaliser is swallowed there
+        except Exception as error:
+            if self.requested and not isinstance(error, Stopped):  # what was cut off raised an error of its own
+                raise Interrupted(self.requested) from error
+            raise
         finally:
-            self._raise = False
+            self._raise = self._postponed = False
 
     def check(self) -> None:
         """Raise `Interrupted` when a signal has come."""
@@ -94,12 +103,33 @@ class StopSignal:
             self._watch.heard.set()
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        self._interrupts += number == signal.SIGINT
+        echo, self._postponed = self._postponed, False
+        first = echo or self.requested is None
+        self._interrupts += number == signal.SIGINT and not echo
         if self._interrupts > 1:
             raise KeyboardInterrupt
-        first, self.requested = self.requested is None, self.requested or signal.Signals(number).name
+        self.requested = self.requested or signal.Signals(number).name
         if self._raise and first:
-            raise Interrupted(self.requested)
+            if not _loads_compiled(frame):
+                raise Interrupted(self.requested)
+            self._postponed = True
+            _thread.start_new_thread(self._again, (number,))  # a handler must not wait for the locks of `threading`
+
+    def _again(self, number: int) -> None:
+        time.sleep(SOON)
+        main = threading.main_thread().ident
+        if self._postponed and main:
+            signal.pthread_kill(main, number)  # a true signal: a simulated one does not end a wait
+
+
+def _loads_compiled(frame: FrameType | None) -> bool:
+    """Whether a compiled module is being loaded, where an exception may end the process with a segmentation fault."""
+    while frame is not None:
+        loads = frame.f_code.co_name in ("create_module", "exec_module")
+        if loads and isinstance(frame.f_locals.get("self"), ExtensionFileLoader):
+            return True
+        frame = frame.f_back
+    return False
 
 
 class _Watch:

@@ -3,6 +3,8 @@
 import os
 import signal
 import threading
+import time
+from importlib.machinery import ExtensionFileLoader
 
 import pytest
 
@@ -72,6 +74,51 @@ def test_work_that_may_be_dropped_is_cut_once_and_cleans_up_in_peace():
             with pytest.raises(Interrupted, match="SIGTERM"):
                 work(stop)
     assert cleaned == [True]
+
+
+class Compiled(ExtensionFileLoader):
+    """A module whose loading calls back into Python, as jaxlib's do: an exception there is a segmentation fault."""
+
+    def create_module(self, spec):
+        send(signal.SIGTERM)
+        time.sleep(0.1)
+        spec.append("loaded")
+
+
+def test_a_compiled_module_is_loaded_to_its_end():
+    seen = []
+
+    def work(stop):
+        with stop.raising():
+            Compiled("name", "path").create_module(seen)
+            time.sleep(5)
+            seen.append("slept on")
+
+    with StopSignal() as stop, pytest.raises(Interrupted, match="SIGTERM"):
+        work(stop)
+    assert seen == ["loaded"]
+
+
+def test_a_signal_put_off_is_not_lost_when_the_work_ends_before_it_comes_again(handlers):
+    with StopSignal() as stop, pytest.raises(Interrupted, match="SIGTERM"), stop.raising():
+        Compiled("name", "path").create_module([])
+    time.sleep(0.1)  # nothing comes after the end
+
+
+def test_an_error_of_what_was_cut_off_is_the_signal_and_one_that_was_not_is_itself():
+    def work(stop, *numbers):
+        with stop.raising():
+            try:
+                for number in numbers:
+                    send(number)
+            finally:
+                raise TypeError("expected a message argument") from None
+
+    with StopSignal() as stop:
+        with pytest.raises(TypeError):
+            work(stop)
+        with pytest.raises(Interrupted, match="SIGTERM"):
+            work(stop, signal.SIGTERM)
 
 
 def test_a_worker_thread_is_left_alone(handlers):

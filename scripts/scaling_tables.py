@@ -1,5 +1,5 @@
 """Tables of what grows with catalogue, width and mesh for `tables.py`: columns and lines, from rows of
-results/bench_scaling.jsonl and results/plan_scaling.jsonl.
+results/bench_scaling.jsonl, results/plan_scaling.jsonl and results/bench_precision.jsonl.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -9,6 +9,24 @@ Row = dict[str, Any]
 Rows = Callable[[str], list[Row]]
 Table = tuple[list[str], list[list[str]]]
 WAYS = ("exact, dense", "sampled, lazy")
+
+
+def precision(rows: Rows) -> Table:
+    """Accuracy by the type that is computed in, each seed's beside the other's, and what a step costs."""
+    lines = []
+    trained = [row for row in rows("bench_precision") if row["question"] == "accuracy"]
+    for metric in ("ndcg@10", "hr@10"):
+        one, other = (
+            [row["test"][metric] for row in trained if row["compute"] == name] for name in ("float32", "bfloat16")
+        )
+        told = [" ".join(f"{value:.4f}" for value in part) for part in (one, other)]
+        lines.append([f"ml-100k, {metric}, seed by seed", *told, f"{sum(other) / sum(one):.3f}"])
+    for row in rows("bench_precision"):
+        if row["question"] == "cost":
+            sizes = [f"{size / 1e6:.0f} MB on the way" for size in row["temporary_bytes"].values()]
+            cost = f"{row['cpu_ratio']:.2f} of the CPU time"
+            lines.append([f"a step, {row['items']:,} items x {row['width']}, on a processor", *sizes, cost])
+    return ["", "float32", "bfloat16", "bfloat16 / float32"], lines
 
 
 def of_kind(found: Sequence[Row], kind: str) -> Iterator[tuple[Row, Row]]:
@@ -168,6 +186,6 @@ def around(rows: Rows) -> Table:
 
 
 TABLES: dict[str, Callable[[Rows], Table]] = {
-    "scaling": scaling, "growth": growth, "travels": travels, "checks": checks, "plan": plan,
+    "precision": precision, "scaling": scaling, "growth": growth, "travels": travels, "checks": checks, "plan": plan,
     "around": around,
 }  # fmt: skip

@@ -60,7 +60,8 @@ def fused_cross_entropy(
     hidden: Array, rows: Array, bias: Array, targets: Array, weight: Array, smoothing: Array, blocks: Blocks,
     shard: Shard,
 ) -> Array:  # fmt: skip
-    """Sum of ``weight * cross_entropy`` over positions, a scalar, in float32 or the wider of the inputs.
+    """Sum of ``weight * cross_entropy`` over positions, a scalar, in float32 or the wider of the inputs. What is
+    multiplied is of the type of ``hidden``: wider rows are rounded for it, and get their gradient as it is summed.
 
     ``hidden`` (n, d), ``rows`` (1 + i, d), ``bias`` (1 + i,), ``targets`` and ``weight`` (n,), ``smoothing`` ().
     Row 0 is never a candidate; a position of weight 0 may have any target. ``rows`` and ``bias`` are this device's
@@ -69,9 +70,10 @@ def fused_cross_entropy(
     """
     targets = jnp.clip(targets, 1, shard.rows - 1)
     candidates = jnp.where(shard.real(rows), bias, -jnp.inf)
+    low = rows.astype(hidden.dtype)
 
     def one(_: None, block: tuple[Array, ...]) -> tuple[None, tuple[Array, Array]]:
-        return None, _normaliser(block[0], rows, candidates, block[1], blocks.items, shard)
+        return None, _normaliser(block[0], low, candidates, block[1], blocks.items, shard)
 
     _, found = lax.scan(one, None, cut((hidden, targets), blocks.positions))
     log_z, hit = (_joined(part, len(targets)) for part in found)
@@ -87,15 +89,16 @@ def _forward(
     gradients = (
         _gradients_of_whole_rows if blocks.items == len(rows) else partial(_gradients_by_items, items=blocks.items)
     )
+    low = rows.astype(hidden.dtype)
     d_rows, d_bias, log_z, hit, d_hidden = _accumulate(
-        partial(gradients, shard=shard), hidden, rows, candidates, targets, weight, blocks.positions
+        partial(gradients, shard=shard), hidden, low, candidates, targets, weight, blocks.positions
     )
 
     gap = hit - _mean_score(hidden, rows, bias, shard)
     losses = log_z - hit + smoothing * gap
     on_target = weight * (1 - smoothing)
     even = smoothing * _even_share(rows, shard)
-    d_hidden -= on_target[:, None] * shard.own(rows, targets) + weight[:, None] * (even @ rows)[None, :]
+    d_hidden -= on_target[:, None] * shard.own(low, targets) + weight[:, None] * (even @ rows)[None, :]
     places = shard.places(rows, targets)
     d_rows = d_rows.at[places].add(-on_target[:, None] * hidden, mode="drop")
     d_rows -= even[:, None] * (weight @ hidden)[None, :]
@@ -210,8 +213,8 @@ def wide_type(like: Array) -> Any:
 
 
 def product(left: Array, right: Array) -> Array:
-    """The matrix product, summed and handed out in `wide_type`."""
-    return jnp.matmul(left, right, preferred_element_type=wide_type(left))
+    """The matrix product of numbers in the type of ``left``, summed and handed out in `wide_type`."""
+    return jnp.matmul(left, right.astype(left.dtype), preferred_element_type=wide_type(left))
 
 
 def _mean_score(hidden: Array, rows: Array, bias: Array, shard: Shard) -> Array:

@@ -95,8 +95,9 @@ class Loss:
     ) -> Array:
         """Sum over positions of ``weight`` times the loss, a scalar.
 
-        ``hidden`` (n, d); ``rows`` (r, d) and ``bias`` (r,) or None; ``targets`` (n,) and ids in ``drawn`` are places
-        in ``rows``; any target where ``weight`` (n,) is 0. Differentiable in every float argument and field.
+        ``hidden`` (n, d), in whose type products are made; ``rows`` (r, d), which may be wider, and ``bias`` (r,) or
+        None; ``targets`` (n,) and ids in ``drawn`` are places in ``rows``; any target where ``weight`` (n,) is 0.
+        Differentiable in every float argument and field.
         """
 
 

@@ -148,7 +148,7 @@ class Sampled(Loss):
         if drawn.log_q is not None:
             positive = positive - drawn.log_q.astype(positive.dtype)
         if (own := drawn.own) is not None:
-            scores = jnp.einsum("nd,nkd->nk", hidden, rows[own.ids], preferred_element_type=wide)
+            scores = jnp.einsum("nd,nkd->nk", hidden, rows[own.ids].astype(hidden.dtype), preferred_element_type=wide)
             scores = (scores + bias[own.ids]) / self.temperature
             found.append(scores - own.log_q.astype(scores.dtype))
             counts.append(self.counting(own.ids, own.real, targets))

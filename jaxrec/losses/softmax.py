@@ -8,7 +8,7 @@ from jax import Array
 from jax.nn import log_softmax
 
 from jaxrec.config import Within
-from jaxrec.losses.fused import block_sizes, fused_cross_entropy
+from jaxrec.losses.fused import block_sizes, fused_cross_entropy, wide_type
 from jaxrec.losses.loss import Loss, given, weighted
 from jaxrec.losses.negatives import NOTHING, Drawn
 from jaxrec.losses.shards import Shard
@@ -55,11 +55,11 @@ class Softmax(Loss):
         float argument and field; gradients are computed in the forward pass where that saves a product. With ``shard``
         the rows and their bias are this device's piece of the table, and targets still rows of the whole.
         """
-        scale = 1 / jnp.asarray(self.temperature, hidden.dtype)
-        smoothing = jnp.asarray(self.label_smoothing, hidden.dtype)
+        wide = wide_type(hidden)
+        scale, smoothing = 1 / jnp.asarray(self.temperature, wide), jnp.asarray(self.label_smoothing, wide)
         weight = weighted(weight, drawn)
         blocks = block_sizes(hidden.shape[0], rows.shape[0], self.chunk)
         return fused_cross_entropy(
-            hidden * scale, rows, given(bias, rows) * scale, targets, weight, smoothing, blocks,
+            (hidden * scale).astype(hidden.dtype), rows, given(bias, rows) * scale, targets, weight, smoothing, blocks,
             Shard(len(rows)) if shard is None else shard,
         )  # fmt: skip

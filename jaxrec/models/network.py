@@ -78,6 +78,7 @@ class Block(nnx.Module):
         if rates.state is not None and (own := site(keys, 2)) is not None:
             cell, inner = Dropped(cell, rates.state), inner._replace(key=event_keys(own, x.shape[1]))
         state, y = unroll(cell, inner, state=state, reset=reset, backend=backend)
+        y = y.astype(x.dtype)  # of half precision where the layers around are
         y = y if self.out is None else self.out(y)
         x = self.join(x, dropout(y, rates.layer, site(keys, 0)))
         if self.feedforward is not None:
@@ -125,6 +126,11 @@ class Network(nnx.Module):
         for layer, block in enumerate(network.blocks):
             block.cell = change(layer, block.cell)
         return network
+
+    def rounded(self, dtype: Any) -> "Network":
+        """The same network, its norms and feed-forward layers in ``dtype``; cells stay what they are."""
+        low = jax.tree.map(lambda leaf: leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, self)
+        return low.map_cells(lambda layer, cell: self.blocks[layer].cell)
 
     def on(self, backend: Any) -> "Network":
         """The same network, its recurrences run by ``backend``."""

@@ -115,10 +115,18 @@ def output_rows(rows: dict[str, Rows]) -> Array:
 
 
 def encode(
-    network: Network, rows: dict[str, Rows], batch: Batch, state: Any = None, rates: Rates = NONE
+    network: Network, rows: dict[str, Rows], batch: Batch, state: Any = None, rates: Rates = NONE, dtype: Any = None
 ) -> tuple[Any, Array]:
-    """Look up a batch's vectors among the gathered ``rows`` and run the network over them."""
-    return network(look_up(rows, batch, seen(rates.event, batch)), state, batch.reset, rates, batch.keys)
+    """Look up a batch's vectors among the gathered ``rows`` and run the network over them.
+
+    With a ``dtype`` vectors between layers, norms and feed-forward layers are of that type, and so are the hidden
+    vectors; recurrences and what they keep are not. Rows are rounded after they are looked up: their gradients are
+    summed as they are.
+    """
+    events = look_up(rows, batch, seen(rates.event, batch))
+    if dtype is not None:
+        network, events = network.rounded(dtype), events._replace(x=events.x.astype(dtype))
+    return network(events, state, batch.reset, rates, batch.keys)
 
 
 def seen(rate: Any, batch: Batch) -> Array | None:

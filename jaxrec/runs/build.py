@@ -219,7 +219,7 @@ def step(config: Config, steps: int) -> tuple[Step, Hyper]:
     made = Step(
         chosen, rule, LazyUpdate() if lazily(config, chosen) else DenseUpdate(), microbatches=options.accumulate,
         nominal=rows_a_step(config) * config.batch.length if config.batch.nominal else None,
-        averages=options.average > 0,
+        averages=options.average > 0, compute=None if config.compute == "float32" else config.compute,
     )  # fmt: skip
     hyper = floats(config, chosen) | ({"steps": steps} if options.schedule == "cosine" else {})
     return made.plain(), {name: jnp.asarray(value, jnp.float32) for name, value in hyper.items()}

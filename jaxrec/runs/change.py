@@ -11,7 +11,7 @@ DESCRIBED = ("name", "source", "filters", "split", "catalogue", "unknown_targets
 # options that came after the first runs, and what they are where nobody gives them: the ids of older runs still hold
 LATER = (
     ("start_from", None), ("optimizer.clip_value", 0.0), ("model.horizon", None), ("model.event_dropout", 0.0),
-    ("optimizer.average", 0.0), ("batch.shuffle_over", None),
+    ("optimizer.average", 0.0), ("batch.shuffle_over", None), ("compute", "float32"),
 )  # fmt: skip
 
 

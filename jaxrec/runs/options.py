@@ -174,6 +174,9 @@ class Config(Preparation):
     """when a gradient is not finite: stop, or go back to the state before, leave the batch out and halve the rate"""
     nan_limit: Positive = 8
     """batches that --on-nan rollback may leave out before the run stops all the same"""
+    compute: Literal["float32", "bfloat16"] = "float32"
+    """type of what training multiplies between layers and for scores; with bfloat16 weights, their gradients, recurrent
+    states, the loss, and all judging stay in float32"""
     parallel: Literal["jit", "shard_map", "pmap"] = "jit"
     """how a step is spread over devices"""
     devices: Positive = 1

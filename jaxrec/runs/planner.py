@@ -191,6 +191,8 @@ def changes(config: Config, disk: bool) -> Iterator[tuple[str, Config]]:
         twice = replace(optimizer, accumulate=2 * optimizer.accumulate)
         words = f"--batch.size {half.size} --optimizer.accumulate {twice.accumulate} (the same updates)"
         yield words, replace(config, batch=half, optimizer=twice)
+    if config.compute == "float32":
+        yield "--compute bfloat16", replace(config, compute="bfloat16")
     devices = len(jax.local_devices())
     if devices >= 2 * config.devices and batch.size % (2 * data) == 0:
         more = replace(config, devices=2 * config.devices)

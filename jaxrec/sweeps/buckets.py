@@ -29,6 +29,8 @@ def bucket(config: Config) -> str:
         static[section] = {name: value for name, value in static[section].items() if name not in gone}
     if config.batch.shuffle_over is None:  # a later option: buckets of older sweeps hold
         del static["batch"]["shuffle_over"]
+    if config.compute == "float32":
+        del static["compute"]
     loss, model = config.loss, config.model
     options = sorted((name, str(value)) for name, value in loss.options.items() if name not in TRACED["loss"])
     static["loss"] = [loss.name, options]

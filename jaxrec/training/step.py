@@ -101,7 +101,9 @@ class Step:
     gradients and counts are summed over it, and dropout follows a row wherever it is computed. Tables with an entry in
     ``shards`` are this device's pieces; what else there is, is the same on all devices that share a table. A step whose
     gradient is not finite leaves parameters and carry as they were and says so in ``metrics.finite``. With ``averages``
-    the state keeps `mixed` parameters beside those that are trained.
+    the state keeps `mixed` parameters beside those that are trained. What lies between layers, and what is multiplied
+    there and for scores, is of the type ``compute``, where that is given (Micikevicius et al. 2018,
+    https://arxiv.org/abs/1710.03740): parameters, their gradients, recurrences and the loss are not.
     """
 
     loss: Loss
@@ -110,6 +112,7 @@ class Step:
     microbatches: int = 1
     nominal: int | None = None
     averages: bool = False
+    compute: str | None = None
 
     def plain(self) -> "Step":
         """The step without numbers that ``hyper`` replaces: equal for all trainings that one program serves."""
@@ -259,7 +262,7 @@ class Step:
         self, network: Network, rows: dict[str, Rows], batch: Batch, hyper: Hyper, carry: Any, loss: Loss, drawn: Drawn
     ) -> tuple[Array, Any]:
         """The loss summed over a batch's real positions, and the state of lanes that went on from ``carry``."""
-        last, hidden = encode(network, rows, batch, carry, rates=rates(hyper))
+        last, hidden = encode(network, rows, batch, carry, rates(hyper), self.compute)
         scored = rows["output"] if "output" in rows else rows["item"]
         bias = rows["bias"].values if "bias" in rows else None
         weight = given(batch.mask).reshape(-1).astype(hidden.dtype)

@@ -179,6 +179,18 @@ def test_half_precision_is_what_goes_in_and_nothing_is_rounded_to_it_after(loss)
         np.testing.assert_allclose(slope.astype(float), exact, rtol=0.02, atol=0.02 * np.abs(exact).max())
 
 
+@pytest.mark.parametrize("loss", HALF.values(), ids=HALF)
+def test_wider_rows_are_rounded_where_they_are_multiplied_and_get_their_gradient_unrounded(loss):
+    (hidden, *rest), positions = inputs(2, np.float32)
+    hidden = hidden.astype(jnp.bfloat16)
+    _, found, slopes = evaluate(loss, [hidden, *rest], positions)
+    _, wanted, wanted_slopes = evaluate(loss, [leaf.astype(float) for leaf in (hidden, *rest)], positions)
+    np.testing.assert_allclose(found, wanted, rtol=0.01)
+    assert [str(slope.dtype) for slope in slopes] == ["bfloat16", "float32", "float32"]
+    for slope, exact in zip(slopes, wanted_slopes, strict=True):
+        np.testing.assert_allclose(slope.astype(float), exact, atol=0.02 * np.abs(exact).max())
+
+
 def full(floats, positions, temperature=1.0, among=1.0):
     """The full softmax, value and gradients; what other items weigh is multiplied by ``among``."""
     own = jax.nn.one_hot(positions.targets - 1, ITEMS, dtype=bool)

@@ -216,6 +216,21 @@ def test_half_precision_is_summed_in_single():
             np.testing.assert_allclose(left.astype(np.float32), right, atol=0.02 * float(jnp.abs(right).max()))
 
 
+@pytest.mark.parametrize("chunk", [300, None])
+def test_wider_rows_are_rounded_for_products_and_get_their_gradient_as_it_was_summed(chunk):
+    """The value is that of rounded rows to single precision, also with a temperature that half precision has not."""
+    hidden, rows, bias, targets, weight = inputs(positions=40, items=50)
+    hidden = hidden.astype(jnp.bfloat16)
+    loss = Softmax(chunk=chunk, label_smoothing=0.1)
+    value, gradients = jax.jit(jax.value_and_grad(loss, (0, 1, 2)))(hidden, rows, bias, targets, weight)
+    exact = hidden.astype(np.float32), rows.astype(jnp.bfloat16).astype(np.float32), bias, targets, weight
+    wanted, wanted_gradients = jax.value_and_grad(specification, (0, 1, 2))(*exact, label_smoothing=0.1)
+    np.testing.assert_allclose(float(value), float(wanted), rtol=1e-4)
+    assert [str(leaf.dtype) for leaf in gradients] == ["bfloat16", "float32", "float32"]
+    for left, right in zip(gradients, wanted_gradients, strict=True):
+        np.testing.assert_allclose(left.astype(np.float32), right, atol=0.01 * float(jnp.abs(right).max()))
+
+
 @pytest.mark.parametrize(("positions", "items", "width"), [(512, 2000, 8), (64, 40_000, 4)])
 def test_memory_stays_within_the_chunk(positions, items, width):
     """The compiled program's temporaries hold a few blocks of scores and copies of the arguments, never all scores."""

@@ -129,8 +129,9 @@ def test_a_profile_lies_under_the_file_and_the_flags(tmp_path):
         {"loss": f"bpr_max({SMALL}, elu=0.5)", "model.tied": False, "model.one_hot": True,
          "model.cell": "gru(reset=before)"},
         {"loss": f"sampled_softmax({SMALL})", "optimizer.average": 0.8, "model.event_dropout": 0.3},
+        {"loss": f"bpr_max({SMALL})", "compute": "bfloat16", "model.feedforward": 1},
     ],
-    ids=["shared", "separate", "one-hot", "averaged"],
+    ids=["shared", "separate", "one-hot", "averaged", "bfloat16"],
 )  # fmt: skip
 def test_the_profile_resumes_to_the_same_bits_and_recommends(tmp_path, monkeypatch, flags):
     config = profiled(**flags)

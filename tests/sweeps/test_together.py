@@ -209,6 +209,7 @@ def test_a_bucket_is_what_one_program_serves(tmp_path):
         {"optimizer.momentum": 0.1}, {"model.state_dropout": 0.1}, {"loss": "sampled_softmax(negatives=9)"},
         {"optimizer.clip_value": 0.1}, {"optimizer.average": 0.9}, {"model.event_dropout": 0.1},
         {"loss": "sampled_softmax(negatives=8, propensity=0.1)"}, {"demo.users": 70}, {"model.cell": "lstm"},
+        {"compute": "bfloat16"},
     ]  # fmt: skip
 
     def with_(**changes):

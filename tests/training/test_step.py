@@ -2,14 +2,19 @@
 breaks.
 """
 
+import collections
+from dataclasses import replace
+from functools import partial
+
 import jax
+import jax.extend as jex
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
 from jaxrec.cells import GRU, Event
-from jaxrec.losses import Softmax
+from jaxrec.losses import BPR, Softmax
 from jaxrec.models import recommender
 from jaxrec.models.recommender import Batch
 from jaxrec.parallel.strategy import distribute
@@ -172,8 +177,72 @@ def test_the_average_is_the_same_on_many_devices():
         close(state.judged, alone.judged, 2e-4)
 
 
-def test_the_step_lowers_for_accelerators_from_here():
-    step = Step(Softmax())
+HALF = Step(Softmax(), Optimiser("adamw"), compute="bfloat16")
+
+
+def products(jaxpr):
+    """Types of the numbers that are multiplied in matrix products, those in loops included."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            yield tuple(str(variable.aval.dtype) for variable in equation.invars)
+        for inner in jex.core.jaxprs_in_params(equation.params):
+            yield from products(inner)
+
+
+def test_half_precision_is_near_single_and_everything_that_is_kept_is_single():
+    whole, losses = run(replace(HALF, compute=None), HALF.init(model(), HYPER, jax.random.key(0)))
+    state, found = run(HALF, HALF.init(model(), HYPER, jax.random.key(0)))
+    np.testing.assert_allclose(found, losses, rtol=0.01)
+    assert found != losses
+    assert {str(leaf.dtype) for leaf in jax.tree.leaves((state.model, state.optimiser))} <= {"float32", "int32"}
+    moved = [
+        np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(jax.tree.map(jnp.subtract, after.model, model()))])
+        for after in (whole, state)
+    ]
+    assert np.corrcoef(*moved)[0, 1] > 0.99
+
+
+def test_scores_and_feed_forward_are_multiplied_in_half_precision_and_recurrences_in_single():
+    """Three products each forth and back: a block's scores; up and down; those of the cell, and its inputs."""
+    state = HALF.init(model(), HYPER, jax.random.key(0))
+    found = collections.Counter(products(jax.make_jaxpr(HALF)(state, batch(), HYPER).jaxpr))
+    assert found[("bfloat16", "bfloat16")] == 3 + 6
+    assert found[("float32", "float32")] >= 12
+    plain = collections.Counter(products(jax.make_jaxpr(replace(HALF, compute=None))(state, batch(), HYPER).jaxpr))
+    assert found.total() == plain.total()
+    assert set(plain) == {("float32", "float32")}
+
+
+@pytest.mark.parametrize("loss", [Softmax(), BPR(negatives=5, shared=True)], ids=["softmax", "drawn"])
+def test_the_gradient_of_a_row_that_is_read_thousands_of_times_is_summed_in_single(loss):
+    """In bfloat16 a sum of equal numbers ends at 256 of them."""
+    rows = 2048
+    ones = jnp.ones((rows, 2), jnp.int32)
+    same = Batch(ones, ones, ones > 0, keys=jax.random.split(jax.random.key(0), rows))
+    hyper = {"lr": HYPER["lr"], "clip": HYPER["clip"], "weight_decay": HYPER["weight_decay"]}
+    slopes = []
+    for step in (Step(loss), Step(loss, compute="bfloat16")):
+        state = step.init(model(), hyper, jax.random.key(0))
+        known = step.know(jnp.arange(ITEMS + 1), hyper)
+        *_, grads, _ = jax.jit(partial(step.gradients, known=known))(state, same, hyper)
+        slopes.append(grads["rows"]["item"])
+    assert slopes[1].dtype == jnp.float32
+    np.testing.assert_allclose(slopes[1], slopes[0], rtol=0.02, atol=0.01 * float(jnp.abs(slopes[0]).max()))
+
+
+def test_half_precision_is_the_same_on_many_devices_and_in_micro_batches():
+    start = HALF.init(model(), HYPER, jax.random.key(3))
+    alone, losses = run(HALF, start)
+    ways = [distribute(HALF, mode, 8, split=(None, 0, None)) for mode in ("jit", "shard_map", "pmap")]
+    for go in (*ways, jax.jit(replace(HALF, microbatches=2))):
+        state, found = run(HALF, start, go=go)
+        np.testing.assert_allclose(found, losses, rtol=1e-3)
+        close(state.model, alone.model, 0.02)
+
+
+@pytest.mark.parametrize("compute", [None, "bfloat16"])
+def test_the_step_lowers_for_accelerators_from_here(compute):
+    step = Step(Softmax(), compute=compute)
     state = step.init(model(), HYPER, jax.random.key(0))
     for platform in ("cuda", "tpu"):
         assert jax.jit(step).trace(state, batch(), HYPER).lower(lowering_platforms=(platform,)).as_text()

@@ -1,6 +1,7 @@
 """A step on a mesh whose devices share out the tables: the numbers of one device, whatever the mesh."""
 
 import re
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -98,6 +99,17 @@ def test_a_mesh_gives_the_steps_of_one_device(name):
 @pytest.mark.parametrize("name", CASES)
 def test_every_mesh_gives_the_steps_of_one_device(name):
     equal_to_one_device(name, [(mode, mesh) for mode in ("jit", "shard_map") for mesh in MESHES])
+
+
+@pytest.mark.parametrize(("name", "mode"), [("tied", "shard_map"), ("sampled, untied", "jit")])
+def test_half_precision_is_that_of_one_device_up_to_its_rounding(name, mode):
+    step, tied = CASES[name]
+    step = replace(step, compute="bfloat16")
+    wanted = compile_run(step)(*begun(step, tied, lanes=ROWS))
+    _, metrics = spread_out(step, mode, (2, 4), begun(step, tied, lanes=ROWS))
+    np.testing.assert_allclose(metrics.loss, wanted[1].loss, rtol=0.01)
+    assert wanted[1].grad_norm[0] > 1
+    np.testing.assert_allclose(metrics.grad_norm[0], wanted[1].grad_norm[0], rtol=5e-3)  # later Adam amplifies
 
 
 def test_lanes_keep_their_state_beside_tables_in_pieces():

@@ -26,11 +26,11 @@ from jaxrec.runs.options import Config
 from jaxrec.runs.sampling import Sampler
 from jaxrec.runs.tracing import Trace
 from jaxrec.training.autopsy import explain
-from jaxrec.training.loop import RECORD, Clock, Held, Loop, NotFinite, informed
+from jaxrec.training.loop import Clock, Held, Loop, NotFinite, informed
 from jaxrec.training.optimisers import Hyper
 from jaxrec.training.progress import JsonLines, TensorBoard, console
 from jaxrec.training.shared_checkpoints import SharedCheckpoints
-from jaxrec.training.source import Events, Source, load, slabs
+from jaxrec.training.source import AnySource, Events, load, slabs
 from jaxrec.training.spread import Spread
 from jaxrec.training.step import State, Step
 from jaxrec.training.stop import Interrupted, Stopped, StopSignal
@@ -117,7 +117,7 @@ class Fitting:
         self.champion: tuple[int, Recommender] | None = None  # the best weights, where many train and memory has them
         self.answer: Answer | None = None  # the judgement of the best weights, where this process made it
 
-    def fit(self, state: State, data: Source) -> State:
+    def fit(self, state: State, data: AnySource) -> State:
         """Go on from the newest checkpoint, or from ``state``, to the end, a limit or a signal."""
         state = self.resumed(state)
         if self.over:
@@ -133,11 +133,11 @@ class Fitting:
             self.ended(state)  # inside: a signal must not cut it
         return state
 
-    def events(self) -> Source:
-        """What `fit` is given: all events on the device, or room for those of a slab where they stay on disk."""
+    def events(self) -> AnySource:
+        """What `fit` is given: all events on the device, or none where they stay on disk."""
         if self.feed is None:
             return load(self.prepared, user=self.config.model.user)
-        return self.feed.data.room(RECORD * rows_a_step(self.config) * self.config.batch.length)
+        return self.feed.data.bare()
 
     def loop(self, run: Spread | None) -> Loop:
         """The loop over this training's epochs, its records and decisions made here; whoever follows its course needs

@@ -38,7 +38,7 @@ usage: jaxrec VERB [options]          jaxrec VERB --help lists the options
 
   train      train a model, judge it on the test targets, save it
              jaxrec train --model.cell "gru(hidden=128)" --run runs/a
-  launch     train with several processes or machines as one
+  launch     train or evaluate with several processes or machines as one
              jaxrec launch -n 2 -- train --data clicks.csv --run runs/a
   evaluate   judge a trained model again, on every test target
              jaxrec evaluate --run runs/a
@@ -153,7 +153,8 @@ def evaluate(argv: list[str]) -> int:
 
     metrics, parquet = options.metrics, options.parquet
     result = run(options.run, metrics=metrics, parquet=parquet, allow_code=options.allow_code, say=_say)
-    print_result(result, as_json=options.json, run=options.run, slices=options.slices)
+    if result:
+        print_result(result, as_json=options.json, run=options.run, slices=options.slices)
     return 0
 
 

@@ -287,20 +287,22 @@ class Fitting:
         if self.sampler is not None and self.sampler.due(clock.step):
             self.look(held, clock)
         late = self.limit is not None and self.seconds() > self.limit
-        late, due = team.agreed((late, time.perf_counter() - self.saved > self.interval))
-        if self.told():
+        signal, late, due = self.told(late, time.perf_counter() - self.saved > self.interval)
+        if signal:
             self.signal.heard()
-            self.stopped = self.signal.requested
+            self.stopped = signal
         elif late:
             self.stopped = "max_seconds"
         elif due:
             self.save(held())
         return self.stopped is not None
 
-    def told(self) -> str | None:
-        """The signal that came, if only to one of many processes."""
-        self.signal.requested = next(filter(None, team.united(self.signal.requested)), None)
-        return self.signal.requested
+    def told(self, *first: bool) -> tuple[Any, ...]:
+        """The signal that came, if only to one of many processes, and what the first of them says."""
+        said = team.united([self.signal.requested, *first])
+        signal = next((came for came, *_ in said if came), None)
+        self.signal.requested = signal or self.signal.requested  # one that came meanwhile is for the next time
+        return signal, *said[0][1:]
 
     def seconds(self) -> float:
         """Training time so far, earlier attempts included."""
@@ -334,7 +336,7 @@ class Fitting:
             progress.done = True
         if self.alone or time.perf_counter() - self.saved > self.interval:  # processes of a team are alone, each
             self.save(state)
-        self.stopped = self.stopped or self.told()
+        self.stopped = self.stopped or self.told()[0]
         return self.stopped is not None
 
     def due(self, epoch: int) -> bool:

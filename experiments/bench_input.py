@@ -48,7 +48,7 @@ from jaxrec.runs.machine import card
 from jaxrec.runs.options import Config
 from jaxrec.training.feed import Feed, Mapped
 from jaxrec.training.loop import RECORD, informed
-from jaxrec.training.source import Slab, Source, load as on_device, slabs, spans
+from jaxrec.training.source import AnySource, Bare, Slab, Source, load as on_device, slabs, spans
 from jaxrec.training.spread import Spread
 
 ROWS = Path(__file__).parent / "results" / "bench_input.jsonl"
@@ -96,18 +96,17 @@ class Bench:
             slabs(rows, size=self.config.batch.size, steps=RECORD, begin=0) for rows in self.plans()
         )
 
-    def room(self) -> Source:
-        return Mapped(self.prepared, False).room(RECORD * self.config.batch.size * self.config.batch.length)
-
-    def disk(self, readers: int) -> tuple[Source, Iterator[Slab]]:
+    def disk(self, readers: int) -> tuple[Bare, Iterator[Slab]]:
         feed = Feed(Mapped(self.prepared, False), readers)
-        return self.room(), itertools.chain.from_iterable(
+        return feed.data.bare(), itertools.chain.from_iterable(
             feed.slabs(rows, size=self.config.batch.size, steps=RECORD, begin=0, lay=self.run.lay)
             for rows in self.plans()
         )
 
-    def grain(self, readers: int) -> tuple[Source, Iterator[Slab]]:
-        return self.room(), itertools.chain.from_iterable(self.by_grain(rows, readers) for rows in self.plans())
+    def grain(self, readers: int) -> tuple[Bare, Iterator[Slab]]:
+        return Mapped(self.prepared, False).bare(), itertools.chain.from_iterable(
+            self.by_grain(rows, readers) for rows in self.plans()
+        )
 
     def by_grain(self, rows: Rows, readers: int) -> Iterator[Slab]:
         """An epoch's slabs as elements of a Grain data set, as many threads and as many ahead as ours."""
@@ -126,11 +125,10 @@ class Bench:
         options = grain.ReadOptions(num_threads=readers, prefetch_buffer_size=readers)
         return iter(grain.MapDataset.source(Slabs()).to_iter_dataset(options))
 
-    def way(self, name: str, source: Source, stream: Iterator[Slab]) -> Callable[[], Any]:
+    def way(self, name: str, source: AnySource, stream: Iterator[Slab]) -> Callable[[], Any]:
         """A training whose every call is a slab."""
         model = build.model(self.config.model, build.offered(self.prepared), seed=0)
         source = informed(self.step, source, self.hyper)
-        self.bytes[name] = sum(leaf.nbytes for leaf in jax.tree.leaves((source.items, source.gaps)))
         state, placed, hyper = self.run.place(self.step.init(model, self.hyper, jax.random.key(0)), source, self.hyper)
         held, losses, waits = [state], self.losses.setdefault(name, []), self.waits.setdefault(name, [])
 
@@ -139,7 +137,9 @@ class Bench:
             slab = next(stream)
             waits.append(time.perf_counter() - began)
             bounds = np.array([0, slab.count], np.int32)
-            held[0], metrics = self.run(held[0], *slab.read(placed), bounds, hyper)
+            read, *plan = slab.read(placed)
+            self.bytes[name] = sum(leaf.nbytes for leaf in jax.tree.leaves((read.items, read.gaps)))
+            held[0], metrics = self.run(held[0], read, *plan, bounds, hyper)
             losses.append(np.asarray(metrics.loss)[: slab.count])
 
         return go
@@ -148,7 +148,7 @@ class Bench:
 def measure(name: str, config: Config, prepared: Prepared, rounds: int) -> dict[str, Any]:
     """One row."""
     bench = Bench(config, prepared)
-    ways: dict[str, tuple[Source, Iterator[Slab]]] = {
+    ways: dict[str, tuple[AnySource, Iterator[Slab]]] = {
         "device": bench.resident(), "device, again": bench.resident(), "disk, 1 reader": bench.disk(1),
         "disk, 2 readers": bench.disk(2),
     }  # fmt: skip

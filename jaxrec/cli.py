@@ -27,7 +27,8 @@ from jaxrec.reports.options import Check, Inspect, Listing, Report
 from jaxrec.runs.options import Compare, Config, Diagnose, Evaluate, Recommend, Score, Train
 from jaxrec.runs.profiles import profile_file
 from jaxrec.sweeps.options import Sweep, default, divided, value_of
-from jaxrec.training.stop import AGAIN, Interrupted, Stopped, StopSignal, interruption
+from jaxrec.training.ending import ended
+from jaxrec.training.stop import AGAIN, Interrupted, StopSignal
 
 S = TypeVar("S", bound=Section)
 
@@ -38,7 +39,7 @@ usage: jaxrec VERB [options]          jaxrec VERB --help lists the options
 
   train      train a model, judge it on the test targets, save it
              jaxrec train --model.cell "gru(hidden=128)" --run runs/a
-  launch     train with several processes or machines as one
+  launch     train or evaluate with several processes or machines as one
              jaxrec launch -n 2 -- train --data clicks.csv --run runs/a
   evaluate   judge a trained model again, on every test target
              jaxrec evaluate --run runs/a
@@ -92,11 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             raise Mistake(f"{verb!r} is not a verb{did_you_mean(verb, VERBS) or '; see jaxrec --help'}")
     except BaseException as error:
-        status = _ended(error)
-        if "JAXREC_PROCESSES" in os.environ:  # an orderly end would wait for the others, who wait for this process
-            sys.stdout.flush()
-            os._exit(status)
-        return status
+        return ended(error, _say)
     return 0
 
 
@@ -106,28 +103,6 @@ def launch(argv: list[str]) -> int:
     here = argv.index("--") if "--" in argv else len(argv)
     words = ["--n" if word == "-n" else word for word in argv[:here]]
     return run(parse(Launch, words, "launch"), argv[here + 1 :], _say)
-
-
-def _ended(error: BaseException) -> int:
-    """The exit status of an exception, after the sentence that a person needs; what is a defect of ours goes on."""
-    if isinstance(error, Stopped):
-        _say(f"jaxrec: {error}")
-        return AGAIN
-    if sent := interruption(error):
-        _say(f"jaxrec: {sent}: no file is left half written; the same command does it again")
-        return AGAIN
-    if isinstance(error, Mistake) and not os.environ.get("JAXREC_TRACEBACK"):
-        _say(f"jaxrec: {error}")
-        return 2
-    if isinstance(error, KeyboardInterrupt):
-        return 130
-    if "JAXREC_PROCESSES" in os.environ and type(error).__name__ == "JaxRuntimeError":  # mostly, another one is gone
-        _say(f"jaxrec: a step of all processes failed: {str(error).splitlines()[0]}")
-        return 1
-    if isinstance(error, BrokenPipeError):  # the reader of a pipe, such as head, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    raise error
 
 
 def train(argv: list[str]) -> int:
@@ -153,7 +128,8 @@ def evaluate(argv: list[str]) -> int:
 
     metrics, parquet = options.metrics, options.parquet
     result = run(options.run, metrics=metrics, parquet=parquet, allow_code=options.allow_code, say=_say)
-    print_result(result, as_json=options.json, run=options.run, slices=options.slices)
+    if result:
+        print_result(result, as_json=options.json, run=options.run, slices=options.slices)
     return 0
 
 

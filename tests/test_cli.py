@@ -16,6 +16,7 @@ import pytest
 
 from jaxrec.cli import VERBS, main
 from jaxrec.config import Call, keys
+from jaxrec.runs.__main__ import main as by_schedulers
 from jaxrec.runs.options import Config
 from jaxrec.training.stop import Stopped
 
@@ -350,3 +351,20 @@ def test_from_nothing_to_a_recommendation(tmp_path: Path):
     best = json.loads(lines)
     assert len(best["items"]) == 3
     assert not {"g0-i000", "g1-i001"} & set(best["items"])
+
+
+@pytest.mark.parametrize("entry", [main, by_schedulers])
+def test_one_of_many_processes_waits_for_none_of_them_when_it_ends(
+    entry: Callable[[list[str]], int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def gone(status: int) -> None:
+        raise SystemExit(status)
+
+    assert entry(["nonsense", "too"]) == 2
+    monkeypatch.setenv("JAXREC_PROCESSES", "2")
+    monkeypatch.setattr(os, "_exit", gone)
+    with pytest.raises(SystemExit) as left:
+        entry(["nonsense", "too"])
+    assert left.value.code == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == second

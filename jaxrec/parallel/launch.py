@@ -1,4 +1,4 @@
-"""Start the processes of one training on this machine, watch them, and end all of them when one dies.
+"""Start the processes of one training, or one judgement, on this machine, watch them, and end all when one dies.
 
 Needs no JAX: what a process must know of the others it gets in its environment (see `jaxrec.parallel.team`).
 """
@@ -18,6 +18,7 @@ from typing import IO, Annotated
 from jaxrec.config import Mistake, Section, Within
 
 GRACE = 10.0  # seconds in which the others may end by themselves after one has failed
+TOGETHER = {"train": "goes on from the last checkpoint", "evaluate": "does it again"}  # after a death
 MISTAKE = 2  # the status of a process that has said what to mend
 SHOWN = 15  # last lines of a process that failed where nobody saw it
 
@@ -29,11 +30,13 @@ Count = Annotated[int, Within(0)]
 class Launch(Section):
     """Train with several processes as one: jaxrec launch -n 4 -- train ...
 
-    After -- stands a training with options of its own: --data, --run, --json.
+    After -- stands train or evaluate with its own options: --data, --run, --json.
 
     Each process takes --devices of its own devices; a batch is cut over all.
 
     The run is that of one process: it goes on with any number of them.
+
+    jaxrec launch -n 4 -- evaluate ...: each judges its share of the sequences.
 
     On several machines: the same on each, with --nodes, --node, --coordinator.
 
@@ -61,14 +64,13 @@ def launch(options: Launch, words: Sequence[str], say: Callable[[str], None]) ->
         os.environ["JAXREC_PROCESSES"] = "auto"
         os.execv(sys.executable, [sys.executable, "-m", "jaxrec", *words])
     with started(options, words) as children, forwarding(children):
-        return watched(children, options.n * options.nodes, say)
+        return watched(children, options.n * options.nodes, TOGETHER[words[0]], say)
 
 
 def refuse(options: Launch, words: Sequence[str]) -> None:
-    if list(words[:1]) != ["train"]:
-        raise Mistake(
-            f"launch runs `train`, not {' '.join(words[:1]) or 'nothing'!r}; write jaxrec launch -n 4 -- train ..."
-        )
+    verb = next(iter(words), "nothing")
+    if verb not in TOGETHER:
+        raise Mistake(f"launch runs `train` or `evaluate`, not {verb!r}; write jaxrec launch -n 4 -- train ...")
     if options.node >= options.nodes:
         raise Mistake(f"node={options.node} of nodes={options.nodes}; they count from 0, to {options.nodes - 1}")
     if options.nodes > 1 and options.coordinator is None:
@@ -163,8 +165,8 @@ def forwarding(children: Sequence[Child]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def watched(children: Sequence[Child], total: int, say: Callable[[str], None]) -> int:
-    """Wait for all; after a first failure `GRACE` seconds longer."""
+def watched(children: Sequence[Child], total: int, again: str, say: Callable[[str], None]) -> int:
+    """Wait for all; after a first failure `GRACE` seconds longer. ``again`` is what the same command does."""
     first, deadline = None, float("inf")
     while (left := running(children)) and time.monotonic() < deadline:
         if first is None and (first := failed(children)):
@@ -181,8 +183,8 @@ def watched(children: Sequence[Child], total: int, say: Callable[[str], None]) -
             say(said)
         others = ("the other was", "the others were")[total > 2]
         say(
-            f"process {first.number} of {total} ended ({first.end()}), and so {others}; the same command goes on from "
-            "the last checkpoint, also with another -n"
+            f"process {first.number} of {total} ended ({first.end()}), and so {others}; the same command {again}, "
+            "also with another -n"
         )
     return max(first.process.returncode, 1)
 

@@ -203,6 +203,12 @@ class Distributed:
 
         return jax.tree.map(lambda place, part: jax.tree.map(partial(one, place), part), self._places[number], tree)
 
+    def put_part(self, number: int, tree: Any) -> Any:
+        """Argument `number`, which is cut, on the devices, where each of many processes has its part of it."""
+        if team.size() == 1:
+            return self.put(number, tree)
+        return jax.tree.map(lambda part: team.joined(part, self._places[number]), tree)
+
     def _join(self, tree: Any, axis: int | None) -> Any:
         """Undo what pmap does to a cut axis. One device holds the result: `put` tells it from what is cut already."""
         if axis is None:

@@ -133,6 +133,16 @@ def shared(things: Sequence[Any]) -> Sequence[Any]:
     return things[jax.process_index() :: size()]
 
 
+def part(values: np.ndarray, axis: int) -> np.ndarray:
+    """This process's part of an array that the devices of all share out along ``axis``."""
+    return np.split(values, size(), axis)[jax.process_index()]
+
+
+def joined(part: np.ndarray, place: jax.sharding.Sharding) -> jax.Array:
+    """The array on the devices of all, of which every process has its `part`."""
+    return jax.make_array_from_process_local_data(place, part)
+
+
 def devices(each: int) -> list[jax.Device]:
     """The first ``each`` devices of every process, process by process; the caller has seen that there are so many."""
     found = []

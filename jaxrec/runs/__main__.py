@@ -12,11 +12,14 @@ from pathlib import Path
 from jaxrec.config import Mistake, from_dict
 from jaxrec.runs.folder import read_json
 from jaxrec.runs.options import Config
-from jaxrec.training.stop import AGAIN, Stopped, StopSignal, interruption
+from jaxrec.training.ending import ended
+from jaxrec.training.stop import StopSignal
 
 
 def main(argv: list[str]) -> int:
-    """The exit status: 0, 2 for a mistake, 75 when a signal stopped the run and the same command goes on."""
+    """The exit status, as that of `jaxrec train`: 0, 2 for a mistake, 75 when a signal stopped the run and the same
+    command goes on.
+    """
     early = StopSignal(signal.SIGTERM)  # imports take seconds
     try:
         if len(argv) != 1:
@@ -26,17 +29,15 @@ def main(argv: list[str]) -> int:
         with early, early.raising():
             from jaxrec.runs.run import train
 
-            if result := train(config, command=command, say=lambda sentence: print(sentence, file=sys.stderr)):
+            if result := train(config, command=command, say=say):
                 print(json.dumps(result))
     except BaseException as error:
-        if stopped := error if isinstance(error, Stopped) else interruption(error):
-            print(f"jaxrec: {stopped}", file=sys.stderr)
-            return AGAIN
-        if isinstance(error, Mistake):
-            print(f"jaxrec: {error}", file=sys.stderr)
-            return 2
-        raise
+        return ended(error, say)
     return 0
+
+
+def say(sentence: str) -> None:
+    print(sentence, file=sys.stderr)
 
 
 if __name__ == "__main__":

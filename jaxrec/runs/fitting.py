@@ -26,11 +26,11 @@ from jaxrec.runs.options import Config
 from jaxrec.runs.sampling import Sampler
 from jaxrec.runs.tracing import Trace
 from jaxrec.training.autopsy import explain
-from jaxrec.training.loop import RECORD, Clock, Held, Loop, NotFinite, informed
+from jaxrec.training.loop import Clock, Held, Loop, NotFinite, informed
 from jaxrec.training.optimisers import Hyper
 from jaxrec.training.progress import JsonLines, TensorBoard, console
 from jaxrec.training.shared_checkpoints import SharedCheckpoints
-from jaxrec.training.source import Events, Source, load, slabs
+from jaxrec.training.source import AnySource, Events, load, slabs
 from jaxrec.training.spread import Spread
 from jaxrec.training.step import State, Step
 from jaxrec.training.stop import Interrupted, Stopped, StopSignal
@@ -117,7 +117,7 @@ class Fitting:
         self.champion: tuple[int, Recommender] | None = None  # the best weights, where many train and memory has them
         self.answer: Answer | None = None  # the judgement of the best weights, where this process made it
 
-    def fit(self, state: State, data: Source) -> State:
+    def fit(self, state: State, data: AnySource) -> State:
         """Go on from the newest checkpoint, or from ``state``, to the end, a limit or a signal."""
         state = self.resumed(state)
         if self.over:
@@ -133,11 +133,11 @@ class Fitting:
             self.ended(state)  # inside: a signal must not cut it
         return state
 
-    def events(self) -> Source:
-        """What `fit` is given: all events on the device, or room for those of a slab where they stay on disk."""
+    def events(self) -> AnySource:
+        """What `fit` is given: all events on the device, or none where they stay on disk."""
         if self.feed is None:
             return load(self.prepared, user=self.config.model.user)
-        return self.feed.data.room(RECORD * rows_a_step(self.config) * self.config.batch.length)
+        return self.feed.data.bare()
 
     def loop(self, run: Spread | None) -> Loop:
         """The loop over this training's epochs, its records and decisions made here; whoever follows its course needs
@@ -287,20 +287,22 @@ class Fitting:
         if self.sampler is not None and self.sampler.due(clock.step):
             self.look(held, clock)
         late = self.limit is not None and self.seconds() > self.limit
-        late, due = team.agreed((late, time.perf_counter() - self.saved > self.interval))
-        if self.told():
+        signal, late, due = self.told(late, time.perf_counter() - self.saved > self.interval)
+        if signal:
             self.signal.heard()
-            self.stopped = self.signal.requested
+            self.stopped = signal
         elif late:
             self.stopped = "max_seconds"
         elif due:
             self.save(held())
         return self.stopped is not None
 
-    def told(self) -> str | None:
-        """The signal that came, if only to one of many processes."""
-        self.signal.requested = next(filter(None, team.united(self.signal.requested)), None)
-        return self.signal.requested
+    def told(self, *first: bool) -> tuple[Any, ...]:
+        """The signal that came, if only to one of many processes, and what the first of them says."""
+        said = team.united([self.signal.requested, *first])
+        signal = next((came for came, *_ in said if came), None)
+        self.signal.requested = signal or self.signal.requested  # one that came meanwhile is for the next time
+        return signal, *said[0][1:]
 
     def seconds(self) -> float:
         """Training time so far, earlier attempts included."""
@@ -334,7 +336,7 @@ class Fitting:
             progress.done = True
         if self.alone or time.perf_counter() - self.saved > self.interval:  # processes of a team are alone, each
             self.save(state)
-        self.stopped = self.stopped or self.told()
+        self.stopped = self.stopped or self.told()[0]
         return self.stopped is not None
 
     def due(self, epoch: int) -> bool:

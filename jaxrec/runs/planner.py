@@ -19,7 +19,7 @@ from jaxrec.runs.options import Config
 from jaxrec.training.feed import Feed, Mapped
 from jaxrec.training.loop import RECORD
 from jaxrec.training.optimisers import Hyper
-from jaxrec.training.source import Source
+from jaxrec.training.source import AnySource, Bare, Slab
 from jaxrec.training.spread import Spread, shape, spread
 from jaxrec.training.step import State, Step
 from jaxrec.words import Call
@@ -98,38 +98,42 @@ def fits(data: Mapped) -> bool:
     return data.events <= np.iinfo(np.int32).max and data.bytes <= SHARE * free_memory()
 
 
-def foretell(fitting: "Fitting", placed: tuple[State, Source, Hyper], state: State, source: Source) -> None:
+def foretell(fitting: "Fitting", placed: tuple[State, AnySource, Hyper], state: State, source: AnySource) -> None:
     """Say what memory a training needs whose arguments are ``placed``; `Mistake` where there is less."""
     config, first = fitting.config, fitting.first
     rows = build.rows_a_step(config)
     length = config.batch.length if first is None else first.part(0, min(rows, first.rows)).index.shape[1]
-    ahead = 0 if fitting.feed is None else fitting.feed.ahead
-    plan = planned(fitting.spread, *placed, rows, length, ahead)
+    data, ahead = (None, 0) if fitting.feed is None else (fitting.feed.data, fitting.feed.ahead)
+    plan = planned(fitting.spread, *placed, blank(data, rows, length), ahead)
     if plan is not None:
         fitting.say(f"memory: {plan.told()}" + (" (the rest of it stays on disk)" if ahead else ""))
         refuse(plan, fitting, state, source, length)
 
 
-def planned(
-    run: Spread, state: State, source: Source, hyper: Hyper, rows: int, length: int, ahead: int = 0
-) -> Plan | None:
+def blank(data: Mapped | None, rows: int, length: int) -> Slab:
+    """A slab of padding; with events of its own where they stay on disk."""
+    index = np.full((RECORD, rows, length), -1, np.int32)
+    reset = np.zeros(index.shape, bool)
+    return Slab(index, reset, count=0, end=0, last=True, own=None if data is None else data.own(index, reset))
+
+
+def planned(run: Spread, state: State, source: AnySource, hyper: Hyper, slab: Slab, ahead: int = 0) -> Plan | None:
     """The plan of a training whose arguments lie on the devices already, and whose slabs come with events of their own
     where some are ``ahead``; None where the compiler does not tell.
     """
-    needs = needed(run, state, source, hyper, rows, length)
+    needs = needed(run, state, source, hyper, slab)
     if needs is None:
         return None
     parameters, events = held(state), held(source)
     crowd = len(run.devices) if run.devices[0].platform == "cpu" else 1  # they share the machine's memory
     room = free_memory() / crowd + parameters + events
-    more = ahead * slab_bytes(source, rows, length)
-    return Plan(parameters, events + more, needs.peak + more, room)
+    each = slab_bytes(run, slab)
+    return Plan(parameters, events + each * (ahead and ahead + 1), needs.peak + each * ahead, room)
 
 
-def needed(run: Spread, state: Any, source: Any, hyper: Hyper, rows: int, length: int) -> Memory | None:
+def needed(run: Spread, state: Any, source: Any, hyper: Hyper, slab: Slab) -> Memory | None:
     """What the program of a dispatch needs of each device."""
-    index = np.zeros((RECORD, rows, length), np.int32)
-    return memory_of(run.program(state, source, index, index.astype(bool), np.zeros(2, np.int32), hyper))
+    return memory_of(run.program(state, *slab.read(source), np.zeros(2, np.int32), hyper))
 
 
 def held(tree: Any) -> int:
@@ -143,13 +147,14 @@ def held(tree: Any) -> int:
     return sum(bytes_of(leaf) for leaf in jax.tree.leaves(tree))
 
 
-def slab_bytes(source: Any, rows: int, length: int) -> int:
-    """What a slab takes of a device that brings its own events: these and its plan."""
-    own = jax.tree.leaves(source._replace(counts=None, known=None))
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in own) + 5 * RECORD * rows * length
+def slab_bytes(run: Spread, slab: Slab) -> int:
+    """What a slab takes of a device: its events, where they travel with it, and the plan of the device's rows."""
+    source, *plan = slab.read(Bare())
+    whole, cut = (sum(leaf.nbytes for leaf in jax.tree.leaves(tree)) for tree in (source, plan))
+    return whole + cut * run.pieces // len(run.devices)
 
 
-def refuse(plan: Plan, fitting: "Fitting", state: State, source: Source, length: int) -> None:
+def refuse(plan: Plan, fitting: "Fitting", state: State, source: AnySource, length: int) -> None:
     """`Mistake` where a training does not fit, with what other options would need."""
     if plan.fits:
         return
@@ -161,7 +166,7 @@ def refuse(plan: Plan, fitting: "Fitting", state: State, source: Source, length:
     )
 
 
-def alternatives(fitting: "Fitting", state: State, source: Source, length: int) -> Iterator[tuple[str, int]]:
+def alternatives(fitting: "Fitting", state: State, source: AnySource, length: int) -> Iterator[tuple[str, int]]:
     """Other options and the peak that each of them alone would have; nothing is allocated for it."""
     shapes: Any = jax.tree.map(shape, (state._replace(carry=None), source))
     config, data = fitting.config, Mapped(fitting.prepared, fitting.config.model.user)
@@ -171,12 +176,13 @@ def alternatives(fitting: "Fitting", state: State, source: Source, length: int) 
         lanes = rows if config.batch.layout == "lanes" else 0
         begun = jax.eval_shape(partial(step.init, lanes=lanes), shapes[0].model, hyper, shapes[0].key)
         disk = fitting.feed is not None or changed.events_on == "disk"
-        read = jax.eval_shape(partial(data.room, RECORD * rows * length)) if disk else shapes[1]
+        read = jax.eval_shape(data.bare) if disk else shapes[1]
+        slab = blank(data if disk else None, rows, length)
         known = jax.eval_shape(step.know, shapes[1].counts, hyper)
         run = Spread(step, "jit", changed.devices, changed.shards)  # the ways need the same
-        found = needed(run, begun, read._replace(known=known), hyper, rows, length)
+        found = needed(run, begun, read._replace(known=known), hyper, slab)
         if found is not None:
-            yield words, found.peak + (changed.readers * slab_bytes(read, rows, length) if disk else 0)
+            yield words, found.peak + (changed.readers * slab_bytes(run, slab) if disk else 0)
 
 
 def changes(config: Config, disk: bool) -> Iterator[tuple[str, Config]]:

@@ -167,7 +167,7 @@ def begin(
         recommender = build.without_strangers(recommender, prepared)
         code = read_code(config.model.cell)
         run_id, deciding = identity(config, prepared, code)
-        refuse_others(run_id)
+        refuse_others(f"train {run_id}")
         folder = Folder(place or config.run or f"runs/{prepared.card['name']}-{config.model.cell.name}-{run_id}")
         fitting = Fitting(config, prepared, folder.path, step, hyper, steps, say, first, ask)
         known: dict[str, Any] = {"run_id": run_id}
@@ -195,16 +195,16 @@ def read(config: Config, say: Say) -> Prepared:
     if team.leads():
         prepared = prepare_cached(config, cache(), say=say)
     team.agreed(None)
-    return prepared if team.leads() else prepare_cached(config, cache(), say=say)
+    return prepared if team.leads() else prepare_cached(config, cache(), say=silent)
 
 
-def refuse_others(run_id: str) -> None:
-    """`Mistake` where processes that should train one run have been told, or have read, different things."""
-    for process, other in enumerate(team.united(run_id)):
-        if other != run_id:
+def refuse_others(work: str) -> None:
+    """`Mistake` where processes that should do one work have been told, or have read, different things."""
+    for process, other in enumerate(team.united(work)):
+        if other != work:
             raise Mistake(
-                f"process {process} would train {other} and this one {run_id}; give all of them the same options, data "
-                "and versions"
+                f"process {process} would {other} and this one {work}; give all of them the same options, data and "
+                "versions"
             )
 
 
@@ -304,7 +304,7 @@ def trained(directory: str, *, allow_code: bool) -> Bundle:
 
 def trained_on(directory: str, bundle: Bundle, say: Say) -> Prepared:
     """The data of that run, with the context that its model reads. `Mistake` where they are others by now."""
-    prepared = prepare_cached(bundle.config, cache(), say=say)
+    prepared = read(bundle.config, say)
     if prepared.card["fingerprint"] != bundle.card["fingerprint"]:
         raise Mistake(
             f"{bundle.config.data} is not what {directory} was trained on (its fingerprint differs); restore it"
@@ -316,24 +316,40 @@ def evaluate(
     directory: str, *, metrics: Sequence[str] = (), parquet: str | None = None, allow_code: bool = False,
     say: Say = print,
 ) -> dict[str, Any]:  # fmt: skip
-    """Judge the model of a finished run again on every test target; returns ``result.json``, written anew.
+    """Judge the model of a finished run again on every test target; returns ``result.json``, written anew, or nothing
+    in a process that is not the first of many: each judges its share, with the run's folder before it, and the first
+    writes.
 
     ``metrics`` are measured beside those of the run; ``parquet`` names a file to write the ranks to as well.
     """
+    team.join()
     remember_compilations()
     folder = Folder(directory)
     bundle = trained(directory, allow_code=allow_code)
     names = tuple(dict.fromkeys([*bundle.config.eval.metrics, *metrics]))
     refuse_unreadable(names)
     prepared = trained_on(directory, bundle, say)
+    refuse_others(f"judge {fingerprint({'result': read_json(folder.result), 'metrics': names})}")
     judged = judge.on_test(bundle.model, prepared, names)
+    valid = None
+    if team.agreed(not folder.ranks_valid.exists()):  # a run from before they were kept
+        valid, _ = judge.model(bundle.model, prepared, names, "valid", users=bundle.config.eval.users)
+    result = rewrite(folder, prepared, names, judged, valid) if team.leads() else {}
+    if result and parquet is not None:
+        to_parquet(parquet, judged.ranks, judged.masks, prepared)
+        say(f"{parquet}: {len(judged.ranks.target):,} test targets")
+    team.agreed(None)  # the first has written everything down
+    return result
+
+
+def rewrite(
+    folder: Folder, prepared: Prepared, names: tuple[str, ...], judged: judge.Judged, valid: Ranks | None
+) -> dict[str, Any]:
+    """Put a judgement in the place of the one that a finished run has."""
     new = {
         "test": judged.found, "baselines": judge.baselines(prepared, names),
         "ceiling": judge.ceiling(prepared, names), "warnings": judged.warnings,
     }  # fmt: skip
-    valid = None
-    if not folder.ranks_valid.exists():  # a run from before they were kept
-        valid, _ = judge.model(bundle.model, prepared, names, "valid", users=bundle.config.eval.users)
     owner = read_json(folder.identity)
     folder.claim(owner["id"], owner["of"], data=owner.get("data"))
     with folder, mendable(folder.path):
@@ -342,9 +358,6 @@ def evaluate(
             judge.write_ranks(folder.ranks_valid, valid, judge.sliced(prepared, valid))
         result = read_json(folder.result) | new
         write_json(folder.result, result)
-    if parquet is not None:
-        to_parquet(parquet, judged.ranks, judged.masks, prepared)
-        say(f"{parquet}: {len(judged.ranks.target):,} test targets")
     return result
 
 

@@ -1,24 +1,27 @@
-"""Training on events that stay on the host, mapped from disk: every slab travels with its own, gathered ahead."""
+"""Training on events that stay on the host, mapped from disk: every slab travels with its own, gathered ahead; of many
+processes each gathers those of its rows.
+"""
 
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from jaxrec.config import Mistake
 from jaxrec.data.batches import Rows
 from jaxrec.data.prepared import Prepared
 from jaxrec.losses.negatives import Popularity
 from jaxrec.models.recommender import Batch
-from jaxrec.training.source import Slab, Slabs, Source, slab, spans
+from jaxrec.parallel import team
+from jaxrec.training.source import Bare, Own, Slab, Slabs, Source, slab, spans
 
-Lay = Callable[[Source, Any, Any], tuple[Source, Any, Any]]  # a slab's events and plan, put where the step wants them
+Lay = Callable[..., Own]  # a slab's events and plan, put where the step wants them
 
 
 @dataclass(frozen=True)
@@ -39,42 +42,49 @@ class Mapped:
         leaves = [self.prepared.items, *jax.tree.leaves(self.sides())]
         return sum(leaf.nbytes for leaf in leaves) + 4 * self.events * self.user
 
-    def gathered(self, index: np.ndarray) -> tuple[Source, np.ndarray]:
-        """A source of two events a slot of ``index``, input and target, and where each slot has them there.
+    def slots(self, index: np.ndarray) -> Batch:
+        """As `Source.batch`, on the host and without ``reset``; of padding nothing is read."""
+        mask = index >= 0
+        here = index[mask].astype(np.int64)
 
-        Of the target only the item is copied, the rest stays zero: nothing reads it.
-        """
-        real = index.reshape(-1) >= 0
-        here = np.where(real, index.reshape(-1), 0).astype(np.int64)
-        items = paired(taken(self.prepared.items, here).astype(np.int32))
-        items[1::2] = taken(self.prepared.items, here + 1)
-        source = jax.tree.map(lambda values: paired(taken(values, here)), self.sides())
-        owners = paired(self.owners(here).astype(np.int32)) if self.user else None
-        local = np.where(real, 2 * np.arange(len(here), dtype=np.int32), np.int32(-1))
-        return source._replace(items=items, owners=owners), local.reshape(index.shape)
+        def laid(found: np.ndarray) -> np.ndarray:
+            slots = np.zeros((*mask.shape, *found.shape[1:]), found.dtype)
+            slots[mask] = found
+            return slots
 
-    def sides(self) -> Source:
+        items, after = (taken(self.prepared.items, where).astype(np.int32) for where in (here, here + 1))
+        gaps, starts, context = jax.tree.map(lambda values: laid(taken(values, here)), self.sides())
+        owners = laid(self.owners(here).astype(np.int32)) if self.user else None
+        return Batch(laid(items), laid(after), mask, None, gaps, starts, owners, context)  # type: ignore[arg-type]
+
+    def sides(self) -> tuple[Any, ...]:
         """What is kept of every event beside its item."""
-        some = self.prepared
-        return Source(None, gaps=some.gaps, starts=some.starts, context=some.context)  # type: ignore[arg-type]
+        return self.prepared.gaps, self.prepared.starts, self.prepared.context
 
     def owners(self, events: np.ndarray) -> np.ndarray:
         return taken(self.prepared.users, self.prepared.sequence_of(events))
 
     def batch(self, index: Any, reset: Any) -> Batch:
         """As `Source.batch`, on the device."""
-        source, local = self.gathered(np.asarray(index))
-        return jax.tree.map(jnp.asarray, source).batch(jnp.asarray(local), jnp.asarray(reset))  # type: ignore[no-any-return]
+        found: Batch = jax.tree.map(jnp.asarray, self.slots(np.asarray(index)))
+        return found._replace(reset=jnp.asarray(reset))
 
-    def room(self, slots: int) -> Source:
-        """A source of the shapes that so many slots have, and the counts, which every slab shares."""
-        source, _ = self.gathered(np.full(1, -1))
+    def own(self, index: np.ndarray, reset: np.ndarray) -> Own:
+        """A slab's events and plan: as a source of two events a slot, input and target, which a step reads as it would
+        read all events, hence the same bits. Of many processes none has all of that: there it is the slots themselves.
+        """
+        found = self.slots(index)
+        if team.size() > 1:
+            return Bare(), found, reset
+        sides = found.gap, found.start, found.user, found.context
+        items: Any = np.stack([found.item, found.target], axis=-1).reshape(-1)  # type: ignore[list-item]
+        place = 2 * np.arange(index.size, dtype=np.int32).reshape(index.shape)
+        local = np.where(index >= 0, place, np.int32(-1))
+        return Source(items, *jax.tree.map(partial(paired, axes=index.ndim), sides)), local, reset
 
-        def blank(leaf: np.ndarray) -> Array:
-            return jnp.zeros((2 * slots, *leaf.shape[1:]), leaf.dtype)
-
-        counts = jnp.asarray(np.asarray(self.prepared.popularity, np.float32))
-        return jax.tree.map(blank, source)._replace(counts=counts)  # type: ignore[no-any-return]
+    def bare(self) -> Bare:
+        """What slabs share, on the device."""
+        return Bare(jnp.asarray(np.asarray(self.prepared.popularity, np.float32)))
 
 
 @dataclass(frozen=True)
@@ -112,14 +122,15 @@ class Feed:
 
     def slab(self, plan: Rows, first: int, end: int, size: int, steps: int, lay: Lay) -> Slab:
         found = slab(plan, first, end, size=size, steps=steps)
-        source, local = self.data.gathered(found.index)
-        return replace(found, own=lay(source, local, found.reset))
+        index, reset = team.part(found.index, axis=1), team.part(found.reset, axis=1)
+        return replace(found, own=lay(*self.data.own(index, reset)))
 
 
-def paired(found: np.ndarray) -> np.ndarray:
-    """Each entry with a zero after it."""
-    pairs = np.zeros((2 * len(found), *found.shape[1:]), found.dtype)
-    pairs[::2] = found
+def paired(found: np.ndarray, axes: int) -> np.ndarray:
+    """Entries of the first ``axes`` in one row, each with a zero after it, which nothing reads."""
+    entries = found.reshape(-1, *found.shape[axes:])
+    pairs = np.zeros((2 * len(entries), *entries.shape[1:]), found.dtype)
+    pairs[::2] = entries
     return pairs
 
 

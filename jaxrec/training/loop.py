@@ -5,7 +5,7 @@ from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -16,12 +16,13 @@ from jaxrec.data.batches import Rows
 from jaxrec.losses.negatives import Popularity
 from jaxrec.models.tables import Shards
 from jaxrec.training.optimisers import Hyper
-from jaxrec.training.source import Slab, Slabs, Source, slabs
+from jaxrec.training.source import AnySource, Slab, Slabs, Source, slabs
 from jaxrec.training.step import Metrics, State, Step
 
 RECORD = 32  # steps a record covers, and the most that one dispatch runs
 
 
+S = TypeVar("S", bound=AnySource)
 Held = Callable[[], State]  # where a state is one of many, it is taken out only when somebody looks at it
 Course = Generator[tuple[Slab, int], Metrics, None]
 
@@ -36,9 +37,9 @@ class NotFinite(ArithmeticError):
         self.state, self.index, self.reset = state, index, reset
 
 
-def informed(step: Step, source: Source, hyper: Hyper) -> Source:
+def informed(step: Step, source: S, hyper: Hyper) -> S:
     """The source with what the step's loss must know of its counts: many passes over them, so once a run."""
-    return source._replace(known=known(step, source.counts, hyper))
+    return source._replace(known=known(step, source.counts, hyper))  # type: ignore[return-value]
 
 
 @partial(jax.jit, static_argnums=0)
@@ -50,8 +51,8 @@ def known(step: Step, counts: Array | None, hyper: Hyper) -> Popularity | None:
 def run_steps(
     step: Step,
     state: State,
-    source: Source,
-    index: Array,
+    source: AnySource,
+    index: Any,
     reset: Array,
     bounds: Array,
     hyper: Hyper,
@@ -60,10 +61,11 @@ def run_steps(
 ) -> tuple[State, Metrics]:
     """Steps ``bounds[0]`` to ``bounds[1]`` of a slab in one compiled loop, up to one that is not finite.
 
-    ``index, reset (steps, batch, time)``; the metrics have ``(steps,)`` leaves; the source is `informed`. The bounds
-    are traced: however a run is cut into dispatches it is the same program, hence the same bits.
+    ``index, reset (steps, batch, time)``, of a `Bare` source a `Batch` of such in place of ``index``; the metrics have
+    ``(steps,)`` leaves; the source is `informed`. The bounds are traced: however a run is cut into dispatches it is the
+    same program, hence the same bits.
     """
-    blank = jnp.zeros(index.shape[0])
+    blank = jnp.zeros(reset.shape[0])
     metrics = Metrics(blank, blank.astype(jnp.int32), blank, blank.astype(bool), blank.astype(bool))
 
     def go(carry: tuple) -> Array:
@@ -72,7 +74,8 @@ def run_steps(
 
     def one(carry: tuple) -> tuple:
         i, state, metrics, _ = carry
-        state, now = step(state, source.batch(index[i], reset[i]), hyper, axis, source.known, shards)
+        batch = source.batch(*jax.tree.map(lambda leaf: leaf[i], (index, reset)))
+        state, now = step(state, batch, hyper, axis, source.known, shards)
         metrics = jax.tree.map(lambda all_, this: all_.at[i].set(this.astype(all_.dtype)), metrics, now)
         return i + 1, state, metrics, now.finite
 
@@ -119,7 +122,7 @@ class Loop:
     common: Callable[[int], int] = lambda count: count  # of many processes, what the first has decided
     seconds: float = 1.0  # aim for one dispatch, so that signals are heard
 
-    def fit(self, state: State, source: Source, hyper: Hyper, *, epochs: int, clock: Clock) -> State:
+    def fit(self, state: State, source: AnySource, hyper: Hyper, *, epochs: int, clock: Clock) -> State:
         """Train until ``epochs`` are done or a callback says stop."""
 
         def held() -> State:

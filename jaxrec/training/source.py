@@ -60,6 +60,20 @@ class Source(NamedTuple):
         )  # fmt: skip
 
 
+class Bare(NamedTuple):
+    """A source without events, where every slab brings a batch itself in place of numbers; the rest as in `Source`."""
+
+    counts: Array | None = None
+    known: Popularity | None = None
+
+    def batch(self, events: Batch, reset: Array) -> Batch:
+        return events._replace(reset=reset)
+
+
+AnySource = Source | Bare
+Own = tuple[AnySource, Any, Any]  # a source, and a plan that says what of it is read
+
+
 def load(prepared: Prepared, *, user: bool) -> Source:
     """Put what training reads on the device: 4 bytes an event for items, and as much for gaps, users, each feature.
 
@@ -86,7 +100,7 @@ def load(prepared: Prepared, *, user: bool) -> Source:
 class Slab:
     """Up to ``steps`` batches as index plans ``(steps, batch, time)``: the first ``count`` are real, the last is the
     epoch's ``end``th, and ``last`` where there are no more. ``own`` are its events on the device, with where each slot
-    has them there, where they travel with the slab: see `training.feed`.
+    has them there (or the slots themselves), where they travel with the slab: see `training.feed`.
     """
 
     index: np.ndarray
@@ -94,9 +108,9 @@ class Slab:
     count: int
     end: int
     last: bool
-    own: tuple[Source, Any, Any] | None = None
+    own: Own | None = None
 
-    def read(self, source: Source) -> tuple[Source, Any, Any]:
+    def read(self, source: AnySource) -> Own:
         """What `run_steps` reads: all events or its own, and the plan there."""
         if self.own is None:
             return source, self.index, self.reset

@@ -17,9 +17,9 @@ from jaxrec.models.pieces import CUT, filled
 from jaxrec.models.recommender import Recommender
 from jaxrec.parallel import team
 from jaxrec.parallel.strategy import Distributed, Mode, distribute, local_devices, meshed
-from jaxrec.training.loop import run_steps
+from jaxrec.training.loop import S, run_steps
 from jaxrec.training.optimisers import Hyper
-from jaxrec.training.source import Source
+from jaxrec.training.source import AnySource, Own
 from jaxrec.training.step import Metrics, State, Step
 
 
@@ -58,7 +58,7 @@ class Spread:
         shards = None if cut is None else cut.shards
 
         def steps(
-            state: State, source: Source, index: Array, reset: Array, bounds: Array, hyper: Hyper, carry: Any,
+            state: State, source: AnySource, index: Any, reset: Array, bounds: Array, hyper: Hyper, carry: Any,
             axis: str | None = None,
         ) -> tuple[State, Metrics, Any]:  # fmt: skip
             state, metrics = run_steps(
@@ -72,16 +72,18 @@ class Spread:
             donate=(0, 6), pieces=self.pieces,
         )  # fmt: skip
 
-    def place(self, state: State, source: Source, hyper: Hyper) -> tuple[State, Source, Hyper]:
+    def place(self, state: State, source: S, hyper: Hyper) -> tuple[State, S, Hyper]:
         """The three where the devices want them: a loop that starts from these copies nothing at its calls."""
         whole = self.ready(state._replace(carry=None))
         assert self.run is not None
         return self.run.put(0, whole)._replace(carry=state.carry), self.run.put(1, source), self.run.put(5, hyper)
 
-    def lay(self, source: Source, index: Any, reset: Any) -> tuple[Source, Any, Any]:
-        """A slab's events and plan where the devices want them, once a state is placed."""
+    def lay(self, source: AnySource, index: Any, reset: Any) -> Own:
+        """A slab's events and plan, of many processes this one's part, where the devices want them, once a state is
+        placed.
+        """
         assert self.run is not None
-        return self.run.put(1, source), self.run.put(2, index), self.run.put(3, reset)
+        return self.run.put(1, source), self.run.put_part(2, index), self.run.put_part(3, reset)
 
     def ready(self, state: State) -> State:
         """The state with tables that can be cut, once it is known how."""
@@ -92,7 +94,7 @@ class Spread:
             self.cut, self.run = cut, self.compiled(cut)
         return cut.full(state, self.pieces)
 
-    def program(self, state: State, source: Source, index: Any, reset: Any, bounds: Any, hyper: Hyper) -> Any:
+    def program(self, state: State, source: AnySource, index: Any, reset: Any, bounds: Any, hyper: Hyper) -> Any:
         """The compiled program of a call, whose state and source may be the shapes of what does not exist yet; those
         that do must be placed.
         """
@@ -109,7 +111,7 @@ class Spread:
         return state if self.cut is None else self.cut.joined(state)
 
     def __call__(
-        self, state: State, source: Source, index: Any, reset: Any, bounds: Any, hyper: Hyper
+        self, state: State, source: AnySource, index: Any, reset: Any, bounds: Any, hyper: Hyper
     ) -> tuple[State, Metrics]:
         assert self.run is not None, "a state in pieces comes from `place`"
         whole, carry = state._replace(carry=None), state.carry

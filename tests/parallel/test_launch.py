@@ -18,6 +18,7 @@ def child(number, code):
     return Child(number, subprocess.Popen([sys.executable, "-c", code], start_new_session=True), None)
 
 
+AGAIN = launch.TOGETHER["train"]
 SLEEP = "import time; time.sleep(600)"
 
 
@@ -36,7 +37,7 @@ def family():
 def test_a_process_that_dies_takes_the_others_with_it(family, monkeypatch):
     monkeypatch.setattr(launch, "GRACE", 0.5)
     children, said = family(SLEEP, "import os; os.kill(os.getpid(), 9)", SLEEP), []
-    assert launch.watched(children, 3, said.append) == 1
+    assert launch.watched(children, 3, AGAIN, said.append) == 1
     assert all(one.process.returncode == -signal.SIGKILL for one in children)
     (sentence,) = said
     assert sentence == (
@@ -49,21 +50,21 @@ def test_the_one_that_was_killed_is_named_though_the_first_failed_too(family):
     children, said = family("raise SystemExit(1)", "import os; os.kill(os.getpid(), 9)"), []
     for one in children:
         one.process.wait()
-    launch.watched(children, 2, said.append)
+    launch.watched(children, 2, AGAIN, said.append)
     assert said[0].startswith("process 1 of 2 ended (signal SIGKILL)")
 
 
 @pytest.mark.parametrize(("codes", "status"), [((0, 0), 0), ((75, 75), 75), ((2, 2), 2)])
 def test_what_all_say_alike_is_not_said_again(family, codes, status):
     said = []
-    assert launch.watched(family(*(f"raise SystemExit({code})" for code in codes)), 2, said.append) == status
+    assert launch.watched(family(*(f"raise SystemExit({code})" for code in codes)), 2, AGAIN, said.append) == status
     assert said == []
 
 
 def test_a_mistake_of_the_first_alone_is_enough(family, monkeypatch):
     monkeypatch.setattr(launch, "GRACE", 0.2)
     said = []
-    assert launch.watched(family("raise SystemExit(2)", SLEEP), 2, said.append) == 2
+    assert launch.watched(family("raise SystemExit(2)", SLEEP), 2, AGAIN, said.append) == 2
     assert said == []
 
 
@@ -86,7 +87,7 @@ def test_signals_are_for_the_processes(family):
 
     with launch.forwarding(children):
         threading.Thread(target=later).start()
-        assert launch.watched(children, 2, lambda sentence: None) == 75
+        assert launch.watched(children, 2, AGAIN, lambda sentence: None) == 75
 
 
 def test_what_a_silent_process_said_last_is_shown(tmp_path, monkeypatch):
@@ -94,7 +95,7 @@ def test_what_a_silent_process_said_last_is_shown(tmp_path, monkeypatch):
     with open(tmp_path / "kept", "w+b") as kept:
         process = subprocess.Popen([sys.executable, "-c", "raise ValueError('ouch')"], stderr=kept)
         said: list[str] = []
-        assert launch.watched([child(0, SLEEP), Child(1, process, kept)], 2, said.append) == 1
+        assert launch.watched([child(0, SLEEP), Child(1, process, kept)], 2, AGAIN, said.append) == 1
     assert said[0].endswith("  [1] ValueError: ouch")
     assert said[1].startswith("process 1 of 2 ended (status 1)")
 
@@ -102,7 +103,7 @@ def test_what_a_silent_process_said_last_is_shown(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "words", "sentence"),
     [
-        ({}, [], "launch runs `train`, not 'nothing'"),
+        ({}, [], "launch runs `train` or `evaluate`, not 'nothing'"),
         ({}, ["sweep"], "not 'sweep'"),
         ({"nodes": 2, "node": 2, "coordinator": "a:1"}, ["train"], "node=2 of nodes=2; they count from 0, to 1"),
         ({"nodes": 2}, ["train"], "nodes=2 need a --coordinator host:port"),

@@ -4,6 +4,7 @@ import json
 import threading
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from jaxrec.runs.fitting import Diverged, Fitting
 from jaxrec.runs.options import Batch, Config, Evaluation, Model, Optimizer, Stopping
 from jaxrec.runs.run import train
 from jaxrec.sweeps.together import refuse_apart
-from jaxrec.training.source import Source
+from jaxrec.training.feed import Mapped
 
 USERS, EVENTS, ITEMS = 40, 14, 7
 
@@ -167,8 +168,10 @@ def test_memory_is_counted_for_the_slabs_that_are_on_the_device(log, tmp_path):
     go(log, tmp_path / "a", events_on="disk", readers=2, say=said.append, **few)
     (line,) = [sentence for sentence in said if sentence.startswith("memory: ")]
     assert line.endswith("(the rest of it stays on disk)")
-    source = Source(np.zeros(8, np.int32), gaps=np.zeros(8, np.float32), counts=np.zeros(9))
-    assert planner.slab_bytes(source, rows=2, length=4) == 8 * 8 + 5 * 32 * 2 * 4
+    prepared = prepare(config(log, tmp_path, **few), lambda sentence: None)
+    slab, slots = planner.blank(Mapped(prepared, False), rows=2, length=4), 32 * 2 * 4
+    own, plan = 2 * (4 + 4 + 1), 4 + 1  # two events a slot, each with item, gap and start; number and reset
+    assert planner.slab_bytes(SimpleNamespace(devices=[1, 2], pieces=1), slab) == own * slots + plan * slots // 2
 
 
 def test_a_full_device_is_told_of_the_disk(log, tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ from jaxrec.runs import fitting
 from jaxrec.runs.fitting import Diverged, GivenUp
 from jaxrec.runs.options import Batch, Config, Evaluation, Model, Optimizer, Stopping
 from jaxrec.runs.run import train
+from jaxrec.training.stop import Stopped
 
 # a learning rate so high that a later epoch is soon worse than an earlier one
 CONFIG = Config(
@@ -65,6 +66,25 @@ def test_early_stopping_knows_after_a_kill_what_it_had_seen_before(tmp_path, mon
     assert (resumed["stopped"], resumed["epochs"], resumed["valid"]["epoch"]) == ("patience", last, best)
     assert judgements(run) == judgements(tmp_path / "whole")
     assert weights(run) == weights(tmp_path / "whole")
+
+
+def test_a_signal_that_comes_while_processes_agree_is_heard_the_next_time(tmp_path, monkeypatch):
+    told, heard = fitting.Fitting.told, []
+
+    def interrupted(self, *first):
+        def united(value):
+            self.signal.requested = "SIGTERM"
+            return [value]
+
+        with monkeypatch.context() as patch:
+            patch.setattr(fitting.team, "united", united)
+            heard.append(told(self, *first))
+        return heard[-1]
+
+    monkeypatch.setattr(fitting.Fitting, "told", interrupted)
+    with pytest.raises(Stopped, match="SIGTERM: saved after step"):
+        go(tmp_path / "run")
+    assert [signal for signal, *_ in heard] == [None, "SIGTERM"]
 
 
 def test_the_plan_of_every_epoch_is_made_once(tmp_path, monkeypatch):

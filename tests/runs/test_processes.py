@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from jaxrec.config import Mistake, resolve
 from jaxrec.parallel.launch import free_port
 from jaxrec.runs import planner
 from jaxrec.runs.options import Config
-from jaxrec.runs.run import train
+from jaxrec.runs.run import evaluate, train
 
 LIMIT = 240  # seconds; one process of a dead team could wait for ever
 TINY: dict[str, Any] = {
@@ -40,9 +41,9 @@ def words(options):
             yield from map(str, value if isinstance(value, list) else [value])
 
 
-def launched(options, *launch, devices=1, **env):
+def launched(options, *launch, verb="train", devices=1, **env):
     """`jaxrec launch`; not waited for."""
-    command = [sys.executable, "-m", "jaxrec", "launch", *launch, "--", "train", *words(options), "--json"]
+    command = [sys.executable, "-m", "jaxrec", "launch", *launch, "--", verb, *words(options), "--json"]
     env = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"} | env
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -73,6 +74,26 @@ def test_two_processes_train_the_run_of_one(tmp_path):
     assert process.returncode == 0, said
     same(json.loads(out), here(TINY, tmp_path / "alone"))  # and so nothing else stands on standard output
     assert said.count("memory: ") == 1, "one process speaks for all"
+
+
+def test_two_processes_judge_as_one(tmp_path):
+    """The same ranks to the last one, in every file, also those that a run from before they were kept has not."""
+    alone, two = tmp_path / "alone", tmp_path / "two"
+    here(TINY | {"demo.users": 100, "epochs": 1}, alone)  # 64 sequences for one process, and the rest for the other
+    (alone / "ranks-valid.npz").unlink()
+    shutil.copytree(alone, two)
+    more = ["map@5", "ndcg@10[pop20,seed2]"]
+    wanted = evaluate(str(alone), metrics=more, parquet=str(tmp_path / "alone.parquet"), say=lambda sentence: None)
+    options = {"run": two, "metrics": more, "parquet": tmp_path / "two.parquet"}
+    process = launched(options, "-n", "2", verb="evaluate", XLA_FLAGS=os.environ["XLA_FLAGS"])
+    out, said = process.communicate(timeout=LIMIT)
+    assert process.returncode == 0, said
+    assert json.loads(out) == json.loads((two / "result.json").read_text()) == json.loads(json.dumps(wanted))
+    assert said.count("two.parquet: ") == 1, "one process speaks for all"
+    for name in ("ranks.npz", "ranks-valid.npz", "candidates.npz"):
+        with np.load(alone / name) as one, np.load(two / name) as other:
+            assert {key: one[key].tobytes() for key in one} == {key: other[key].tobytes() for key in other}
+    assert (tmp_path / "alone.parquet").read_bytes() == (tmp_path / "two.parquet").read_bytes()
 
 
 def test_a_process_that_dies_ends_all_and_one_goes_on_with_their_run(tmp_path):
@@ -118,6 +139,7 @@ def youngest(parent):
         (2, 1, {"batch.layout": "lanes", "checkpoint_seconds": 0.1}),
         (2, 2, {"devices": 2, "shards": 2, "model.user": True}),
         (2, 1, {"events_on": "disk", "readers": 2}),
+        (2, 2, {"events_on": "disk", "devices": 2, "shards": 2, "batch.layout": "lanes"}),
         (2, 1, {"parallel": "shard_map", "optimizer.average": 0.9, "optimizer.accumulate": 2}),
     ],
 )

@@ -12,9 +12,12 @@ from hypothesis import given, strategies as st
 from jaxrec.config import Mistake
 from jaxrec.data.batches import packed
 from jaxrec.data.context import Context
+from jaxrec.data.lanes import lanes
 from jaxrec.data.prepared import Prepared
-from jaxrec.training.feed import Feed, Mapped
-from jaxrec.training.source import Source, load, slabs
+from jaxrec.parallel import team
+from jaxrec.training import feed
+from jaxrec.training.feed import Feed, Mapped, taken
+from jaxrec.training.source import Bare, load, slabs
 
 EVENTS = 60
 DRAW = np.random.default_rng(0)
@@ -48,17 +51,24 @@ def test_a_batch_from_the_host_is_that_of_the_device(prepared, user, index, rese
     same(Mapped(prepared, user).batch(index, reset), load(prepared, user=user).batch(index, reset))
 
 
-@pytest.mark.parametrize("user", [True, False])
-def test_room_has_the_shapes_of_every_slab_and_the_counts(user):
-    data, plan = Mapped(PREPARED, user), packed(PREPARED, 5, seed=0, epoch=0)
-    room = data.room(4 * 2 * 5)
-    same(room.counts, load(PREPARED, user=user).counts)
-    for slab in Feed(data).slabs(plan, size=2, steps=4, begin=0, lay=lambda *own: own):
-        own, index, _ = slab.own
-        shapes = [jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), one) for one in (own, room._replace(counts=None))]
-        assert shapes[0] == shapes[1]
-        assert index.dtype == np.int32
-        assert index.shape == slab.index.shape
+@pytest.mark.parametrize("plan", [packed(PREPARED, 5, seed=0, epoch=0), lanes(PREPARED, 5, width=4)])
+def test_every_process_gathers_the_events_of_its_rows_alone(plan, monkeypatch):
+    """Put beside each other these are the batches of one process, and nobody reads what another does."""
+    data, whole, read = Mapped(PREPARED, True), load(PREPARED, user=True), []
+    monkeypatch.setattr(feed, "taken", lambda values, where: read.append(len(where)) or taken(values, where))
+    monkeypatch.setattr(team, "size", lambda: 2)
+    halves = []
+    for process in range(2):
+        monkeypatch.setattr(jax, "process_index", lambda process=process: process)
+        halves.append(list(Feed(data).slabs(plan, size=4, steps=3, begin=0, lay=lambda *own: own)))
+    for slab, *found in zip(slabs(plan, size=4, steps=3, begin=0), *halves, strict=True):
+        assert {leaf.shape[:2] for half in found for leaf in jax.tree.leaves(half.own)} == {(3, 2)}
+        _, *joined = jax.tree.map(lambda *rows: np.concatenate(rows, axis=1), *(half.own for half in found))
+        for step in range(3):
+            mine = Bare(whole.counts).batch(*jax.tree.map(lambda leaf, step=step: leaf[step], joined))
+            same(mine, whole.batch(slab.index[step], slab.reset[step]))
+    leaves = len(jax.tree.leaves((PREPARED.items, data.sides()))) + 2  # targets and owners
+    assert sum(read) == plan.inputs * leaves, "no event twice"
 
 
 @pytest.mark.parametrize("readers", [1, 2, 5])
@@ -90,8 +100,8 @@ def test_what_fails_in_a_thread_is_raised_where_it_is_waited_for_and_no_thread_s
 
 
 def test_no_thread_stays_when_nobody_reads_on():
-    feed, plan = Feed(Mapped(PREPARED, False), 3), packed(PREPARED, 5, seed=0, epoch=0)
-    found = feed.slabs(plan, size=1, steps=1, begin=0, lay=lambda *own: own)
+    plan = packed(PREPARED, 5, seed=0, epoch=0)
+    found = Feed(Mapped(PREPARED, False), 3).slabs(plan, size=1, steps=1, begin=0, lay=lambda *own: own)
     next(found)
     assert threads()
     found.close()
@@ -111,7 +121,7 @@ def test_events_beyond_an_int32_are_read_by_numbers_that_the_device_can_hold(tmp
     (slab,) = Feed(Mapped(huge, True)).slabs(
         packed(huge, 5, seed=0, epoch=0), size=2, steps=1, begin=0, lay=lambda *own: own
     )
-    source, index, reset = slab.read(Source(None))
+    source, index, reset = slab.read(Bare())
     assert index.dtype == source.items.dtype == source.owners.dtype == np.int32
     batch = jax.tree.map(jax.numpy.asarray, source).batch(index[0], reset[0])
     rows = {tuple(batch.item[row].tolist()): row for row in range(2)}

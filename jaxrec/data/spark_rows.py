@@ -13,16 +13,18 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote, urlparse
 
+import numpy as np
 from pyspark.sql import Column, DataFrame, SparkSession, functions as sql
 
 from jaxrec.config import Mistake
+from jaxrec.data import clocks
 from jaxrec.data.clocks import LARGEST, UNITS, WORDS
 from jaxrec.data.coding import Irregular
 from jaxrec.data.columns import Choice
 from jaxrec.data.formats import Format
 from jaxrec.data.options import Preparation
 from jaxrec.data.sources import Source
-from jaxrec.data.streaming import unit_between
+from jaxrec.data.streaming import scaled, unit_between
 
 WHOLE = "^-?[0-9]{1,18}$"
 REMEDY = "mend it, or prepare without --on spark, whose reader takes more"
@@ -59,6 +61,10 @@ class Rows:
             return unit_between(self.low, self.high, self.dates)
         except Irregular as reason:
             raise Mistake(f"--on spark cannot tell the unit, because {reason}; name it with --time-unit") from None
+
+    def when(self, unit: tuple[str, int, int]) -> tuple[str, str]:
+        """Unit and span of the times, in words."""
+        return unit[0], clocks.span(scaled(np.array([self.low, self.high]), unit))
 
 
 def read(session: SparkSession, parts: Sequence[Source], form: Format, choice: Choice) -> Rows:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jaxrec.config import Mistake
-from jaxrec.data.folders import Folder, locate
+from jaxrec.data.folders import files_of, locate
 from jaxrec.data.prepared import file_sha256
 from jaxrec.data.sources import Source, not_utf8
 from jaxrec.runs import bundle
@@ -62,8 +62,7 @@ def score(options: Score, say: Say) -> dict[str, Any]:
 
 
 def sources_of(data: str) -> tuple[Source, ...]:
-    found = locate(data)
-    return found.parts if isinstance(found, Folder) else (found,)
+    return files_of(locate(data))
 
 
 def question(options: Score, sources: Sequence[Source]) -> dict[str, Any]:

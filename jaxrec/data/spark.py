@@ -107,7 +107,8 @@ def through(
     log, kind = with_sequences(log, has_user, timed, options)
     log, decided, removed = decide(log.localCheckpoint(), timed, options, say)
     whole = cards.catalogue(options, decided["split"]["name"]) == "all"
-    made = arrays(log, timed, names, whole, folder)
+    kept = not has_user or "session" not in choice.position or bool(options.session_gap)
+    made = arrays(log, timed, names, whole, kept, folder)
     decided["ties"] = {"policy": "file order"} | made.pop("ties")
     told = cards.source(source, form, choice, rows.count, when)
     card = cards.begun(options, source.name, kind, told, decided, made["offsets"])

@@ -75,19 +75,21 @@ def refuse(options: Preparation) -> None:
 
 def alike(parts: Sequence[Source], options: Preparation) -> tuple[Format, Choice]:
     """Format and columns of the files; Mistake where one differs, or where Spark does not read it."""
-    found = []
-    for part in parts:
-        form = look(part, options)
-        if form.kind not in ("table", "parquet"):
-            raise Mistake(f"{part.path} is {form.words}, and Spark prepares tables and Parquet; leave --on spark out")
-        if form.kind == "parquet":
-            found.append((form, chosen(part, form, options)))
-        else:
-            found.append((form, choose(form.header, options, str(part.path), form.guessed)))
-        (one, first), (two, other) = found[0], found[-1]
-        if (one.words, first.header, first.position) != (two.words, other.header, other.position):
+    first = read_as(parts[0], options)
+    for part in parts[1:]:
+        form, choice = read_as(part, options)
+        if (form.words, choice.header, choice.position) != (first[0].words, first[1].header, first[1].position):
             raise Mistake(f"{part.path} and {parts[0].path} have other columns; on Spark write all alike")
-    return found[0]
+    return first
+
+
+def read_as(part: Source, options: Preparation) -> tuple[Format, Choice]:
+    form = look(Source(part.path), options)  # one of its own, because it keeps a sample
+    if form.kind not in ("table", "parquet"):
+        raise Mistake(f"{part.path} is {form.words}, and Spark prepares tables and Parquet; leave --on spark out")
+    if form.kind == "parquet":
+        return form, chosen(part, form, options)
+    return form, choose(form.header, options, str(part.path), form.guessed)
 
 
 def through(

@@ -1,16 +1,18 @@
-"""Does telling the system which pages come next help where events on disk are not in memory yet?
+"""What does it cost to read a slab's events from disk, where memory holds the files, not yet, or never?
 
-Claim     Slabs whose events are read from a cold disk come no faster for `posix_fadvise(WILLNEED)` of their pages than
-          for another reader, so there is no such call in `training.feed`.
+Claim     Where memory cannot hold the files, slabs come ten times as fast when the system is told which pages they need
+          (`training.feed.ask_for`), because it otherwise reads megabytes around every page that is missing. Where
+          memory holds them it costs time, so only files larger than the free memory are read so.
 Command   python experiments/cold_reads.py --millions 200
-Time      Ten minutes on two cores, and 2.5 GB on the disk.
-Expect    A row for each order in experiments/results/cold_reads.jsonl: for each way the seconds of a slab (32 batches
-          of 16 x 200, two arrays), the ratio to one reader's (median and range over rounds), bytes that were read from
-          the disk and major page faults a slab. `all`: all is shuffled; `over`: five million events together.
+Time      Five minutes on two cores, and 2.5 GB on the disk.
+Expect    A row for each order in experiments/results/cold_reads.jsonl, `all` (everything is shuffled) and `over` (five
+          million events together): for each case, told or not, the seconds of a slab (32 batches of 16 x 200, two
+          arrays), the ratio to not told (median and range over rounds), bytes that were read from the disk, major page
+          faults and CPU-seconds a slab; and how much the system reads ahead.
 
-Before every measurement the pages of the files are dropped (`POSIX_FADV_DONTNEED`), the files are mapped anew, and the
-slabs are other ones of the epoch. Nothing trains: what is measured is how fast slabs could come at most. The disk of a
-virtual machine may be remembered by its host, which makes it faster than a disk of one's own.
+Cases: `warm`, all that is read is in memory; `first`, nothing is, and what was read stays; `never`, nothing is before
+every slab, as where the files are far larger than memory. Pages are dropped with `POSIX_FADV_DONTNEED`, and the files
+mapped anew. The host of a virtual machine may remember its disk, which is then faster than a disk of one's own.
 """
 
 import argparse
@@ -19,57 +21,25 @@ import resource
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from bench_input import generated
 
 from jaxrec.bench.timing import Times, append_row, ratio
 from jaxrec.data.batches import Rows, packed
 from jaxrec.data.mixed import Mixed
-from jaxrec.data.prepared import Prepared, load
+from jaxrec.data.prepared import load
 from jaxrec.runs.machine import card
 from jaxrec.training.feed import Feed, Mapped
-from jaxrec.training.source import Source
+from jaxrec.training.source import spans
 
 ROWS = Path(__file__).parent / "results" / "cold_reads.jsonl"
-SIZE, LENGTH, STEPS, SLABS, PAGE = 16, 200, 32, 24, 12  # the last as a power of two
-COUNTS = ("bytes", "faults")
-
-
-@dataclass(frozen=True)
-class Hinted(Mapped):
-    """Events whose pages are asked for, all of a slab's at once, before they are read."""
-
-    def gathered(self, index: np.ndarray) -> tuple[Source, np.ndarray]:
-        events = index[index >= 0].astype(np.int64)
-        for values in (self.prepared.items, self.prepared.gaps):
-            will_need(values, events)
-        return super().gathered(index)
-
-
-def will_need(values: Any, events: np.ndarray) -> None:
-    """Tell the system which pages of a mapped array hold these entries and the next ones."""
-    ends = [(values.offset + (events + more) * values.itemsize) >> PAGE for more in (0, 1)]
-    pages = np.unique(np.concatenate(ends))
-    cuts = np.flatnonzero(np.diff(pages) > 1) + 1
-    begins, stops = pages[np.append(0, cuts)], pages[np.append(cuts - 1, len(pages) - 1)] + 1
-    file = os.open(values.filename, os.O_RDONLY)
-    try:
-        for begin, size in zip((begins << PAGE).tolist(), ((stops - begins) << PAGE).tolist(), strict=True):
-            os.posix_fadvise(file, begin, size, os.POSIX_FADV_WILLNEED)
-    finally:
-        os.close(file)
-
-
-WAYS: dict[str, tuple[Callable[..., Mapped], int]] = {
-    f"{readers} reader{'s' * (readers > 1)}{', hinted' * hinted}": (Hinted if hinted else Mapped, readers)
-    for readers in (1, 2, 4, 8)
-    for hinted in (False, True)
-}
+SIZE, LENGTH, STEPS, SLABS = 16, 200, 32, 12
+CASES = ("warm", "first", "never")
+WAYS = {"not told": False, "told": True}
+COUNTS = ("cpu_seconds", "bytes", "faults")
 
 
 def forget(folder: Path) -> None:
@@ -81,49 +51,55 @@ def forget(folder: Path) -> None:
         os.close(file)
 
 
-def used() -> dict[str, int]:
-    """Bytes that this process had read from a disk, and page faults that waited for one."""
+def used() -> list[float]:
+    """CPU-seconds of this process, bytes that it had read from a disk, and page faults that waited for one."""
     read = next(line for line in Path("/proc/self/io").read_text().splitlines() if line.startswith("read_bytes"))
-    return {"bytes": int(read.split()[1]), "faults": resource.getrusage(resource.RUSAGE_SELF).ru_majflt}
+    return [time.process_time(), int(read.split()[1]), resource.getrusage(resource.RUSAGE_SELF).ru_majflt]
 
 
-def read(folder: Path, plan: Rows, begin: int, way: tuple[Callable[..., Mapped], int]) -> tuple[float, dict[str, int]]:
-    """Seconds of so many slabs of a plan from a batch on, from a cold disk, and what they used."""
+def read(folder: Path, plan: Rows, first: int, beyond: bool, case: str) -> tuple[float, list[float]]:
+    """Seconds a slab of those from one on, and what each used."""
+    begin = first * STEPS
     plan.part(begin * SIZE, (begin + SLABS * STEPS) * SIZE)  # made before the clock runs
-    forget(folder)
-    kind, readers = way
-    feed = Feed(kind(load(folder), False), readers)
-    before, began = used(), time.perf_counter()
-    slabs = feed.slabs(plan, size=SIZE, steps=STEPS, begin=begin, lay=lambda *parts: parts)
-    for _ in zip(range(SLABS), slabs, strict=False):
-        pass
-    seconds = time.perf_counter() - began
-    slabs.close()
-    return seconds / SLABS, {name: count - before[name] for name, count in used().items()}
+    seconds, total = 0.0, [0.0] * len(COUNTS)
+    for number, batches in enumerate(islice(spans(plan, size=SIZE, steps=STEPS, begin=begin), SLABS)):
+        if case == "never" or (case == "first" and not number):
+            forget(folder)
+        feed = Feed(Mapped(load(folder), False, beyond=beyond))
+        before, began = used(), time.perf_counter()
+        feed.slab(plan, *batches, SIZE, STEPS, lambda *parts: parts)
+        seconds += time.perf_counter() - began
+        total = [count + now - then for count, now, then in zip(total, used(), before, strict=True)]
+    return seconds / SLABS, [count / SLABS for count in total]
 
 
-def measure(folder: Path, plan: Rows, rounds: int) -> dict[str, Any]:
-    """Every way, in turns."""
-    names = list(WAYS)
-    seen: dict[str, list[float]] = {name: [] for name in names}
-    counts: dict[str, list[dict[str, int]]] = {name: [] for name in names}
+def measure(folder: Path, plan: Rows, case: str, rounds: int) -> dict[str, Any]:
+    """Both ways, in turns, on other slabs of the epoch in every round."""
+    seconds: dict[str, list[float]] = {way: [] for way in WAYS}
+    counts: dict[str, list[list[float]]] = {way: [] for way in WAYS}
     for number in range(rounds):
-        begin = (number * SLABS * STEPS) % (plan.rows // SIZE - SLABS * STEPS) // STEPS * STEPS
-        for name in names[number % len(names) :] + names[: number % len(names)]:
-            seconds, count = read(folder, plan, begin, WAYS[name])
-            seen[name].append(seconds)
-            counts[name].append(count)
-    times = {name: Times(tuple(found), tuple(found), SLABS) for name, found in seen.items()}
+        if case == "warm":
+            read(folder, plan, number * SLABS, False, case)
+        for way in list(WAYS)[:: 1 if number % 2 else -1]:
+            found, count = read(folder, plan, number * SLABS, WAYS[way], case)
+            seconds[way].append(found)
+            counts[way].append(count)
+    times = {way: Times(tuple(found), tuple(found), SLABS) for way, found in seconds.items()}
     return {
-        name: {"slab_seconds": times[name].seconds, **ratio(times, name, names[0])}
-        | {f"{what}_a_slab": statistics.median(count[what] for count in counts[name]) / SLABS for what in COUNTS}
-        for name in names
+        way: {"slab_seconds": times[way].seconds, **ratio(times, way, "not told")}
+        | {
+            f"{name}_a_slab": statistics.median(found)
+            for name, found in zip(COUNTS, zip(*counts[way], strict=True), strict=True)
+        }
+        for way in WAYS
     }
 
 
-def orders(prepared: Prepared) -> dict[str, Rows]:
-    over = Mixed(prepared, LENGTH, "packed", over=5_000_000, seed=0, epoch=0)
-    return {"over": over, "all": packed(prepared, LENGTH, seed=0, epoch=0)}
+def ahead(folder: Path) -> int | None:
+    """KiB that the system reads ahead on the disk of a folder, where it says so."""
+    device = folder.stat().st_dev
+    told = Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb")
+    return int(told.read_text()) if told.exists() else None
 
 
 def main() -> None:
@@ -132,16 +108,21 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        plans = orders(generated(Path(temporary), options.millions))
+        folder = Path(temporary) / "prepared"
+        prepared = generated(Path(temporary), options.millions)
+        shape = {"seed": 0, "epoch": 0}
+        plans = {
+            "over": Mixed(prepared, LENGTH, "packed", over=5_000_000, **shape),
+            "all": packed(prepared, LENGTH, **shape),
+        }
+        about = {"rounds": options.rounds, "slabs": SLABS, "read_ahead_kib": ahead(folder), "machine": card()}
+        found: dict[str, dict[str, Any]] = {order: {} for order in plans}
+        for (order, plan), case in product(plans.items(), CASES):
+            found[order][case] = measure(folder, plan, case, options.rounds)
+            for way, told in found[order][case].items():
+                print(f"{order}, {case}, {way}: " + ", ".join(f"{name} {value:.4g}" for name, value in told.items()))
         for order, plan in plans.items():
-            ways = measure(Path(temporary) / "prepared", plan, options.rounds)
-            row = {"order": order, "events": plan.inputs, "rounds": options.rounds, "slabs": SLABS, "ways": ways}
-            append_row(ROWS, row | {"machine": card()})
-            for name, found in ways.items():
-                print(
-                    f"{order}, {name}: {1000 * found['slab_seconds']:.0f} ms, "
-                    f"{found['ratio']:.2f} ({found['ratio_low']:.2f} to {found['ratio_high']:.2f}) of one reader's"
-                )
+            append_row(ROWS, {"order": order, "events": plan.inputs, "cases": found[order], **about})
 
 
 if __name__ == "__main__":

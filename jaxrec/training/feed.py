@@ -1,5 +1,7 @@
 """Training on events that stay on the host, mapped from disk: every slab travels with its own, gathered ahead."""
 
+import mmap
+import os
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,16 +20,21 @@ from jaxrec.losses.negatives import Popularity
 from jaxrec.models.recommender import Batch
 from jaxrec.training.source import Slab, Slabs, Source, slab, spans
 
+PAGE = mmap.PAGESIZE
 Lay = Callable[[Source, Any, Any], tuple[Source, Any, Any]]  # a slab's events and plan, put where the step wants them
 
 
 @dataclass(frozen=True)
 class Mapped:
-    """All events where they lie on the host; ``batch`` reads as `Source.batch` does, by numbers of any size."""
+    """All events where they lie on the host; ``batch`` reads as `Source.batch` does, by numbers of any size.
+
+    Where memory does not hold the files (``beyond``), the pages of what is read are asked for beforehand.
+    """
 
     prepared: Prepared
     user: bool
     known: Popularity | None = None
+    beyond: bool = False
 
     @property
     def events(self) -> int:
@@ -46,6 +53,9 @@ class Mapped:
         """
         real = index.reshape(-1) >= 0
         here = np.where(real, index.reshape(-1), 0).astype(np.int64)
+        if self.beyond:
+            for values in (self.prepared.items, *jax.tree.leaves(self.sides())):
+                ask_for(values, here[real])
         items = paired(taken(self.prepared.items, here).astype(np.int32))
         items[1::2] = taken(self.prepared.items, here + 1)
         source = jax.tree.map(lambda values: paired(taken(values, here)), self.sides())
@@ -114,6 +124,25 @@ class Feed:
         found = slab(plan, first, end, size=size, steps=steps)
         source, local = self.data.gathered(found.index)
         return replace(found, own=lay(source, local, found.reset))
+
+
+def ask_for(values: np.ndarray, events: np.ndarray) -> None:
+    """Have the system read the pages of a mapped file that hold these entries and the next, all of them at once: one
+    that is missing when it is read is waited for alone, and read with up to megabytes around it.
+    """
+    if not isinstance(values, np.memmap) or not len(events) or not hasattr(os, "posix_fadvise"):
+        return
+    mapped: Any = values
+    ends = [(mapped.offset + (events + more) * mapped.itemsize) // PAGE for more in (0, 1)]
+    pages = np.unique(np.concatenate(ends))
+    cuts = np.flatnonzero(np.diff(pages) > 1) + 1
+    begins, stops = pages[np.append(0, cuts)], pages[np.append(cuts - 1, -1)] + 1
+    file = os.open(mapped.filename, os.O_RDONLY)
+    try:
+        for begin, size in zip((begins * PAGE).tolist(), ((stops - begins) * PAGE).tolist(), strict=True):
+            os.posix_fadvise(file, begin, size, os.POSIX_FADV_WILLNEED)
+    finally:
+        os.close(file)
 
 
 def paired(found: np.ndarray) -> np.ndarray:

@@ -1,7 +1,10 @@
 """Events that stay on disk: every read is what the device would read, whoever reads ahead, and no thread is left."""
 
+import os
 import threading
 import time
+from itertools import pairwise
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -13,6 +16,7 @@ from jaxrec.config import Mistake
 from jaxrec.data.batches import packed
 from jaxrec.data.context import Context
 from jaxrec.data.prepared import Prepared
+from jaxrec.training import feed as feeding
 from jaxrec.training.feed import Feed, Mapped
 from jaxrec.training.source import Source, load, slabs
 
@@ -122,3 +126,32 @@ def test_events_beyond_an_int32_are_read_by_numbers_that_the_device_can_hold(tmp
     assert {item: owners[item] for item in (1, 3, 5, 7)} == {1: 1, 3: 1, 5: 3, 7: 3}
     with pytest.raises(Mistake, match=r"2,147,483,657 events are more than an int32 .* --events-on disk"):
         load(huge, user=False)
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="this system cannot be told which pages come")
+def test_where_memory_does_not_hold_the_files_their_pages_are_asked_for(tmp_path, monkeypatch):
+    """Every byte that is read lies in a page that was asked for, in runs that do not meet; the slab is the same."""
+    monkeypatch.setattr(feeding, "PAGE", 32)  # so that small files have many
+    asked = {}
+
+    def advise(file, begin, size, advice):
+        assert advice == os.POSIX_FADV_WILLNEED
+        asked.setdefault(os.readlink(f"/proc/self/fd/{file}"), []).append((begin, begin + size))
+
+    monkeypatch.setattr(os, "posix_fadvise", advise)
+    for name in ("items", "gaps", "starts"):
+        np.save(tmp_path / f"{name}.npy", getattr(PREPARED, name))
+    files = {path.stem: np.load(path, mmap_mode="r") for path in tmp_path.iterdir()}
+    mapped = Prepared(**{**vars(PREPARED), **files})
+    index = np.array([[5, 6, 7, 30, 31, -1], [40, 54, -1, -1, -1, -1]])
+    same(*(Mapped(mapped, True, beyond=beyond).gathered(index) for beyond in (False, True)))
+    assert {Path(name).stem for name in asked} == files.keys()
+    events = np.concatenate([index[index >= 0], index[index >= 0] + 1])
+    for name, runs in asked.items():
+        values = files[Path(name).stem]
+        wanted = set(((values.offset + events * values.itemsize) // 32).tolist())
+        assert {page for begin, end in runs for page in range(begin // 32, end // 32)} == wanted
+        assert all(one[1] < two[0] for one, two in pairwise(runs))
+    asked.clear()
+    Mapped(mapped, True, beyond=True).gathered(np.full((2, 3), -1))
+    assert not asked

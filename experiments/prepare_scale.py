@@ -2,8 +2,10 @@
 
 Claim     Preparing 20, 60 and 200 million generated rows (user,item,timestamp with whole-number ids, as CSV and as
           Parquet) peaks below 2 GB resident and needs less than one CPU-second a million rows after parsing; doing it
-          again is one pass over the file's bytes; adding a million rows to what was prepared peaks below 2 GB too.
+          again is one pass over the file's bytes; adding a million rows to what was prepared peaks below 2 GB too. The
+          same holds where the rows lie in several files, and the result is the same.
 Command   python experiments/prepare_scale.py --rows 20 60 200 --formats csv parquet
+          python experiments/prepare_scale.py --rows 200 --formats csv parquet --files 10
           --keep DIR keeps the generated files there (else a temporary folder; 200 million rows take 7 GB, 10 GB in
           TMPDIR while they are prepared and 7 GB as the result with what is added to it)
 Time      half a CPU-minute for 20 million rows of one format, three CPU-minutes for 200.
@@ -42,14 +44,12 @@ print("FINGERPRINT", prepared.card["fingerprint"])
 """
 PARSE = """
 import sys
-from pathlib import Path
-from jaxrec.data.formats import look
+from jaxrec.data.folders import files_of, locate
 from jaxrec.data.options import Preparation
-from jaxrec.data.sources import Source
-from jaxrec.data.streaming import batches, chosen
-source, options = Source(Path(sys.argv[1])), Preparation(data=sys.argv[1])
-form = look(source, options)
-print("ROWS", sum(batch.height for batch in batches(source, form, chosen(source, form, options))))
+from jaxrec.data.streaming import batches, opened
+options = Preparation(data=sys.argv[1])
+files = files_of(locate(sys.argv[1]))
+print("ROWS", sum(batch.height for file in files for batch in batches(file, *opened(file, options))))
 """
 # Asked of the process itself, and of those it started: what wait4 tells begins with the size of the parent.
 PEAK = """
@@ -70,19 +70,35 @@ def chunk(number: int, rows: int) -> dict[str, np.ndarray]:
     return {"user": user, "item": item, "timestamp": seconds}
 
 
-def generate(path: Path, millions: int) -> None:
-    """Write the CSV chunk by chunk, or the Parquet file from it."""
+def generate(path: Path, millions: int, chunks: range) -> None:
+    """Write some chunks of a log of so many as CSV, or the Parquet file from it."""
     import polars as pl
 
     if path.suffix == ".parquet":
         text = path.with_suffix(".csv")
         if not text.exists():
-            generate(text, millions)
+            generate(text, millions, chunks)
         pl.scan_csv(text).sink_parquet(path)
         return
     with open(path, "wb") as file:
-        for number in range(millions):
-            pl.DataFrame(chunk(number, millions * CHUNK)).write_csv(file, include_header=number == 0)
+        for number in chunks:
+            pl.DataFrame(chunk(number, millions * CHUNK)).write_csv(file, include_header=number == chunks[0])
+
+
+def generated(folder: Path, millions: int, files: int, suffix: str) -> Path:
+    """The log as one file, or as several in a folder of their own."""
+    if files == 1:
+        if not (path := folder / f"log-{millions}m.{suffix}").exists():
+            generate(path, millions, range(millions))
+        return path
+    if not (parts := folder / f"log-{millions}m-{files}-{suffix}").exists():
+        parts.mkdir()
+        for number in range(files):
+            chunks = range(millions * number // files, millions * (number + 1) // files)
+            generate(parts / f"{number:03d}.{suffix}", millions, chunks)
+            if suffix == "parquet":
+                (parts / f"{number:03d}.csv").unlink()
+    return parts
 
 
 def next_day(folder: Path, millions: int) -> Path:
@@ -113,6 +129,7 @@ def measured(code: str, *arguments: str) -> dict[str, Any]:
 
 
 def row(path: Path, millions: int, split: str, folder: Path) -> dict[str, Any]:
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
     out, grown = (folder / f"{what}-{path.name}-{split}" for what in ("prepared", "grown"))
     for left in (out, grown):
         shutil.rmtree(left, ignore_errors=True)
@@ -127,10 +144,11 @@ def row(path: Path, millions: int, split: str, folder: Path) -> dict[str, Any]:
     for left in (out, grown):
         shutil.rmtree(left)
     return {
-        "format": path.suffix[1:],
+        "format": files[0].suffix[1:],
+        "files": len(files),
         "split": split,
         "rows": millions * CHUNK,
-        "file_gb": path.stat().st_size / 1e9,
+        "file_gb": sum(file.stat().st_size for file in files) / 1e9,
         "peak_gb": whole["peak_gb"],
         "parse_peak_gb": parse["peak_gb"],
         "cpu_seconds": whole["cpu_seconds"],
@@ -150,6 +168,7 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", type=int, default=[20, 60], help="millions of rows")
     parser.add_argument("--formats", nargs="+", choices=["csv", "parquet"], default=["csv", "parquet"])
     parser.add_argument("--split", default="leave-one-out", choices=["leave-one-out", "last-n", "time"])
+    parser.add_argument("--files", type=int, default=1, help="how many files the rows lie in")
     parser.add_argument("--keep", type=Path, help="folder of the generated files")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -157,9 +176,7 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         for millions in options.rows:
             for suffix in options.formats:
-                path = folder / f"log-{millions}m.{suffix}"
-                if not path.exists():
-                    generate(path, millions)
+                path = generated(folder, millions, options.files, suffix)
                 found = row(path, millions, options.split, folder)
                 append_row(ROWS, found)
                 print(f"{millions} million, {suffix}: peak {found['peak_gb']:.2f} GB")

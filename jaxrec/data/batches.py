@@ -3,7 +3,7 @@
 A training pair is an input event `e` and its target `e + 1`, both in the training part of one sequence. A plan stores
 only `e`: items, times and targets are looked up when a row is used, so an event is never copied. A plan costs 5 bytes
 a slot (4 for the index, 1 for the reset), hence about 5 bytes a training event when packed; while it is being built
-it needs some 40 bytes a slot for a moment. `data.mixed` makes plans a window of the data at a time.
+it needs `bytes_while_made`. `data.mixed` makes plans a window of the data at a time.
 """
 
 from __future__ import annotations
@@ -100,6 +100,16 @@ def windows(prepared: Prepared, length: int, *, seed: int, epoch: int) -> Plan:
     """One piece a row, padded on the right: the classical layout. Same pieces, pairs and errors as `packed`."""
     rng = generator(seed, epoch)
     return LAYOUTS["windows"].plan(cut(*training_pairs(prepared, length), length, rng), length, rng)
+
+
+def bytes_while_made(prepared: Prepared, length: int, layout: str) -> tuple[int, int]:
+    """Events of an epoch, and about how many bytes its plan takes while it is made: what it holds, 24 an event for the
+    places they go to, and 40 a piece for deciding them.
+    """
+    _, pairs = training_pairs(prepared, length)
+    events, pieces = int(pairs.sum()), int((-(-pairs // length)).sum())
+    slots = events if layout == "packed" else pieces * length
+    return events, (numbering(int(prepared.offsets[-1])).itemsize + 1) * slots + 24 * events + 40 * pieces
 
 
 def waste(plan: Rows) -> float:
@@ -218,7 +228,7 @@ def _lay(pieces: Pieces, row: Numbers, column: Numbers, length: int, rng: np.ran
 
 def numbering(highest: int) -> Any:
     """The type of event numbers up to ``highest``."""
-    return np.int32 if highest <= np.iinfo(np.int32).max else np.int64
+    return np.dtype(np.int32 if highest <= np.iinfo(np.int32).max else np.int64)
 
 
 def within(count: Numbers) -> Numbers:

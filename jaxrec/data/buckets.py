@@ -15,7 +15,7 @@ import numpy as np
 from jaxrec.data import splits
 from jaxrec.data.assemble import gaps
 from jaxrec.data.card import tied_events
-from jaxrec.data.streaming import Spool
+from jaxrec.data.streaming import Spool, scaled
 
 ROWS = 1 << 20  # rows of a bucket (more where one sequence is longer) and of a piece that is read
 BINS = 1 << 16
@@ -78,12 +78,6 @@ def pieces(path: Path, dtype: np.dtype, rows: int = ROWS) -> Iterator[np.ndarray
     with open(path, "rb") as file:
         while len(values := np.fromfile(file, dtype, rows)):
             yield values
-
-
-def scaled(values: np.ndarray, unit: tuple[str, int, int]) -> np.ndarray:
-    """Times as written -> microseconds."""
-    _, factor, divisor = unit
-    return values * factor // divisor if divisor > 1 else values * factor
 
 
 def in_order(spool: Spool, cut: Cut, whole_catalogue: bool) -> Ordered:

@@ -5,8 +5,12 @@ from typing import Any
 
 import numpy as np
 
+from jaxrec.data.columns import Choice
+from jaxrec.data.folders import Folder, parts_of
+from jaxrec.data.formats import Format
 from jaxrec.data.options import Preparation
 from jaxrec.data.prepared import SCHEMA, Prepared
+from jaxrec.data.sources import Source
 
 QUANTILES = {"min": 0.0, "25%": 0.25, "median": 0.5, "75%": 0.75, "95%": 0.95, "max": 1.0}
 
@@ -30,6 +34,22 @@ def begun(
         "leaks": leaks(split, decided["parts_overlap"], decided["filters"]),
         "lengths": lengths(offsets),
     }
+
+
+def source(
+    source: Source | Folder, form: Format, choice: Choice, rows: int, time: tuple[str, str] | None
+) -> dict[str, Any]:
+    """Where plain events came from, as `prepare.source_card` tells it of those in memory; `time` is unit and span."""
+    parts = [part.sha256 for part in parts_of(source)]
+    return {
+        "files": [source.path.name],
+        "sha256": [source.sha256],
+        "format": form.words,
+        "columns": choice.names(),
+        "chosen_because": f"{form.because}; columns by {choice.because}",
+        "rows": [rows],
+        "time": time and ", ".join(time),
+    } | ({"parts": parts} if parts else {})
 
 
 def catalogue(options: Preparation, split: str) -> str:

@@ -47,6 +47,11 @@ def parts_of(source: Source | Folder) -> tuple[Source, ...]:
     return source.parts if isinstance(source, Folder) else ()
 
 
+def files_of(source: Source | Folder) -> tuple[Source, ...]:
+    """The files of a source, be it one or several."""
+    return source.parts if isinstance(source, Folder) else (source,)
+
+
 def locate(text: str, say: Callable[[str], None] = lambda _: None) -> Source | Folder:
     """The file, or the files of a directory or pattern. Mistake when there are none, or it is unclear which to take."""
     path = Path(text).expanduser()

@@ -1,4 +1,4 @@
-"""Preparing a large plain file by way of the disk: the same contents, card and fingerprint as in memory."""
+"""Preparing large plain files by way of the disk: the same contents, card and fingerprint as in memory."""
 
 import time
 import weakref
@@ -11,18 +11,15 @@ import numpy as np
 from jaxrec.config import Mistake
 from jaxrec.data import card as cards, splits
 from jaxrec.data.assemble import by_appearance
-from jaxrec.data.buckets import Cut, Ordered, at_rank, in_order, scaled
-from jaxrec.data.clocks import span
+from jaxrec.data.buckets import Cut, Ordered, at_rank, in_order
 from jaxrec.data.coding import Irregular
-from jaxrec.data.folders import Folder
-from jaxrec.data.formats import Format, look
-from jaxrec.data.frames import announce
+from jaxrec.data.folders import Folder, files_of
 from jaxrec.data.options import Preparation, split_kind
 from jaxrec.data.prepared import Prepared, Raw, map_array
 from jaxrec.data.protocol import filters_card
 from jaxrec.data.scratch import holding
 from jaxrec.data.sources import Source
-from jaxrec.data.streaming import Spool, chosen, plain, spooled
+from jaxrec.data.streaming import Spool, counted, opened, plain, read_into, scaled
 from jaxrec.data.vocabulary import Vocabulary
 
 Say = Callable[[str], None]
@@ -36,15 +33,12 @@ def streamed(
     The folder (54 bytes an event at most) goes when the prepared data goes, or with the process. Mistake where the
     disk is full.
     """
-    if not sources:
+    if len(sources) != 1:
         return None
-    (source, *_) = sources.values()
-    if type(source) is not Source:  # several files, or a TFDS data set
+    (source,) = sources.values()
+    if type(source) not in (Source, Folder) or not plain(options, files_of(source)):
         return None
-    form = look(source, options)
-    if not plain(options, source, len(sources), form):
-        return None
-    prepared = by_disk(str(source.path), lambda folder: through(source, form, options, folder, say), say)
+    prepared = by_disk(str(source.path), lambda folder: through(source, options, folder, say), say)
     return None if prepared is None else (prepared, None, {"events": 0, "sequences": 0, "items": 0})
 
 
@@ -60,32 +54,17 @@ def by_disk(name: str, make: Callable[[Path], Prepared], say: Say) -> Prepared |
     return prepared
 
 
-def through(source: Source, form: Format, options: Preparation, folder: Path, say: Say) -> Prepared:
+def through(source: Source | Folder, options: Preparation, folder: Path, say: Say) -> Prepared:
     """Spool, put in order, number; what was decided is said as the readers say it."""
     clock = time.process_time()
-    choice = chosen(source, form, options)
-    announce(source.path, form, choice, say)
-    spool = spooled(source, form, choice, options, folder)
-    dates = when(spool)
-    time_in = ", no time: file order" if dates is None else f", time in {': '.join(dates)}"
-    say(f"{source.path}: {spool.rows:,} events{time_in}")
+    files = files_of(source)
+    spool = Spool(folder, *opened(files[0], options))
+    read_into(spool, files, options, say)
+    when = spool.when()
+    say(f"{source.path}: {counted(spool.rows, when)}")
     say(f"{source.path}: streamed; read and coded in {time.process_time() - clock:.1f} CPU-seconds")
-    told = {
-        "files": [source.path.name],
-        "sha256": [source.sha256],
-        "format": form.words,
-        "columns": spool.choice.names(),
-        "chosen_because": f"{form.because}; columns by {spool.choice.because}",
-        "rows": [spool.rows],
-        "time": dates and ", ".join(dates),
-    }
+    told = cards.source(source, spool.form, spool.choice, spool.rows, when)
     return laid(spool, options, source.name, told, say)
-
-
-def when(spool: Spool) -> tuple[str, str] | None:
-    """Unit and span of the times, in words."""
-    unit = spool.unit() if spool.timed else None
-    return unit and (unit[0], span(scaled(np.array([spool.low, spool.high]), unit)))
 
 
 def laid(spool: Spool, options: Preparation, name: str, told: dict[str, Any], say: Say) -> Prepared:

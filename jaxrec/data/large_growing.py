@@ -1,4 +1,6 @@
-"""Adding a file to prepared data that is large: its events go back to a spool, and those of the file after them."""
+"""Adding files to prepared data where either is large: its events go back to a spool, and those of the files after
+them.
+"""
 
 import time
 from collections.abc import Callable, Iterator
@@ -8,16 +10,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jaxrec.config import Mistake
-from jaxrec.data.buckets import COLUMNS, ROWS, pieces, scaled
+from jaxrec.data import card as cards
+from jaxrec.data.buckets import COLUMNS, ROWS, pieces
 from jaxrec.data.columns import Choice
-from jaxrec.data.folders import Folder
+from jaxrec.data.folders import Folder, files_of
 from jaxrec.data.formats import Format, look
-from jaxrec.data.frames import announce
-from jaxrec.data.large import by_disk, laid, when
+from jaxrec.data.large import by_disk, laid
 from jaxrec.data.options import Preparation
 from jaxrec.data.prepared import Prepared, piece
 from jaxrec.data.sources import Source
-from jaxrec.data.streaming import LARGE, Spool, chosen, grown, simple, spooled
+from jaxrec.data.streaming import LARGE, Span, Spool, grown, opened, read_into, scaled, simple, size_of
 from jaxrec.data.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -33,38 +35,35 @@ def streamed(
     found: Prepared, source: Source | Folder, options: Preparation, say: Say
 ) -> tuple[Prepared, None, dict[str, int]] | None:
     """`growing.grow` by way of the disk; None where it is done in memory, because neither is large or one not plain."""
-    if type(source) is not Source or not simple(options) or {"user", "session"} <= (columns_before(found) or {}).keys():
+    if type(source) not in (Source, Folder) or not simple(options):
         return None
-    form = look(source, options)
+    if {"user", "session"} <= (columns_before(found) or {}).keys():
+        return None
+    files = files_of(source)
+    form = look(files[0], options)
     if form.guessed is not None or form.kind not in LARGE:
         return None
-    if len(found.items) < MANY and source.path.stat().st_size < LARGE[form.kind]:
+    if len(found.items) < MANY and size_of(files) < LARGE[form.kind]:
         return None
-    made = by_disk(str(source.path), lambda folder: through(found, source, form, options, folder, say), say)
+    made = by_disk(str(source.path), lambda folder: through(found, source, options, folder, say), say)
     return None if made is None else (made, None, {"events": 0, "sequences": 0, "items": 0})
 
 
-def through(found: Prepared, source: Source, form: Format, options: Preparation, folder: Path, say: Say) -> Prepared:
-    """Spool what was prepared, then the file; put all of it in order anew."""
+def through(found: Prepared, source: Source | Folder, options: Preparation, folder: Path, say: Say) -> Prepared:
+    """Spool what was prepared, then the files; put all of it in order anew."""
     clock = time.process_time()
-    choice = chosen(source, form, options)
-    announce(source.path, form, choice, say)
+    files = files_of(source)
+    form, choice = opened(files[0], options)
     refuse_unlike(found, source, choice.names())
-    spool = spool_of(found, choice, folder)
+    spool = spool_of(found, form, choice, folder)
     (folder / "new").mkdir()
-    new = spooled(source, form, choice, options, folder / "new", spool)
+    new = Spool(folder / "new", form, choice, spool.person, spool.item)
+    read_into(new, files, options, say)
     say(f"{source.path}: {new.rows:,} events after {spool.rows:,} of {found.path}")
     append(spool, new)
     say(f"{source.path}: streamed; read and coded in {time.process_time() - clock:.1f} CPU-seconds")
-    told = {
-        "files": [source.path.name],
-        "sha256": [source.sha256],
-        "format": form.words,
-        "columns": choice.names(),
-        "chosen_because": f"{form.because}; columns by {choice.because}",
-        "rows": [spool.rows],
-        "time": (dates := when(spool)) and f"{new.unit()[0]}, {dates[1]}",
-    }
+    when = spool.when()
+    told = cards.source(source, form, choice, spool.rows, when and (new.unit()[0], when[1]))
     return laid(spool, options, found.card["name"], told, say)
 
 
@@ -86,11 +85,11 @@ def columns_before(found: Prepared) -> dict[str, str] | None:
     return told
 
 
-def spool_of(found: Prepared, choice: Choice, folder: Path) -> Spool:
+def spool_of(found: Prepared, form: Format, choice: Choice, folder: Path) -> Spool:
     """The spool of a file whose preparation it would be; a person's code is the place of their first event."""
     raw = found.raw
     assert raw is not None
-    spool = Spool(folder, choice, found.card["sequence"], rows=len(found.items), told=EXACT)
+    spool = Spool(folder, form, choice, rows=len(found.items), spans=[Span()], told=EXACT)
     spool.person.codes(texts(found.user_ids).gather(np.argsort(raw.appearance)))
     spool.item.codes(texts(found.item_ids, raw.outside_ids))
     spool.count = np.empty(len(spool.person), np.int64)
@@ -100,7 +99,7 @@ def spool_of(found: Prepared, choice: Choice, folder: Path) -> Spool:
         write(folder, columns)
         if spool.timed:
             moments = columns["time"]
-            spool.low, spool.high = min(spool.low, int(moments.min())), max(spool.high, int(moments.max()))
+            spool.spans[0].meet(moments)
             starting = slice(*np.searchsorted(found.offsets[:-1], [begin, begin + len(moments)]))
             spool.first[raw.appearance[starting]] = moments[found.offsets[:-1][starting] - begin]
     return spool
@@ -146,8 +145,7 @@ def append(spool: Spool, new: Spool) -> None:
     size = len(spool.person)
     spool.count = grown(spool.count, size, 0) + grown(new.count, size, 0)
     if spool.timed:
-        low, high = (int(scaled(np.array([time]), unit)[0]) for time in (new.low, new.high))
-        spool.low, spool.high = min(spool.low, low), max(spool.high, high)
+        spool.spans[0].meet(scaled(np.array([new.low, new.high]), unit))
         came = np.flatnonzero(new.count)
         spool.first = grown(spool.first, size, NEVER)
         spool.first[came] = np.minimum(spool.first[came], scaled(new.first[came], unit))

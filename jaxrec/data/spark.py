@@ -13,9 +13,8 @@ from pyspark.sql import functions as sql
 
 from jaxrec.config import Mistake, field_types, fingerprint, value_at
 from jaxrec.data import card as cards, protocol, splits
-from jaxrec.data.clocks import span
 from jaxrec.data.columns import Choice, choose
-from jaxrec.data.folders import Folder, parts_of
+from jaxrec.data.folders import Folder, files_of
 from jaxrec.data.formats import Format, look
 from jaxrec.data.frames import announce
 from jaxrec.data.options import Preparation, split_kind
@@ -26,7 +25,7 @@ from jaxrec.data.sources import Source
 from jaxrec.data.spark_arrays import Names, arrays
 from jaxrec.data.spark_filters import Filtering, divided, time_boundaries, training_counted, with_sequences
 from jaxrec.data.spark_rows import Rows, coded, microseconds, read
-from jaxrec.data.streaming import chosen
+from jaxrec.data.streaming import chosen, counted
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -76,41 +75,44 @@ def refuse(options: Preparation) -> None:
 
 def alike(parts: Sequence[Source], options: Preparation) -> tuple[Format, Choice]:
     """Format and columns of the files; Mistake where one differs, or where Spark does not read it."""
-    found = []
-    for part in parts:
-        form = look(part, options)
-        if form.kind not in ("table", "parquet"):
-            raise Mistake(f"{part.path} is {form.words}, and Spark prepares tables and Parquet; leave --on spark out")
-        if form.kind == "parquet":
-            found.append((form, chosen(part, form, options)))
-        else:
-            found.append((form, choose(form.header, options, str(part.path), form.guessed)))
-        (one, first), (two, other) = found[0], found[-1]
-        if (one.words, first.header, first.position) != (two.words, other.header, other.position):
+    first = read_as(parts[0], options)
+    for part in parts[1:]:
+        form, choice = read_as(part, options)
+        if (form.words, choice.header, choice.position) != (first[0].words, first[1].header, first[1].position):
             raise Mistake(f"{part.path} and {parts[0].path} have other columns; on Spark write all alike")
-    return found[0]
+    return first
+
+
+def read_as(part: Source, options: Preparation) -> tuple[Format, Choice]:
+    form = look(Source(part.path), options)  # one of its own, because it keeps a sample
+    if form.kind not in ("table", "parquet"):
+        raise Mistake(f"{part.path} is {form.words}, and Spark prepares tables and Parquet; leave --on spark out")
+    if form.kind == "parquet":
+        return form, chosen(part, form, options)
+    return form, choose(form.header, options, str(part.path), form.guessed)
 
 
 def through(
     source: Source | Folder, options: Preparation, session: "SparkSession", folder: Path, say: Say
 ) -> tuple[Prepared, dict[str, int]]:
     """Read, filter, divide, number; what was decided is said as the readers say it."""
-    parts = source.parts if isinstance(source, Folder) else (source,)
+    parts = files_of(source)
     form, choice = alike(parts, options)
     announce(parts[0].path, form, choice, say)
     rows = read(session, parts, form, choice)
     timed, has_user = "time" in rows.frame.columns, "user" in choice.position
     protocol.refuse(timed, options)
     unit = rows.unit(options) if timed else None
-    told = source_card(source, form, choice, rows, unit)
-    dates = f", time in {told['time'].replace(', ', ': ')}" if timed else ", no time: file order"
-    say(f"{source.path}: {rows.count:,} events{dates}")
+    when = rows.when(unit) if unit else None
+    say(f"{source.path}: {counted(rows.count, when)}")
     log, names = numbers(rows, unit)
     log, kind = with_sequences(log, has_user, timed, options)
     log, decided, removed = decide(log.localCheckpoint(), timed, options, say)
     whole = cards.catalogue(options, decided["split"]["name"]) == "all"
-    made = arrays(log, timed, names, whole, folder)
+    kept = not has_user or "session" not in choice.position or bool(options.session_gap)
+    made = arrays(log, timed, names, whole, kept, folder)
     decided["ties"] = {"policy": "file order"} | made.pop("ties")
+    told = cards.source(source, form, choice, rows.count, when)
     card = cards.begun(options, source.name, kind, told, decided, made["offsets"])
     return Prepared(card=card, **made), removed
 
@@ -161,28 +163,3 @@ def split_card(options: Preparation, kind: str, places: tuple[int, int] | None) 
     if places is not None:
         found |= {"boundaries": [splits.moment(place) for place in places], "asked": list(options.boundaries)}
     return found
-
-
-def source_card(
-    source: Source | Folder, form: Format, choice: Choice, rows: Rows, unit: tuple[str, int, int] | None
-) -> dict[str, Any]:
-    """Where the events came from, as the readers tell it."""
-    import numpy as np
-
-    time = None
-    if unit is not None:
-        words, factor, divisor = unit
-        assert rows.low is not None
-        assert rows.high is not None
-        ends = np.array([end * factor // divisor for end in (rows.low, rows.high)])
-        time = f"{words}, {span(ends)}"
-    parts = {"parts": [part.sha256 for part in parts_of(source)]} if parts_of(source) else {}
-    return parts | {
-        "files": [source.path.name],
-        "sha256": [source.sha256],
-        "format": form.words,
-        "columns": choice.names(),
-        "chosen_because": f"{form.because}; columns by {choice.because}",
-        "rows": [rows.count],
-        "time": time,
-    }

@@ -14,11 +14,11 @@ import numpy as np
 from pyspark.sql import DataFrame, Window, functions as sql
 
 from jaxrec.data.buckets import header
-from jaxrec.data.prepared import map_array
+from jaxrec.data.prepared import Raw, map_array
 from jaxrec.data.spark_filters import IN_SEQUENCE
-from jaxrec.data.spark_rows import floored
 from jaxrec.data.vocabulary import Vocabulary
 
+TIMES = {"times": np.int64, "gaps": np.float32, "below": np.int16}
 LOW = 33  # bits of a row's place inside its partition, in `monotonically_increasing_id`
 
 
@@ -70,10 +70,27 @@ def numbered_items(events: DataFrame, names: DataFrame, whole_catalogue: bool) -
     return found.withColumn("number", (sql.col("index") + 1).cast("int")).drop("code", "index", "learnt", "other")
 
 
+def by_appearance(events: DataFrame, column: str, names: DataFrame) -> DataFrame:
+    """Code, text and `number` (from 1) of what a column holds, in order of first appearance by `index`."""
+    met = events.groupBy(column).agg(sql.min("index").alias("begin"))
+    found = indexed(met.join(names, met[column] == names["code"]).orderBy("begin"))
+    return found.withColumn("number", (sql.col("index") + 1).cast("int")).drop("code", "index", "begin")
+
+
+def outside(events: DataFrame, items: DataFrame, names: DataFrame) -> tuple[np.ndarray | None, Vocabulary | None]:
+    """int32: the items of the events that have no number, in order, as numbers of their raw ids; None without any."""
+    strange = events.join(sql.broadcast(items.select("item")), "item", "left_anti").select("item", "index").persist()
+    if strange.isEmpty():
+        return None, None
+    kinds = by_appearance(strange, "item", names)
+    found = joined(pieces(strange.join(kinds, "item").orderBy("index"), {"number": "int32"}))
+    return found["number"], vocabulary(kinds)
+
+
 def sequences_of(events: DataFrame) -> DataFrame:
-    """A row for each sequence: where it begins, its events, those of each part, ties, and its person."""
+    """A row for each sequence: the `index` where it begins, its events, those of each part, ties, and its person."""
     return events.groupBy("sequence").agg(
-        sql.min("index").alias("begin"),
+        sql.min("index").alias("index"),
         sql.count("*").alias("events"),
         sql.count(sql.when(sql.col("part") == 0, 1)).alias("training"),
         sql.count(sql.when(sql.col("part") == 1, 1)).alias("validation"),
@@ -124,17 +141,17 @@ def joined_bytes(frame: DataFrame) -> tuple[np.ndarray, np.ndarray]:
     return np.frombuffer(b"".join(blobs), np.uint8), np.cumsum(np.concatenate(lengths), dtype=np.int64)
 
 
-def arrays(log: DataFrame, timed: bool, names: Names, whole_catalogue: bool, folder: Path) -> dict[str, Any]:
+def arrays(
+    log: DataFrame, timed: bool, names: Names, whole_catalogue: bool, keep_raw: bool, folder: Path
+) -> dict[str, Any]:
     """Everything of `Prepared` but the card, under its names, and the shares of ties; what is long is a mapped file."""
     events = in_order(log)
     items = numbered_items(events, names.item, whole_catalogue)
     sequences = sequences_of(events).persist()
-    people = sequences.groupBy("person").agg(sql.min("begin").alias("begin"))
-    people = people.join(names.person, people["person"] == names.person["code"]).select("person", "begin", "text")
-    people = indexed(people.orderBy("begin")).withColumn("user", sql.col("index") + 1)
-    counted = dict.fromkeys(("events", "training", "validation", "tied", "last"), "int64") | {"user": "int32"}
-    told = sequences.join(people.select("person", "user"), "person").orderBy("begin")
-    of = joined(pieces(told, counted))
+    people = by_appearance(sequences, "person", names.person)
+    counted = dict.fromkeys(("sequence", "events", "training", "validation", "tied", "last"), "int64")
+    told = sequences.join(people.select("person", "number"), "person").orderBy("index")
+    of = joined(pieces(told, counted | {"number": "int32"}))
     offsets = np.append(0, np.cumsum(of["events"]))
     popularity = joined(pieces(items, {"events": "int64"}))["events"]
     numbers = sql.broadcast(items.select("item", "number"))
@@ -147,15 +164,24 @@ def arrays(log: DataFrame, timed: bool, names: Names, whole_catalogue: bool, fol
         "offsets": offsets,
         "train_end": offsets[:-1] + of["training"],
         "valid_end": offsets[:-1] + of["training"] + of["validation"],
-        "users": of["user"],
+        "users": of["number"],
         "popularity": np.append(0, popularity),
         "item_ids": vocabulary(items),
         "user_ids": vocabulary(people),
         "known": int(np.count_nonzero(popularity)),
         "candidates": len(popularity),
+        "raw": raw(events, of["sequence"], None if whole_catalogue else items, names, folder) if keep_raw else None,
         "ties": dict(zip(("events_tied_share", "users_tied_last_share"), shares, strict=True)),
         **{stem: map_array(folder / f"{stem}.npy") for stem in stems},
     }
+
+
+def raw(events: DataFrame, codes: np.ndarray, items: DataFrame | None, names: Names, folder: Path) -> Raw:
+    """What the arrays do not tell of the log; `codes` are its sequences', `items` None where every item is one."""
+    fine = folder / "below.npy"
+    strange, ids = (None, None) if items is None else outside(events, items, names.item)
+    below = map_array(fine) if fine.exists() else None
+    return Raw(np.argsort(np.argsort(codes)).astype(np.int32), below, strange, outside_ids=ids)
 
 
 def joined(found: Iterator[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
@@ -165,17 +191,15 @@ def joined(found: Iterator[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
 
 
 def write_events(events: DataFrame, offsets: np.ndarray, timed: bool, folder: Path) -> None:
-    """items.npy and, where they are there, times.npy, gaps.npy and starts.npy."""
+    """items.npy and, where they are there, times.npy, gaps.npy, starts.npy and, of times finer than milliseconds,
+    below.npy.
+    """
     events = events.withColumn("number", sql.coalesce("number", sql.lit(0)))
-    columns = {"index": "int64", "number": "int32"}
-    if timed:
-        events = events.withColumn("time", floored(sql.col("time"), 1000))
-        columns["time"] = "int64"
-    if "begins" in events.columns:
-        columns["begins"] = "bool"
-    stems: dict[str, Any] = {"items": np.int32} | ({"times": np.int64, "gaps": np.float32} if timed else {})
+    columns = {"index": "int64", "number": "int32"} | ({"time": "int64"} if timed else {})
+    columns |= {"begins": "bool"} if "begins" in events.columns else {}
+    stems: dict[str, Any] = {"items": np.int32} | TIMES if timed else {"items": np.int32}
     stems |= {"starts": np.bool_} if "begins" in columns else {}
-    rows, done, before = int(offsets[-1]), 0, np.zeros(1, np.int64)
+    rows, done, before, fine = int(offsets[-1]), 0, np.zeros(1, np.int64), False
     with ExitStack() as stack:
         files = {stem: stack.enter_context(open(folder / f"{stem}.npy", "wb")) for stem in stems}
         for stem, dtype in stems.items():
@@ -186,11 +210,14 @@ def write_events(events: DataFrame, offsets: np.ndarray, timed: bool, folder: Pa
                 raise RuntimeError("events came from Spark in another order than they were numbered in")
             values: dict[str, Any] = {"items": piece["number"], "starts": piece.get("begins")}
             if timed:
-                values |= {"times": piece["time"], "gaps": since(piece["time"], before, offsets, done)}
-                before = piece["time"][-1:]
+                times, below = piece["time"] // 1000, (piece["time"] % 1000).astype(np.int16)
+                values |= {"times": times, "gaps": since(times, before, offsets, done), "below": below}
+                before, fine = times[-1:], fine or bool(below.any())
             for stem, file in files.items():
                 values[stem].tofile(file)
             done = end
+    if not fine:
+        (folder / "below.npy").unlink(missing_ok=True)
 
 
 def since(times: np.ndarray, before: np.ndarray, offsets: np.ndarray, begin: int) -> np.ndarray:

@@ -13,16 +13,18 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote, urlparse
 
+import numpy as np
 from pyspark.sql import Column, DataFrame, SparkSession, functions as sql
 
 from jaxrec.config import Mistake
+from jaxrec.data import clocks
 from jaxrec.data.clocks import LARGEST, UNITS, WORDS
 from jaxrec.data.coding import Irregular
 from jaxrec.data.columns import Choice
 from jaxrec.data.formats import Format
 from jaxrec.data.options import Preparation
 from jaxrec.data.sources import Source
-from jaxrec.data.streaming import unit_between
+from jaxrec.data.streaming import scaled, unit_between
 
 WHOLE = "^-?[0-9]{1,18}$"
 REMEDY = "mend it, or prepare without --on spark, whose reader takes more"
@@ -60,6 +62,10 @@ class Rows:
         except Irregular as reason:
             raise Mistake(f"--on spark cannot tell the unit, because {reason}; name it with --time-unit") from None
 
+    def when(self, unit: tuple[str, int, int]) -> tuple[str, str]:
+        """Unit and span of the times, in words."""
+        return unit[0], clocks.span(scaled(np.array([self.low, self.high]), unit))
+
 
 def read(session: SparkSession, parts: Sequence[Source], form: Format, choice: Choice) -> Rows:
     """All rows of files that are alike. Mistake names the first row that breaks a rule."""
@@ -94,7 +100,7 @@ def bad_row() -> Column:
 def of_text(session: SparkSession, parts: Sequence[Source], form: Format, named: dict[str, int]) -> DataFrame:
     """The wanted fields of a table as text; whole numbers of time."""
     skipped = [part.blank_first + 1 if form.guessed is None else 0 for part in parts]
-    text = in_file_order(text_of(session, parts), {"text": sql.col("value")}, parts, skipped)
+    text, _ = in_file_order(text_of(session, parts), {"text": sql.col("value")}, parts, skipped)
     bare = sql.regexp_replace(sql.col("text"), "\r$", "")
     bare = sql.when(sql.col("number") == 0, sql.regexp_replace(bare, "^\ufeff", "")).otherwise(bare)
     text = text.withColumn("text", bare).filter(sql.trim("text") != "")
@@ -134,7 +140,7 @@ def of_parquet(
             raise Mistake(f"{parts[0].path}: column {column!r} holds {kind}; {REMEDY}")
         value = sql.col("`" + column.replace("`", "``") + "`")
         wanted[name] = sql.unix_micros(value.cast("timestamp")) if kind in MOMENTS else value.cast("string")
-    frame = in_file_order(table, wanted, parts, [0] * len(parts))
+    frame, _ = in_file_order(table, wanted, parts, [0] * len(parts))
     return with_times(frame.withColumn("wrong", sql.coalesce(*missing(named))), named), dates
 
 
@@ -159,9 +165,9 @@ def with_times(frame: DataFrame, named: dict[str, int]) -> DataFrame:
 
 def in_file_order(
     table: DataFrame, wanted: dict[str, Column], parts: Sequence[Source], skipped: Sequence[int]
-) -> DataFrame:
+) -> tuple[DataFrame, list[int]]:
     """The wanted columns with `row` (place among all rows), `file` (of `parts`) and `number` (place in the file), but
-    for the first rows of each file that are `skipped`.
+    for the first rows of each file that are `skipped`; and how many rows each file has.
     """
     piece = {"path": sql.col("_metadata.file_path"), "begin": sql.col("_metadata.file_block_start")}
     own = {"id": sql.monotonically_increasing_id()}
@@ -170,17 +176,16 @@ def in_file_order(
     order = {str(part.path.absolute()): number for number, part in enumerate(parts)}
     found = sorted((order[local(piece["path"])], piece["begin"], piece) for piece in pieces)
     table_of: list[tuple[Any, ...]] = []
-    start: dict[int, int] = {}
-    row = 0
+    counts, row = [0] * len(parts), 0
     for file, begin, one in found:
-        start.setdefault(file, row)
-        table_of.append((one["path"], begin, file, row - one["first"], start[file], skipped[file]))
-        row += one["rows"]
+        table_of.append((one["path"], begin, file, row - one["first"], row - counts[file], skipped[file]))
+        counts[file], row = counts[file] + one["rows"], row + one["rows"]
     schema = "path string, begin long, file int, shift long, start long, skipped long"
     known = table.sparkSession.createDataFrame(table_of, schema)
     joined = marked.join(sql.broadcast(known), ["path", "begin"]).withColumn("row", sql.col("id") + sql.col("shift"))
     numbered = joined.withColumn("number", sql.col("row") - sql.col("start"))
-    return numbered.filter(sql.col("number") >= sql.col("skipped")).select(*wanted, "file", "row", "number")
+    kept = numbered.filter(sql.col("number") >= sql.col("skipped"))
+    return kept.select(*wanted, "file", "row", "number"), counts
 
 
 def local(uri: str) -> str:

@@ -56,6 +56,11 @@ def free_memory() -> float:
     stats = jax.local_devices()[0].memory_stats() or {}
     if "bytes_limit" in stats:
         return float(stats["bytes_limit"] - stats.get("bytes_in_use", 0))
+    return free_of_machine()
+
+
+def free_of_machine() -> float:
+    """Bytes of the machine's memory that are free, or would be without the files it remembers."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         return 1024 * float(next(line.split()[1] for line in lines if line.startswith("MemAvailable")))

@@ -12,7 +12,7 @@ import numpy as np
 from jaxrec.config import Mistake
 from jaxrec.data.prepared import Prepared
 from jaxrec.parallel import team
-from jaxrec.parallel.programs import Memory, free_memory, memory_of
+from jaxrec.parallel.programs import Memory, free_memory, free_of_machine, memory_of
 from jaxrec.parallel.strategy import local_devices
 from jaxrec.runs import build
 from jaxrec.runs.options import Config
@@ -90,7 +90,7 @@ def feed(config: Config, prepared: Prepared) -> Feed | None:
     chosen = config.events_on
     if chosen == "device" or (chosen == "auto" and team.agreed(fits(data))):
         return None
-    return Feed(data, config.readers)
+    return Feed(replace(data, beyond=data.bytes > free_of_machine()), config.readers)
 
 
 def fits(data: Mapped) -> bool:

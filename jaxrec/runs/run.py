@@ -31,7 +31,7 @@ from jaxrec.runs.ancestry import ancestor, start
 from jaxrec.runs.build import rows_a_step
 from jaxrec.runs.bundle import Bundle, load, read_code, save as save_bundle
 from jaxrec.runs.change import described, told
-from jaxrec.runs.epochs import plan
+from jaxrec.runs.epochs import plan, refuse_large
 from jaxrec.runs.fitting import Ask, Fitting
 from jaxrec.runs.folder import Folder, cache, mendable, read_json, write_json
 from jaxrec.runs.machine import card as machine
@@ -284,7 +284,8 @@ def finished(folder: Folder, run_id: str) -> dict[str, Any] | None:
 
 
 def first_epoch(config: Config, prepared: Prepared) -> Rows:
-    """Its plan. `Mistake` where there is nothing to train on."""
+    """Its plan. `Mistake` where there is nothing to train on, or no memory to make it."""
+    refuse_large(config, prepared)
     rows = plan(config, prepared, 0)
     if not rows.rows:
         raise Mistake(

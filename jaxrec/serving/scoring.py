@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jaxrec.config import Mistake
-from jaxrec.data.folders import Folder, locate
+from jaxrec.data.folders import files_of, locate
 from jaxrec.data.prepared import file_sha256
 from jaxrec.data.sources import Source, not_utf8
 from jaxrec.runs import bundle
@@ -48,7 +48,7 @@ def score(options: Score, say: Say) -> dict[str, Any]:
     begun, cpu, said = time.perf_counter(), time.process_time(), time.perf_counter()
     row = new = number = 0
     for part in (part for source in sources for part in parts_of(source, options.part)):
-        target = out / f"part-{number:05d}.parquet"
+        target = part_file(out, number)
         if not target.exists():
             write(recommended(model, part.read(), row, options), target)
             new += part.rows
@@ -56,14 +56,13 @@ def score(options: Score, say: Say) -> dict[str, Any]:
         if time.perf_counter() - said > OFTEN:
             said = time.perf_counter()
             say(f"{row:,} histories, {new / (said - begun):,.0f} a second")
-    write_json(out / ABOUT, asked | {"histories": row, "parts": number})
+    conclude(out, asked, row, number)
     seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu
     return {"histories": row, "parts": number, "new": new, "seconds": seconds, "cpu_seconds": cpu}
 
 
 def sources_of(data: str) -> tuple[Source, ...]:
-    found = locate(data)
-    return found.parts if isinstance(found, Folder) else (found,)
+    return files_of(locate(data))
 
 
 def question(options: Score, sources: Sequence[Source]) -> dict[str, Any]:
@@ -90,8 +89,22 @@ def claim(out: Path, asked: dict[str, Any]) -> None:
     before = json.loads((out / ABOUT).read_text(encoding="utf-8"))
     if differ := [name for name, value in asked.items() if before.get(name) != value]:
         raise Mistake(f"{out} was written for another {' and '.join(differ)}; choose another --out or remove it")
+    left_over(out)
+
+
+def conclude(out: Path, asked: dict[str, Any], histories: int, parts: int) -> None:
+    """Say in the folder that it is complete."""
+    write_json(out / ABOUT, asked | {"histories": histories, "parts": parts})
+
+
+def part_file(out: Path, number: int) -> Path:
+    return out / f"part-{number:05d}.parquet"
+
+
+def left_over(out: Path) -> None:
+    """Remove what a kill left half written."""
     for left in out.glob(".*.tmp"):
-        left.unlink()
+        left.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:

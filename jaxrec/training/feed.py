@@ -2,6 +2,8 @@
 processes each gathers those of its rows.
 """
 
+import mmap
+import os
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,16 +23,21 @@ from jaxrec.models.recommender import Batch
 from jaxrec.parallel import team
 from jaxrec.training.source import Bare, Own, Slab, Slabs, Source, slab, spans
 
+PAGE = mmap.PAGESIZE
 Lay = Callable[..., Own]  # a slab's events and plan, put where the step wants them
 
 
 @dataclass(frozen=True)
 class Mapped:
-    """All events where they lie on the host; ``batch`` reads as `Source.batch` does, by numbers of any size."""
+    """All events where they lie on the host; ``batch`` reads as `Source.batch` does, by numbers of any size.
+
+    Where memory does not hold the files (``beyond``), the pages of what is read are asked for beforehand.
+    """
 
     prepared: Prepared
     user: bool
     known: Popularity | None = None
+    beyond: bool = False
 
     @property
     def events(self) -> int:
@@ -46,6 +53,9 @@ class Mapped:
         """As `Source.batch`, on the host and without ``reset``; of padding nothing is read."""
         mask = index >= 0
         here = index[mask].astype(np.int64)
+        if self.beyond:
+            for values in (self.prepared.items, *jax.tree.leaves(self.sides())):
+                ask_for(values, here)
 
         def laid(found: np.ndarray) -> np.ndarray:
             slots = np.zeros((*mask.shape, *found.shape[1:]), found.dtype)
@@ -124,6 +134,28 @@ class Feed:
         found = slab(plan, first, end, size=size, steps=steps)
         index, reset = team.part(found.index, axis=1), team.part(found.reset, axis=1)
         return replace(found, own=lay(*self.data.own(index, reset)))
+
+
+def ask_for(values: np.ndarray, events: np.ndarray) -> None:
+    """Have the system read the pages of a mapped file that hold these entries and the next, all of them at once: one
+    that is missing when it is read is waited for alone, and read with up to megabytes around it.
+    """
+    if not isinstance(values, np.memmap) or not len(events) or not hasattr(os, "posix_fadvise"):
+        return
+    mapped: Any = values
+    ends = [(mapped.offset + (events + more) * mapped.strides[0]) // PAGE for more in (0, 1)]
+    pages = np.unique(np.concatenate(ends))
+    cuts = np.flatnonzero(np.diff(pages) > 1) + 1
+    begins, stops = pages[np.append(0, cuts)], pages[np.append(cuts - 1, -1)] + 1
+    try:
+        file = os.open(mapped.filename, os.O_RDONLY)
+    except OSError:  # what is mapped may lie there no more
+        return
+    try:
+        for begin, size in zip((begins * PAGE).tolist(), ((stops - begins) * PAGE).tolist(), strict=True):
+            os.posix_fadvise(file, begin, size, os.POSIX_FADV_WILLNEED)
+    finally:
+        os.close(file)
 
 
 def paired(found: np.ndarray, axes: int) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Batches: every training pair once, never across sequences, resets where pieces begin, hardly a slot wasted."""
 
 import time
+import tracemalloc
 from types import SimpleNamespace
 
 import numpy as np
@@ -50,6 +51,20 @@ def test_every_training_pair_is_there_once(layout, lengths, length, seed, epoch)
     assert plan.index.dtype == np.int32
     assert plan.reset.dtype == bool
     assert plan.index.shape == plan.reset.shape == (len(plan.index), length)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("mean", "length"), [(3, 20), (30, 20), (30, 200)])
+def test_a_plan_takes_the_memory_that_was_foretold(layout, mean, length):
+    train = np.random.default_rng(0).geometric(1 / mean, 600_000 // mean)
+    data = sequences(np.stack([train, np.ones_like(train)], axis=1))
+    events, told = batches.bytes_while_made(data, length, layout.__name__)
+    assert events == np.maximum(train - 1, 0).sum()
+    tracemalloc.start()
+    layout(data, length, seed=0, epoch=0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert 0.8 < peak / told < 1.1
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

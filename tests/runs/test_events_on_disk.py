@@ -159,6 +159,9 @@ def test_auto_leaves_on_disk_what_would_take_too_much_of_the_device(log, tmp_pat
     monkeypatch.setattr(planner, "free_memory", lambda: 2.0 * bytes_ - 2)
     feed = planner.feed(config(log, tmp_path, readers=3), prepared)
     assert (feed.readers, feed.data.prepared) == (3, prepared)
+    assert not feed.data.beyond
+    monkeypatch.setattr(planner, "free_of_machine", lambda: bytes_ - 1.0)
+    assert planner.feed(config(log, tmp_path), prepared).data.beyond
     assert planner.feed(config(log, tmp_path, events_on="device"), prepared) is None
 
 

@@ -1,7 +1,11 @@
 """Events that stay on disk: every read is what the device would read, whoever reads ahead, and no thread is left."""
 
+import os
 import threading
 import time
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -15,7 +19,7 @@ from jaxrec.data.context import Context
 from jaxrec.data.lanes import lanes
 from jaxrec.data.prepared import Prepared
 from jaxrec.parallel import team
-from jaxrec.training import feed
+from jaxrec.training import feed as feeding
 from jaxrec.training.feed import Feed, Mapped, taken
 from jaxrec.training.source import Bare, load, slabs
 
@@ -55,7 +59,7 @@ def test_a_batch_from_the_host_is_that_of_the_device(prepared, user, index, rese
 def test_every_process_gathers_the_events_of_its_rows_alone(plan, monkeypatch):
     """Put beside each other these are the batches of one process, and nobody reads what another does."""
     data, whole, read = Mapped(PREPARED, True), load(PREPARED, user=True), []
-    monkeypatch.setattr(feed, "taken", lambda values, where: read.append(len(where)) or taken(values, where))
+    monkeypatch.setattr(feeding, "taken", lambda values, where: read.append(len(where)) or taken(values, where))
     monkeypatch.setattr(team, "size", lambda: 2)
     halves = []
     for process in range(2):
@@ -132,3 +136,34 @@ def test_events_beyond_an_int32_are_read_by_numbers_that_the_device_can_hold(tmp
     assert {item: owners[item] for item in (1, 3, 5, 7)} == {1: 1, 3: 1, 5: 3, 7: 3}
     with pytest.raises(Mistake, match=r"2,147,483,657 events are more than an int32 .* --events-on disk"):
         load(huge, user=False)
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="this system cannot be told which pages come")
+def test_where_memory_does_not_hold_the_files_their_pages_are_asked_for(tmp_path, monkeypatch):
+    """Every byte that is read lies in a page that was asked for, in runs that do not meet; the slab is the same."""
+    monkeypatch.setattr(feeding, "PAGE", 32)  # so that small files have many
+    asked = {}
+
+    def advise(file, begin, size, advice):
+        assert advice == os.POSIX_FADV_WILLNEED
+        asked.setdefault(os.readlink(f"/proc/self/fd/{file}"), []).append((begin, begin + size))
+
+    monkeypatch.setattr(os, "posix_fadvise", advise)
+    kept = {name: getattr(PREPARED, name) for name in ("items", "gaps", "starts")} | PREPARED.context._asdict()
+    for name, values in kept.items():
+        np.save(tmp_path / f"{name}.npy", values)
+    files = {path.stem: np.load(path, mmap_mode="r") for path in tmp_path.iterdir()}
+    context = Context(files["codes"], files["numbers"])
+    mapped = replace(PREPARED, **{name: files[name] for name in ("items", "gaps", "starts")}, context=context)
+    index = np.array([[5, 6, 7, 30, 31, -1], [40, 54, -1, -1, -1, -1]])
+    same(*(Mapped(mapped, True, beyond=beyond).slots(index) for beyond in (False, True)))
+    assert {Path(name).stem for name in asked} == files.keys()
+    events = np.concatenate([index[index >= 0], index[index >= 0] + 1])
+    for name, runs in asked.items():
+        values = files[Path(name).stem]
+        wanted = set(((values.offset + events * values.strides[0]) // 32).tolist())
+        assert {page for begin, end in runs for page in range(begin // 32, end // 32)} == wanted
+        assert all(one[1] < two[0] for one, two in pairwise(runs))
+    asked.clear()
+    Mapped(mapped, True, beyond=True).slots(np.full((2, 3), -1))
+    assert not asked

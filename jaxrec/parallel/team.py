@@ -28,6 +28,7 @@ PATIENCE = 7 * 24 * 3_600_000  # milliseconds in which the others prepare data, 
 ROWS = 1 << 20  # of an array that travel at a time
 
 _messages = numbers()
+_kept: list[str] = []  # what the service holds, in the first process
 
 
 def join() -> None:
@@ -85,7 +86,9 @@ def united(value: Any) -> list[Any]:
     service().key_value_set(f"{name}/{jax.process_index()}", json.dumps(value))
     if leads():
         said = [heard(f"{name}/{process}") for process in range(size())]
-        service().key_value_set(name, json.dumps(said))
+        while _kept:  # who says this has heard all that came before
+            service().key_value_delete(_kept.pop())
+        tell(name, said)
         return said
     return heard(name)
 
@@ -96,8 +99,14 @@ def agreed(value: Any) -> Any:
         return value
     name = f"jaxrec/{next(_messages)}"
     if leads():
-        service().key_value_set(name, json.dumps(value))
+        tell(name, value)
     return heard(name)
+
+
+def tell(name: str, value: Any) -> None:
+    """Of the first process, to all."""
+    service().key_value_set(name, json.dumps(value))
+    _kept.append(name)
 
 
 def heard(name: str) -> Any:

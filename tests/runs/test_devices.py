@@ -16,6 +16,7 @@ from jaxrec.data.demo import Demo
 from jaxrec.runs import planner, tracing
 from jaxrec.runs.options import Batch, Config, Evaluation, Model, Optimizer
 from jaxrec.runs.run import train
+from jaxrec.training.spread import whole_tables
 
 TINY = Config(
     demo=Demo(users=60, items=60, events=10, genres=4, lag=2), model=Model(width=8, dropout=0.3), epochs=3,
@@ -69,6 +70,7 @@ def test_tables_in_pieces_train_the_same_run(tmp_path):
 
 @pytest.mark.parametrize(("devices", "shards"), [(1, 1), (4, 2)])
 def test_memory_is_foretold_and_a_training_compiles_once(tmp_path, monkeypatch, devices, shards):
+    whole_tables.cache_clear()  # its programs would be those of every training in this process
     runs, spread = [], planner.spread
     monkeypatch.setattr(planner, "spread", lambda *given: runs.append(spread(*given)) or runs[-1])
     result, said = go(tmp_path / "a", devices=devices, shards=shards)

@@ -1,7 +1,7 @@
 """What does it cost to read a slab's events from disk, where memory holds the files, not yet, or never?
 
-Claim     Where memory cannot hold the files, slabs come ten times as fast when the system is told which pages they need
-          (`training.feed.ask_for`), because it otherwise reads megabytes around every page that is missing. Where
+Claim     Where memory cannot hold the files, slabs come 4 to 16 times as fast when the system is told which pages they
+          need (`training.feed.ask_for`), because it otherwise reads megabytes around every page that is missing. Where
           memory holds them it costs time, so only files larger than the free memory are read so.
 Command   python experiments/cold_reads.py --millions 200
 Time      Five minutes on two cores, and 2.5 GB on the disk.

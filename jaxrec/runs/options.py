@@ -298,9 +298,9 @@ class Score(Seen):
     k: Positive = 10
     """items in each list"""
     part: Positive = 32_768
-    """histories that are read, scored and written together"""
+    """histories that are read, scored and written together; a task each on Spark"""
     on: Literal["here", "spark"] = "here"
-    """where: in this process, or by Spark's workers"""
+    """where: in this process, or by Spark's workers; either goes on where the other was killed"""
     spark_master: str | None = None
     """Spark's master, as in local[4] or spark://host:7077; none is spark-submit's, else every core of this machine"""
     allow_code: bool = False

@@ -226,9 +226,7 @@ class Fitting:
 
     def listeners(self, step: int) -> list[Any]:
         """Who hears of every record; what earlier attempts wrote after ``step`` is taken back."""
-        found: list[Any] = [
-            JsonLines(self.directory / "metrics.jsonl", step),
-        ]
+        found: list[Any] = [JsonLines(self.directory / "metrics.jsonl", step)]
         if self.alone and team.leads():
             found.append(console(self.steps, self.config.epochs, step))
         if self.tensorboard:

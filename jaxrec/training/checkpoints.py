@@ -25,6 +25,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from jaxrec.config import Mistake
+from jaxrec.models.pieces import cut_in, filled
 
 Leaves = dict[str, np.ndarray]
 
@@ -65,8 +66,8 @@ class Checkpoints:
     def restore(self, step: int, abstract: Any) -> tuple[Any, dict[str, Any]]:
         """The tree of checkpoint `step` in the structure of `abstract` (arrays or `jax.ShapeDtypeStruct`), and notes.
 
-        A leaf of `abstract` with a sharding is put there. Raises Damaged when the files are, Mistake when the
-        checkpoint holds a different tree.
+        A leaf of `abstract` with a sharding is put there, filled up with zeros to equal pieces where it lies in some.
+        Raises Damaged when the files are, Mistake when the checkpoint holds a different tree.
         """
         return self._newest.restore(step, abstract)
 
@@ -346,4 +347,5 @@ def _restored(stored: np.ndarray, kind: str | None, wanted: Any, name: str) -> A
         raise Mistake(f"{name} is {found} where {needed} is needed: it belongs to another model; start a new run")
     if isinstance(wanted, np.ndarray | np.generic):
         return value
-    return jax.device_put(value, getattr(wanted, "sharding", None))
+    place = getattr(wanted, "sharding", None)
+    return jax.device_put(filled(value, pieces) if (pieces := cut_in(place)) > 1 else value, place)

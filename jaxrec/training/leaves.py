@@ -10,7 +10,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore as ts
 
-SLAB = 2**24  # bytes of an array that come to the host at a time
+SLAB = 2**22  # bytes of an array that come to the host at a time
 
 
 def rows(leaf: Any) -> int:

@@ -25,7 +25,7 @@ from jaxrec.losses.fused import block_sizes
 RESULTS = Path(__file__).parent / "results"
 ROWS = RESULTS / "plan_scaling.jsonl"
 FLOAT = 4  # bytes
-RANKS = 2**22  # scores at one time, of ranking
+RANKS, RANKED = 2**22, 256  # scores at one time, of ranking, and targets
 NEGATIVES, MEASURED = 1024, 512  # negatives and positions of a step in bench_scaling.py
 MOMENTS = {"adamw": 2, "adagrad": 1}  # numbers that a rule keeps of every parameter
 Row = dict[str, Any]
@@ -94,8 +94,9 @@ def temporary_exact(positions: int, items: int, width: int, mesh: Mesh) -> float
 
 
 def temporary_judging(items: int, width: int, mesh: Mesh) -> float:
-    """Of ranking: a copy of the piece in chunks, and three blocks of scores."""
-    return FLOAT * (rows_here(items, mesh) * (width + 1) + 3 * RANKS)
+    """Of ranking: the biases of the piece, a chunk of it, and three blocks of scores."""
+    piece = rows_here(items, mesh)
+    return FLOAT * (piece + min(piece, RANKS // RANKED) * width + 3 * RANKS)
 
 
 def kept(items: int, width: int, mesh: Mesh = ONE) -> int:

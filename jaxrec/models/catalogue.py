@@ -33,8 +33,8 @@ def chunk_length(rows: int, candidates: int, budget: int) -> int:
 
 
 class Chunk(NamedTuple):
-    """Items to score at once: ``vectors (length, width)``, ``bias (length,)``, the number of the first, and of the first
-    that no chunk before had.
+    """Items to score at once: ``vectors (length, width)``, ``bias (length,)``, the number of the first, and that of the
+    first that no chunk before had.
     """
 
     vectors: Array
@@ -64,8 +64,8 @@ class Catalogue(NamedTuple):
         return jnp.arange(self.begin, self.end, self.length)
 
     def chunk(self, begin: Array) -> Chunk:
-        """The chunk from row ``begin``. The last one begins earlier, with rows that score ``-inf`` this time: to fill it
-        up would copy the table.
+        """The chunk from row ``begin``. The last one begins earlier, with rows that score ``-inf`` this time: to fill
+        it up would copy the table.
         """
         start = jnp.minimum(begin, self.end - self.length)
         vectors, bias = (jax.lax.dynamic_slice_in_dim(part, start, self.length) for part in (self.vectors, self.bias))

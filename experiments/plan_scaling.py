@@ -93,10 +93,9 @@ def temporary_exact(positions: int, items: int, width: int, mesh: Mesh) -> float
     return FLOAT * (2 * piece * (width + 1) + block.positions * block.items)
 
 
-def temporary_judging(items: int, width: int, mesh: Mesh) -> float:
-    """Of ranking: the biases of the piece, a chunk of it, and three blocks of scores."""
-    piece = rows_here(items, mesh)
-    return FLOAT * (piece + min(piece, RANKS // RANKED) * width + 3 * RANKS)
+def temporary_judging(items: int, mesh: Mesh) -> float:
+    """Of ranking: four blocks of scores; rows of the piece are read where they lie."""
+    return FLOAT * 4 * RANKED * min(rows_here(items, mesh), RANKS // RANKED)
 
 
 def kept(items: int, width: int, mesh: Mesh = ONE) -> int:
@@ -116,7 +115,7 @@ def checked_step(row: Row) -> Iterator[tuple[str, float, float]]:
 def checked_judging(row: Row) -> Iterator[tuple[str, float, float]]:
     yield (
         "temporary",
-        temporary_judging(row["case"]["items"], row["case"]["width"], ONE),
+        temporary_judging(row["case"]["items"], ONE),
         row["memory_bytes"]["temporary"],
     )
 

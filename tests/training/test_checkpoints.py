@@ -1,7 +1,6 @@
 """Checkpoints give back the bits that went in, or say that they cannot."""
 
 import errno
-import hashlib
 import resource
 import shutil
 import subprocess
@@ -13,15 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import orbax.checkpoint as ocp
 import pytest
 from flax import nnx
 from hypothesis import HealthCheck, given, settings, strategies as st
 from hypothesis.extra import numpy as hnp
 
 from jaxrec.config import Mistake
-from jaxrec.losses.shards import PIECES
-from jaxrec.training import checkpoints, leaves
 from jaxrec.training.checkpoints import Checkpoints, Damaged
 
 
@@ -106,50 +102,6 @@ def test_any_arrays_under_any_names(tmp_path, tree):
     shelf.save(0, {"a": tree, "b": [tree]}, {})
     found, _ = shelf.restore(0, {"a": tree, "b": [tree]})
     assert bits(found) == bits({"a": tree, "b": [tree]})
-
-
-def test_leaves_are_hashed_and_written_some_rows_at_a_time(tmp_path, monkeypatch):
-    """Whole rows, of arrays on devices and on the host; what is read back is read an array at a time."""
-    monkeypatch.setattr(leaves, "SLAB", 100)
-    mesh = jax.sharding.Mesh(np.array(jax.devices()[:4]), ("model",))
-    cut = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("model"))
-    draw = np.random.default_rng(0)
-    tree = training_state() | {
-        "one": jnp.asarray(draw.normal(size=(41, 3)), jnp.float32), "host": draw.normal(size=(7, 2, 5)),
-        "half": jnp.asarray(draw.normal(size=(300, 1)), jnp.bfloat16), "wide": draw.normal(size=(2, 90)),
-        "cut": jax.device_put(draw.normal(size=(32, 3)).astype(np.float32), cut), "long": jnp.arange(101),
-    }  # fmt: skip
-    for name in ("one", "host", "half", "wide", "cut", "long"):
-        parts = list(leaves.slabs(tree[name]))
-        assert len(parts) > 1
-        assert all(part.nbytes <= 100 or len(part) == 1 for _, part in parts)
-        np.testing.assert_array_equal(np.concatenate([part for _, part in parts]), tree[name])
-        assert leaves.sha256(tree[name]) == hashlib.sha256(np.asarray(tree[name]).tobytes()).hexdigest()
-    shelf = Checkpoints(tmp_path)
-    shelf.save(1, tree, {})
-    assert bits(shelf.restore(1, tree)[0]) == bits(tree)
-
-
-def test_a_leaf_in_pieces_is_filled_up_to_equal_ones(tmp_path):
-    mesh = jax.sharding.Mesh(np.array(jax.devices()[:4]), (PIECES,))
-    place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(PIECES))
-    table = np.arange(14.0, dtype=np.float32).reshape(7, 2)
-    Checkpoints(tmp_path).save(1, {"w": table}, {})
-    found = Checkpoints(tmp_path).restore(1, {"w": jax.ShapeDtypeStruct((7, 2), jnp.float32, sharding=place)})[0]["w"]
-    assert {piece.data.shape for piece in found.addressable_shards} == {(2, 2)}
-    np.testing.assert_array_equal(found, np.concatenate([table, np.zeros((1, 2), np.float32)]))
-
-
-def test_what_orbax_wrote_by_itself_is_read(tmp_path, monkeypatch):
-    """Every array in one piece, as all checkpoints were before."""
-    tree = training_state() | {"table": np.random.default_rng(0).normal(size=(50, 3))}
-    monkeypatch.setattr(checkpoints, "_alone", lambda: ocp.Checkpointer(ocp.CompositeCheckpointHandler()))
-    monkeypatch.setattr(ocp.args, "PyTreeSave", lambda found: ocp.args.StandardSave(jax.device_get(found)))
-    Checkpoints(tmp_path).save(1, tree, {"a": 1})
-    monkeypatch.undo()
-    monkeypatch.setattr(leaves, "SLAB", 100)
-    found, notes = Checkpoints(tmp_path).restore(1, tree)
-    assert (bits(found), notes) == (bits(tree), {"a": 1})
 
 
 def test_leaves_go_where_the_abstract_tree_says(tmp_path):

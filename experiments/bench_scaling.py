@@ -3,8 +3,8 @@
 Claim     A step with sampled negatives and row-sparse AdamW takes about as long at ten million items as at ten
           thousand; the exact softmax takes time in proportion to items, and judging less than that. No program holds
           positions x items scores: what the exact loss needs on the way grows with the table, and with positions by
-          their vectors alone; what judging needs stays the same. On a mesh with its tables cut, a step under shard_map sends what the
-          formulas of experiments/plan_scaling.py say to the byte, and no whole table.
+          their vectors alone; what judging needs stays the same. On a mesh with its tables cut, a step under shard_map
+          sends what the formulas of experiments/plan_scaling.py say to the byte, and no whole table.
 Command   python experiments/bench_scaling.py && python experiments/plan_scaling.py && python scripts/tables.py
           && python scripts/scaling_pictures.py
 Time      About three quarters of an hour on one shared core; 9 GB of memory for ten million items. A case that has a

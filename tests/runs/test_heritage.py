@@ -93,6 +93,7 @@ def started(config, run, **changes):
         return fresh, begun.fitting.start(fresh)[0], begun.fitting.start(fresh)[1]
 
 
+@pytest.mark.long
 def test_tables_in_pieces_take_over_the_same_rows(tmp_path, days):
     """More items than before, in two pieces: drawn there, what is kept laid into them."""
     go(CONFIG, tmp_path / "old", data=str(days[0]), epochs=1)

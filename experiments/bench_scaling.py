@@ -2,19 +2,20 @@
 
 Claim     A step with sampled negatives and row-sparse AdamW takes about as long at ten million items as at ten
           thousand; the exact softmax takes time in proportion to items, and judging less than that. No program holds
-          positions x items scores: what the exact loss and judging need on the way grows with the table, and with
-          positions by their vectors alone. On a mesh with its tables cut, a step under shard_map sends what the
-          formulas of experiments/plan_scaling.py say to the byte, and no whole table.
+          positions x items scores: what the exact loss needs on the way grows with the table, and with positions by
+          their vectors alone; what judging needs stays the same. On a mesh with its tables cut, a step under shard_map
+          sends what the formulas of experiments/plan_scaling.py say to the byte, and no whole table.
 Command   python experiments/bench_scaling.py && python experiments/plan_scaling.py && python scripts/tables.py
           && python scripts/scaling_pictures.py
-Time      About three quarters of an hour on one shared core; 11 GB of memory for ten million items, most of it to draw
-          them. A case that has a row is not run again.
+Time      About three quarters of an hour on one shared core; 9 GB of memory for ten million items. A case that has a
+          row is not run again.
 Expect    One row a case in experiments/results/bench_scaling.jsonl, each from a process of its own. `step`: CPU
           milliseconds as in bench_catalogue.py, whose rows have Adagrad, and the ratio to 10,000 items in turns.
           `judging`: targets a CPU-second, 256 at a time. `growth`: temporary bytes of loss and judging by
           positions and items, beside what holds all scores, from compiled programs that are never run. `mesh`: every
           collective of a compiled step with its bytes and the loops around it, memory of a device, losses of two
-          steps. `checkpoint`: bytes and CPU-seconds of a saved state. `drawing`: bytes to draw a model.
+          steps. `checkpoint`: bytes and CPU-seconds of a saved state, and what was resident. `drawing`: bytes to draw a
+          model. Rows of these two that do not say `by` what are of before: whole arrays.
 
 Steps are of a GRU on 16 rows of 32 events, 1,024 negatives. The exact softmax of ten million items is compiled and not
 run: bench_catalogue.py did. The meshes are eight devices forced out of one processor, which show that numbers are right
@@ -46,8 +47,11 @@ from jaxrec.evaluation.ranks import ROWS as TOGETHER, TARGETS, rank
 from jaxrec.losses.softmax import Softmax, cross_entropy
 from jaxrec.models import pieces
 from jaxrec.models.catalogue import counts
+from jaxrec.models.drawing import Drawing, whole
 from jaxrec.models.recommender import Recommender
+from jaxrec.models.tables import normal
 from jaxrec.parallel.programs import memory_of
+from jaxrec.parallel.strategy import meshed
 from jaxrec.runs import build
 from jaxrec.runs.machine import card
 from jaxrec.runs.options import Config
@@ -84,8 +88,9 @@ def cases() -> Iterator[Case]:
                 yield {"kind": "mesh", "way": way, "mesh": list(mesh), "mode": mode}
     for count in (1, 2, 4, 8):
         yield {"kind": "mesh", "way": "judging", "mesh": [1, count], "mode": "shard_map"}
-    yield {"kind": "checkpoint", "items": 1_000_000, "width": 64}
-    yield {"kind": "drawing", "items": 10_000_000, "width": 64}
+    yield {"kind": "checkpoint", "items": 1_000_000, "width": 64, "by": "rows"}
+    for by in ("rows", "pieces"):
+        yield {"kind": "drawing", "items": 10_000_000, "width": 64, "by": by}
 
 
 def made(flags: dict[str, Any], items: int, width: int) -> tuple[Step, Hyper, Callable[[], State]]:
@@ -234,31 +239,44 @@ def travelling(found: list[Any]) -> dict[str, Any]:
     return {"totals": totals(found), "sent": sum(one.sent for one in found), "collectives": listed}
 
 
-def of_checkpoint(items: int, width: int) -> dict[str, Any]:
-    """A state of AdamW saved as training saves it, its moments no longer zero: Orbax packs what repeats."""
+def of_checkpoint(items: int, width: int, by: str) -> dict[str, Any]:
+    """A state of AdamW saved and restored as training does, its moments no longer zero: Orbax packs what repeats."""
     fresh = made(WAYS["exact, dense"], items, width)[2]
 
-    def later() -> State:
-        state = fresh()
-        draw = partial(jax.random.normal, state.key)
-        moments = jax.tree.map(lambda leaf: draw(leaf.shape) if leaf.ndim else leaf, state.optimiser)
-        return state._replace(optimiser=moments)
+    def later(leaf: Any) -> Any:
+        drawing = Drawing(leaf.shape, "normal", jax.random.key_data(jax.random.key(1)), 1.0)
+        return whole(drawing) if leaf.ndim == 2 else leaf
 
-    state = jax.block_until_ready(jax.jit(later)())
-    catalogue.forget()
-    with tempfile.TemporaryDirectory() as folder:
-        wall, cpu = time.perf_counter(), time.process_time()
-        Checkpoints(folder).save(1, state, {})
-        spent = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
-        on_disk = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
+    state = fresh()
+    state = jax.block_until_ready(state._replace(optimiser=jax.tree.map(later, state.optimiser)))
     network = sum(leaf.size for leaf in jax.tree.leaves(state.network))
-    return {"network": network, "disk_bytes": on_disk, "seconds": spent, "resident_bytes": catalogue.resident()}
+    with tempfile.TemporaryDirectory() as folder:
+        shelf = Checkpoints(folder)
+        saved = watched(partial(shelf.save, 1, state, {}))
+        on_disk = sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
+        form = jax.eval_shape(fresh)
+        del state
+        restored = watched(partial(shelf.restore, 1, form))
+    return {"network": network, "disk_bytes": on_disk, **saved, "restoring": restored}
 
 
-def of_drawing(items: int, width: int) -> dict[str, Any]:
-    """What one device needs to draw a model, by a program that is never run."""
-    fresh = made(WAYS["exact, dense"], items, width)[2]
-    return {"memory_bytes": bytes_of(jax.jit(lambda: fresh().model).lower().compile())}
+def watched(go: Callable[[], Any]) -> dict[str, Any]:
+    """Seconds of a call, and the memory that was resident before it and at most."""
+    catalogue.forget()
+    before, wall, cpu = catalogue.resident(), time.perf_counter(), time.process_time()
+    go()
+    spent = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
+    return {"seconds": spent, "resident_bytes": catalogue.resident(), "resident_before_bytes": before}
+
+
+def of_drawing(items: int, width: int, by: str) -> dict[str, Any]:
+    """What a device needs to draw a model whole, or its piece of eight of the vectors; the programs are never run."""
+    if by == "rows":
+        fresh = made(WAYS["exact, dense"], items, width)[2]
+        return {"memory_bytes": bytes_of(jax.jit(lambda: fresh().model).lower().compile())}
+    jax.config.update("jax_num_cpu_devices", 8)
+    drawing = normal(jax.random.key(0), items, width, width**-0.5)
+    return {"memory_bytes": bytes_of(pieces.drawer(meshed(jax.devices(), "jit", 8)).lower(drawing, None).compile())}
 
 
 KINDS: dict[str, Callable[..., dict[str, Any]]] = {

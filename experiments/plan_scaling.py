@@ -25,7 +25,7 @@ from jaxrec.losses.fused import block_sizes
 RESULTS = Path(__file__).parent / "results"
 ROWS = RESULTS / "plan_scaling.jsonl"
 FLOAT = 4  # bytes
-RANKS = 2**22  # scores at one time, of ranking
+RANKS, RANKED = 2**22, 256  # scores at one time, of ranking, and targets
 NEGATIVES, MEASURED = 1024, 512  # negatives and positions of a step in bench_scaling.py
 MOMENTS = {"adamw": 2, "adagrad": 1}  # numbers that a rule keeps of every parameter
 Row = dict[str, Any]
@@ -93,9 +93,9 @@ def temporary_exact(positions: int, items: int, width: int, mesh: Mesh) -> float
     return FLOAT * (2 * piece * (width + 1) + block.positions * block.items)
 
 
-def temporary_judging(items: int, width: int, mesh: Mesh) -> float:
-    """Of ranking: a copy of the piece in chunks, and three blocks of scores."""
-    return FLOAT * (rows_here(items, mesh) * (width + 1) + 3 * RANKS)
+def temporary_judging(items: int, mesh: Mesh) -> float:
+    """Of ranking: four blocks of scores; rows of the piece are read where they lie."""
+    return FLOAT * 4 * RANKED * min(rows_here(items, mesh), RANKS // RANKED)
 
 
 def kept(items: int, width: int, mesh: Mesh = ONE) -> int:
@@ -115,7 +115,7 @@ def checked_step(row: Row) -> Iterator[tuple[str, float, float]]:
 def checked_judging(row: Row) -> Iterator[tuple[str, float, float]]:
     yield (
         "temporary",
-        temporary_judging(row["case"]["items"], row["case"]["width"], ONE),
+        temporary_judging(row["case"]["items"], ONE),
         row["memory_bytes"]["temporary"],
     )
 
@@ -208,17 +208,31 @@ def known_rates(measured: list[Row]) -> dict[str, float]:
     # a row's seconds are its share of three trainings that ran in one program
     slow = [3 * row["seconds"] / row["steps"] / row["config"]["batch"]["length"] for row in gru]
     prepared = [row["rows"] / row["cpu_seconds"] for row in rows("prepare_scale") if row["rows"] == 60_000_000]
-    (saved,) = (row for row in measured if row["case"]["kind"] == "checkpoint")
-    (drawn,) = (row for row in measured if row["case"]["kind"] == "drawing")
+    saved, whole, piece = (
+        one(measured, *of) for of in (("checkpoint", "rows"), ("drawing", "rows"), ("drawing", "pieces"))
+    )
     return {
         "events_per_second_of_an_h200": max(rate), "seconds_an_event": min(slow),
         "seconds_an_event_at_most": max(slow), "prepared_rows_per_cpu_second": min(prepared),
         "preparing_cpu_hours": EVENTS / min(prepared) / 3600,
         "checkpoint_seconds_a_gb": saved["seconds"]["cpu"] / (saved["disk_bytes"] / 1e9),
-        "drawing_bytes": drawn["memory_bytes"]["peak"] * ITEMS / drawn["case"]["items"],
+        "drawing_bytes": whole["memory_bytes"]["peak"] * ITEMS / whole["case"]["items"],
+        "drawing_bytes_of_an_eighth": piece["memory_bytes"]["peak"] * ITEMS / piece["case"]["items"],
+        "saving_share": added(saved) / kept(saved["case"]["items"], saved["case"]["width"]),
+        "restoring_share": added(saved["restoring"]) / kept(saved["case"]["items"], saved["case"]["width"]),
         "events_bytes": 4 * EVENTS, "popularity_bytes": 2 * FLOAT * ITEMS,
         "judging_hours_of_all_users": 4 * USERS * ITEMS * 64 / PRODUCTS / 3600,
     }  # fmt: skip
+
+
+def one(measured: list[Row], kind: str, by: str) -> Row:
+    (found,) = (row for row in measured if row["case"]["kind"] == kind and row["case"].get("by") == by)
+    return found
+
+
+def added(row: Row) -> float:
+    """Bytes that were resident at most, beside those before."""
+    return float(row["resident_bytes"] - row["resident_before_bytes"])
 
 
 def rows(name: str) -> list[Row]:

@@ -180,6 +180,9 @@ def around(rows: Rows) -> Table:
         ["device-hours to rank all items for a target of every user, width 64",
          f"{known['judging_hours_of_all_users']:,.0f}"],
         ["GB of one device to draw items of width 64, as at ten million", f"{known['drawing_bytes'] / 1e9:,.0f}"],
+        ["the same, where eight devices draw a piece each", f"{known['drawing_bytes_of_an_eighth'] / 1e9:,.1f}"],
+        ["host memory on the way of a checkpoint, in states of a million items: saving / restoring",
+         f"{known['saving_share']:.1f} / {known['restoring_share']:.1f}"],
         ["CPU-seconds to save a GB of state", f"{known['checkpoint_seconds_a_gb']:.1f}"],
     ]  # fmt: skip
     return ["around a step", ""], lines

@@ -32,18 +32,45 @@ def chunk_length(rows: int, candidates: int, budget: int) -> int:
     return min(candidates, max(1, budget // max(rows, 1)))
 
 
-class Catalogue(NamedTuple):
-    """Item vectors cut into equal chunks: ``vectors (chunks, length, width)``, ``bias (chunks, length)``, first ids
-    ``(chunks,)``.
+class Chunk(NamedTuple):
+    """Items to score at once: ``vectors (length, width)``, ``bias (length,)``, the number of the first, and that of the
+    first that no chunk before had.
     """
 
     vectors: Array
     bias: Array
     first: Array
+    fresh: Array
 
     def scores(self, hidden: Array) -> Array:
-        """``(n, length)`` for one chunk (leaves without their leading axis)."""
+        """``(n, length)``."""
         return hidden @ self.vectors.T + self.bias[None, :]
+
+
+class Catalogue(NamedTuple):
+    """Rows of a table as they lie: ``vectors (rows, width)``, ``bias (rows,)``, the number of row 0, and the rows
+    ``begin`` to ``end`` that are cut into chunks of ``length``.
+    """
+
+    vectors: Array
+    bias: Array
+    first: Array | int
+    begin: int
+    end: int
+    length: int
+
+    @property
+    def begins(self) -> Array:
+        return jnp.arange(self.begin, self.end, self.length)
+
+    def chunk(self, begin: Array) -> Chunk:
+        """The chunk from row ``begin``. The last one begins earlier, with rows that score ``-inf`` this time: to fill
+        it up would copy the table.
+        """
+        start = jnp.minimum(begin, self.end - self.length)
+        vectors, bias = (jax.lax.dynamic_slice_in_dim(part, start, self.length) for part in (self.vectors, self.bias))
+        fresh = start + jnp.arange(self.length) >= begin
+        return Chunk(vectors, jnp.where(fresh, bias, -jnp.inf), self.first + start, self.first + begin)
 
 
 def cut_of(model: Recommender) -> Shard | None:
@@ -53,25 +80,17 @@ def cut_of(model: Recommender) -> Shard | None:
 
 def chunks(model: Recommender, candidates: int, rows: int, budget: int) -> Catalogue:
     """Items ``1..candidates``, of a model in pieces those that lie here, in chunks that ``rows`` vectors have at most
-    ``budget`` scores with. The last chunk is filled up with items that score ``-inf``.
+    ``budget`` scores with.
     """
     vectors, shard = model.output, cut_of(model)
     bias = model.tables.get("bias", jnp.zeros(len(vectors)))
-    if shard is None:
-        first: Array | int = 1
-        vectors, bias = vectors[1 : candidates + 1], bias[1 : candidates + 1]
-    else:
-        first = shard.first(vectors)
+    first: Array | int = 0
+    begin, end = 1, candidates + 1
+    if shard is not None:
+        first, begin, end = shard.first(vectors), 0, len(vectors)
         ids = first + jnp.arange(len(vectors))
         bias = jnp.where((ids > 0) & (ids <= candidates), bias, -jnp.inf)
-    length = chunk_length(rows, len(vectors), budget)
-    count = -(-len(vectors) // length)
-    spare = count * length - len(vectors)
-    vectors = jnp.pad(vectors, ((0, spare), (0, 0)))
-    bias = jnp.pad(bias, (0, spare), constant_values=-jnp.inf)
-    return Catalogue(
-        vectors.reshape(count, length, -1), bias.reshape(count, length), first + length * jnp.arange(count)
-    )
+    return Catalogue(vectors, bias, first, begin, end, chunk_length(rows, end - begin, budget))
 
 
 def hide(scores: Array, first: Array, seen: Array) -> Array:
@@ -101,31 +120,33 @@ def counts(
     differs in the last bit and would count the target as its own better.
     """
     catalogue, shard = chunks(model, candidates, hidden.shape[0], budget), cut_of(model)
-    length = catalogue.bias.shape[1]
+    length = catalogue.length
     rivals = None if seen is None else jnp.where(seen == target[:, None], 0, seen)
     score = scores_of(model, catalogue, hidden, target[:, None])[:, 0]
 
-    def compare(scores: Array, first: Array) -> tuple[Array, Array]:
-        ids = first + jnp.arange(length)
-        other = (ids[None, :] != target[:, None]) & ((ids > 0) & (ids <= candidates))[None, :]
+    def compare(scores: Array, part: Chunk) -> tuple[Array, Array]:
+        ids = part.first + jnp.arange(length)
+        real = (ids >= part.fresh) & (ids > 0) & (ids <= candidates)
+        other = (ids[None, :] != target[:, None]) & real[None, :]
         # not `scores > score`: beside a score that is not a number everything is better, and no run looks perfect
         above = jnp.sum(other & ~(scores <= score[:, None]), axis=1)
         # -inf marks what is hidden: it is nobody's equal
         same = jnp.sum(other & (scores == score[:, None]) & (scores > -jnp.inf), axis=1)
         return above, same
 
-    def add(total: tuple, part: Catalogue) -> tuple[tuple, None]:
+    def add(total: tuple, begin: Array) -> tuple[tuple, None]:
+        part = catalogue.chunk(begin)
         scores = part.scores(hidden)
-        found = compare(scores, part.first)
+        found = compare(scores, part)
         shown = scores if rivals is None else hide(scores, part.first, rivals)
-        masked = found if rivals is None else compare(shown, part.first)
+        masked = found if rivals is None else compare(shown, part)
         best = total[4]
         if k:
             best = merge(best, scores if seen is None else hide(scores, part.first, seen), part.first)
         return (*(a + b for a, b in zip(total[:4], (*found, *masked), strict=True)), best), None
 
     zero = jnp.zeros(hidden.shape[0], jnp.int32)
-    found, _ = jax.lax.scan(add, (zero, zero, zero, zero, empty(hidden, k)), catalogue)
+    found, _ = jax.lax.scan(add, (zero, zero, zero, zero, empty(hidden, k)), catalogue.begins)
     if shard is not None:
         above, same, above_masked, same_masked, best = found
         totals = jax.tree.map(shard.total, (above, same, above_masked, same_masked))
@@ -140,15 +161,16 @@ def scores_of(model: Recommender, catalogue: Catalogue, hidden: Array, items: Ar
     """``(n, s)`` scores of ``items (n, s)``, picked from the same matrix products that rank the whole catalogue; 0 and
     items outside it score ``-inf``.
     """
-    length = catalogue.bias.shape[1]
+    length = catalogue.length
 
-    def pick(found: Array, part: Catalogue) -> tuple[Array, None]:
+    def pick(found: Array, begin: Array) -> tuple[Array, None]:
+        part = catalogue.chunk(begin)
         place = items - part.first
-        inside = (place >= 0) & (place < length)
+        inside = (place >= 0) & (place < length) & (items >= part.fresh)
         score = jnp.take_along_axis(part.scores(hidden), jnp.clip(place, 0, length - 1), axis=1)
         return jnp.where(inside, score, found), None
 
-    found = jax.lax.scan(pick, jnp.full(items.shape, -jnp.inf, hidden.dtype), catalogue)[0]
+    found = jax.lax.scan(pick, jnp.full(items.shape, -jnp.inf, hidden.dtype), catalogue.begins)[0]
     if (shard := cut_of(model)) is None:
         return found
     here = shard.places(model.output, items) < len(model.output)  # one piece has it, or none
@@ -174,11 +196,12 @@ def top_k(
     """
     catalogue, shard = chunks(model, candidates, hidden.shape[0], budget), cut_of(model)
 
-    def add(best: tuple, part: Catalogue) -> tuple[tuple, None]:
+    def add(best: tuple, begin: Array) -> tuple[tuple, None]:
+        part = catalogue.chunk(begin)
         scores = part.scores(hidden)
         return merge(best, scores if seen is None else hide(scores, part.first, seen), part.first), None
 
-    best, _ = jax.lax.scan(add, empty(hidden, k), catalogue)
+    best, _ = jax.lax.scan(add, empty(hidden, k), catalogue.begins)
     return best if shard is None else best_of_all(best, shard)
 
 

@@ -1,6 +1,7 @@
 """Other initial weights than those that each cell's paper has."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -9,11 +10,12 @@ from jax import Array
 from jaxrec.cells import Cell, Event
 from jaxrec.cells.chrono import start_keeping
 from jaxrec.config import Mistake
+from jaxrec.models.drawing import Drawing
 from jaxrec.models.network import Network
 from jaxrec.recurrence.recurrent import recurrent_matrices, with_leaves
 from jaxrec.recurrence.wrappers import OneHot
 
-Tables = dict[str, Array]
+Tables = dict[str, Drawing]
 
 
 def initialised(
@@ -30,7 +32,8 @@ def initialised(
     if init == "orthogonal":
         change_cells(network, key, lambda cell, number, key: orthogonal(cell, events[number], key))
     if scale != 1:
-        tables, network = jax.tree.map(lambda leaf: leaf * scale if leaf.ndim > 1 else leaf, (tables, network))
+        tables = {name: replace(one, times=scale) if len(one.shape) > 1 else one for name, one in tables.items()}
+        network = jax.tree.map(lambda leaf: leaf * scale if leaf.ndim > 1 else leaf, network)
     if init == "chrono":
         assert horizon is not None, "build asks for it"
         change_cells(network, key, lambda cell, number, key: chrono(cell, horizon, key))
@@ -50,18 +53,22 @@ def glorot(tables: Tables, network: Network, key: Array) -> tuple[Tables, Networ
     cell reads as several gates, its columns are those of one.
     """
 
-    def fresh(number: int, leaf: Array, columns: int) -> Array:
-        bound = (6 / (leaf.shape[0] + columns)) ** 0.5
-        return jax.random.uniform(jax.random.fold_in(key, number), leaf.shape, leaf.dtype, -bound, bound)
+    def bound(rows: int, columns: int) -> float:
+        return float((6 / (rows + columns)) ** 0.5)
+
+    def fresh(number: int, leaf: Array) -> Array:
+        most = bound(*leaf.shape)
+        return jax.random.uniform(jax.random.fold_in(key, number), leaf.shape, leaf.dtype, -most, most)
 
     leaves, tree = jax.tree.flatten(network)
-    drawn = [fresh(n, leaf, leaf.shape[1]) if leaf.ndim == 2 else leaf for n, leaf in enumerate(leaves)]
+    drawn = [fresh(n, leaf) if leaf.ndim == 2 else leaf for n, leaf in enumerate(leaves)]
     first, tables = network.blocks[0].cell, dict(tables)
     for number, name in enumerate(("item", "output"), start=len(leaves)):
         if name in tables:
-            inner = tables[name][1:]
+            rows, columns = tables[name].shape
             gates = len(first.sizes) if name == "item" and isinstance(first, OneHot) else 1
-            tables[name] = tables[name].at[1:].set(fresh(number, inner, inner.shape[1] // gates))
+            words = jax.random.key_data(jax.random.fold_in(key, number))
+            tables[name] = Drawing((rows, columns), "uniform", words, bound(rows - 1, columns // gates))
     return tables, jax.tree.unflatten(tree, drawn)
 
 

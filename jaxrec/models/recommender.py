@@ -12,9 +12,11 @@ from jaxrec.cells import Cell, Event
 from jaxrec.config import Mistake
 from jaxrec.data.context import Context
 from jaxrec.losses.shards import Shard
+from jaxrec.models import drawing
+from jaxrec.models.drawing import Drawing
 from jaxrec.models.initial import initialised
 from jaxrec.models.network import NONE, Block, Network, Rates, declared, site
-from jaxrec.models.tables import Rows, table, whole
+from jaxrec.models.tables import Rows, normal, whole
 from jaxrec.recurrence import unroll
 from jaxrec.recurrence.faults import fault
 from jaxrec.recurrence.wrappers import OneHot, kept
@@ -159,13 +161,24 @@ def aside(table: Rows, context: Context) -> Array:
     return values + context.numbers @ table.values[1 : 1 + context.numbers.shape[-1]]
 
 
-def build(
+def build(make_cell: Any, **shape: Any) -> Recommender:
+    """A fresh recommender, as `undrawn` describes it."""
+    return drawn(undrawn(make_cell, **shape))
+
+
+def drawn(model: Recommender) -> Recommender:
+    """The model with every table that is not drawn yet drawn on one device."""
+    tables = {name: drawing.whole(one) if isinstance(one, Drawing) else one for name, one in model.tables.items()}
+    return replace(model, tables=tables)
+
+
+def undrawn(
     make_cell: Any, *, items: int, users: int, width: int, depth: int, feedforward: int, norm: bool, residual: bool,
     tied: bool, bias: bool, user: bool, backend: Any, wants: Event, seed: int, context: int = 0,
     embedding: int | None = None, one_hot: bool = False, init: str = "cell", scale: float = 1.0,
     horizon: int | None = None,
 ) -> Recommender:  # fmt: skip
-    """A fresh recommender.
+    """A fresh recommender whose tables are each a `Drawing`.
 
     ``make_cell(features, rngs)`` returns one cell; ``wants`` is an ``Event`` whose leaves ``(1, 1, ...)`` look like
     what the data offers, so that a cell that needs more is refused here, in one sentence; ``context`` is how many rows
@@ -192,18 +205,20 @@ def build(
         blocks.append(
             Block(cell, features, shown, width, norm=norm, residual=residual, feedforward=feedforward, rngs=rngs)
         )
-    tables = {"item": table(keys["item"], items, inputs, inputs**-0.5)}
+    tables = {"item": normal(keys["item"], items, inputs, inputs**-0.5)}
     if not tied:
-        tables["output"] = table(keys["output"], items, width, width**-0.5)
+        tables["output"] = normal(keys["output"], items, width, width**-0.5)
     if bias:
-        tables["bias"] = jnp.zeros(items + 1)
+        tables["bias"] = Drawing((items + 1,), "zeros", jax.random.key_data(keys["item"]))
     if user:
-        tables["user"] = table(keys["user"], users, inputs, 0.1 * inputs**-0.5)
+        tables["user"] = normal(keys["user"], users, inputs, 0.1 * inputs**-0.5)
     if context:
-        tables["context"] = table(keys["context"], context, inputs, inputs**-0.5)
+        tables["context"] = normal(keys["context"], context, inputs, inputs**-0.5)
     network = Network(blocks, width, norm=norm, backend=backend, rngs=rngs)
     key = jax.random.fold_in(keys["item"], 0)
-    return Recommender(*initialised(init, tables, network, events, key, scale=scale, horizon=horizon))
+    told: Any
+    told, network = initialised(init, tables, network, events, key, scale=scale, horizon=horizon)
+    return Recommender(told, network)
 
 
 def output_width(cell: Cell, events: Event, backend: Any = None) -> int:

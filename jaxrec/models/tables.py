@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxrec.losses.shards import Shard
+from jaxrec.models.drawing import Drawing
 
 Shards = Mapping[str, Shard]  # how tables are cut, by their names
 
@@ -76,8 +77,8 @@ def scatter(table: Array, rows: Rows, grads: Array) -> Array:
     return jnp.zeros_like(table).at[places].add(grads, mode="drop")
 
 
-def table(key: Array, rows: int, width: int, scale: float) -> Array:
-    """A fresh table ``(rows + 1, width)``, normal with standard deviation ``scale``; row 0 (padding, unknown) is
+def normal(key: Array, rows: int, width: int, scale: float) -> Drawing:
+    """A table to be drawn ``(rows + 1, width)``, normal with standard deviation ``scale``; row 0 (padding, unknown) is
     zero.
     """
-    return (scale * jax.random.normal(key, (rows + 1, width))).at[0].set(0.0)
+    return Drawing((rows + 1, width), "normal", jax.random.key_data(key), scale)

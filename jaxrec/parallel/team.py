@@ -26,6 +26,7 @@ HEARTBEAT = 20  # seconds without a sign of life after which the service calls a
 FAREWELL = 5  # seconds in which all have to come to the end, which they have agreed on before
 PATIENCE = 7 * 24 * 3_600_000  # milliseconds in which the others prepare data, save or judge
 ROWS = 1 << 20  # of an array that travel at a time
+BYTES = 1 << 26  # of an array that is handed on
 
 _messages = numbers()
 _kept: list[str] = []  # what the service holds, in the first process
@@ -120,12 +121,25 @@ def service() -> Any:
 
 
 def handed(tree: Any) -> Any:
-    """Arrays of the first process, for all: every other one has such a tree of its own, whose values do not matter."""
+    """Arrays of the first process, for all: every other one has such a tree of its own, whose values do not matter.
+    Large ones travel some rows at a time.
+    """
     if size() == 1:
         return tree
     leaves, form = jax.tree.flatten(tree)
-    found = multihost_utils.broadcast_one_to_all([np.asarray(data(leaf)) for leaf in leaves])
+    values = [np.asarray(data(leaf)) for leaf in leaves]
+    small = [value if value.nbytes <= BYTES else None for value in values]
+    found = multihost_utils.broadcast_one_to_all(small)
+    found = [_in_parts(value) if one is None else one for one, value in zip(found, values, strict=True)]
     return jax.tree.unflatten(form, [_like(leaf, value) for leaf, value in zip(leaves, found, strict=True)])
+
+
+def _in_parts(values: np.ndarray) -> np.ndarray:
+    """The first process's array, which comes to the host."""
+    tall, whole = max(1, BYTES * len(values) // values.nbytes), np.empty_like(values)
+    for begin in range(0, len(values), tall):
+        whole[begin : begin + tall] = multihost_utils.broadcast_one_to_all(values[begin : begin + tall])
+    return whole
 
 
 def added(values: np.ndarray) -> np.ndarray:

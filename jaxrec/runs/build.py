@@ -16,7 +16,8 @@ from jaxrec.data.context import Column
 from jaxrec.data.prepared import Prepared
 from jaxrec.losses.loss import Loss, traced
 from jaxrec.models import recommender
-from jaxrec.models.recommender import Recommender
+from jaxrec.models.drawing import Drawing
+from jaxrec.models.recommender import Recommender, drawn
 from jaxrec.runs.options import Config, Model
 from jaxrec.training.lazy import LazyUpdate
 from jaxrec.training.optimisers import Hyper, Optimiser
@@ -47,6 +48,11 @@ def columns(options: Model, offer: Offer) -> tuple[Column, ...]:
 
 def model(options: Model, offer: Offer, *, seed: int, allow_code: bool = True) -> Recommender:
     """A fresh recommender as ``options`` describe it."""
+    return drawn(undrawn(options, offer, seed=seed, allow_code=allow_code))
+
+
+def undrawn(options: Model, offer: Offer, *, seed: int, allow_code: bool = True) -> Recommender:
+    """The same before its tables are drawn."""
     if options.user and not offer.users:
         raise Mistake(
             "model.user = True needs users, and sequences are sessions here; leave it out, or add --sequence user"
@@ -68,7 +74,7 @@ def model(options: Model, offer: Offer, *, seed: int, allow_code: bool = True) -
         refuse(cell, example, options, offer)
         return cell
 
-    return recommender.build(
+    return recommender.undrawn(
         make,
         items=offer.items, users=offer.users, width=options.width, depth=options.depth, feedforward=options.feedforward,
         norm=options.norm, residual=options.residual, tied=options.tied, bias=options.bias, user=options.user,
@@ -172,8 +178,13 @@ def without_strangers(recommender: Recommender, prepared: Prepared) -> Recommend
         known["user"][np.asarray(prepared.users)[trained]] = True
     if "context" in tables:
         known["context"] = context.trained_rows(prepared, tables["context"].shape[0])
-    zeroed = {name: jnp.where(rows[:, None], tables[name], 0.0) for name, rows in known.items()}
-    return dataclasses.replace(recommender, tables=tables | zeroed)
+
+    def zeroed(table: Any, rows: np.ndarray) -> Any:
+        if isinstance(table, Drawing):
+            return dataclasses.replace(table, known=rows)
+        return jnp.where(rows[:, None], table, 0.0)
+
+    return dataclasses.replace(recommender, tables=tables | {n: zeroed(tables[n], rows) for n, rows in known.items()})
 
 
 def loss(call: Call) -> Any:

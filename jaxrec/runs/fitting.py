@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from jaxrec.config import Mistake
 from jaxrec.data.batches import Rows
 from jaxrec.data.prepared import Prepared
@@ -31,7 +33,7 @@ from jaxrec.training.optimisers import Hyper
 from jaxrec.training.progress import JsonLines, TensorBoard, console
 from jaxrec.training.shared_checkpoints import SharedCheckpoints
 from jaxrec.training.source import AnySource, Events, load, slabs
-from jaxrec.training.spread import Spread
+from jaxrec.training.spread import Spread, shape
 from jaxrec.training.step import State, Step
 from jaxrec.training.stop import Interrupted, Stopped, StopSignal
 
@@ -124,7 +126,7 @@ class Fitting:
             return state
         run, data = self.spread, informed(self.step, data, self.hyper)
         with self.signal, self.training(data if self.feed is None else self.feed.reading(data.known)):
-            placed = run.place(state, data, self.hyper)
+            placed, state = run.place(state, data, self.hyper), jax.tree.map(shape, run.form(state))  # held once
             planner.foretell(self, placed, state, data)
             if self.sampler is not None and not self.progress.clock.step:
                 self.look(lambda: run.whole(placed[0]), self.progress.clock)
@@ -212,11 +214,11 @@ class Fitting:
         step = self.checkpoints.latest()
         self.checkpoints.forget_best_after(-1 if step is None else step)
         if step is not None:
-            fresh, notes = self.checkpoints.restore(step, fresh)
+            fresh, notes = self.checkpoints.restore(step, self.spread.form(fresh))
             self.progress = Progress.from_notes(notes)
             self.say(f"resuming {self.directory} after step {step}")
         elif self.start is not None:
-            fresh, self.progress.clock = self.start(fresh)
+            fresh, self.progress.clock = self.start(self.spread.whole(fresh))
         self.began = self.ticked = self.saved = time.perf_counter()
         progress = self.progress
         self.over = progress.done and bool(progress.stopped or progress.clock.epoch >= self.config.epochs)

@@ -67,7 +67,8 @@ def taken(fresh: State, weights: Recommender, optimiser: Mapping[str, Any], rows
     """The fresh state with the weights and the optimiser's state of another run where there are any."""
     tables = carried(weights.tables, fresh.tables, rows)
     moments = carried(optimiser["tables"], fresh.optimiser["tables"], rows)
-    average = None if fresh.average is None else jax.tree.map(jnp.copy, Recommender(tables, weights.network))
+    begun = Recommender(tables, weights.network)
+    average = None if fresh.average is None else jax.tree.map(lambda leaf: leaf.copy(), begun)
     return fresh._replace(
         tables=tables,
         network=weights.network,
@@ -84,7 +85,8 @@ def carried(then: Any, now: Any, rows: Mapping[str, np.ndarray]) -> Any:
         if name is None:  # a count of steps
             return old
         source = rows[name].reshape(-1, *[1] * (new.ndim - 1))
-        return jnp.where(source >= 0, old[np.maximum(rows[name], 0)], new)
+        here: Any = np if isinstance(new, np.ndarray) else jnp  # what lies in pieces on devices stays on the host
+        return here.where(source >= 0, here.asarray(old)[np.maximum(rows[name], 0)], new)
 
     return jax.tree_util.tree_map_with_path(one, then, now)
 

@@ -24,7 +24,7 @@ from jaxrec.evaluation.ranks_file import Ranks, to_parquet
 from jaxrec.evaluation.summary import headline
 from jaxrec.metrics import parse
 from jaxrec.metrics.sampled import split_name
-from jaxrec.models.recommender import Recommender
+from jaxrec.models.recommender import Recommender, drawn
 from jaxrec.parallel import team
 from jaxrec.runs import build, judge
 from jaxrec.runs.ancestry import ancestor, start
@@ -49,7 +49,7 @@ VOLATILE = (
     "diagnose_every",
 )  # fmt: skip
 Say = Callable[[str], None]
-Draw = Callable[..., Recommender]  # as `build.model`
+Draw = Callable[..., Recommender]  # as `build.undrawn` or `build.model`
 
 
 def identity(config: Config, prepared: Prepared, code: dict[str, bytes]) -> tuple[str, dict[str, Any]]:
@@ -81,7 +81,7 @@ class Begun(NamedTuple):
 
     def fresh(self) -> State:
         """The state before the first step."""
-        return blank(self.fitting, self.recommender)
+        return self.fitting.spread.begun(self.recommender, partial(blank, self.fitting))
 
 
 def lanes(config: Config) -> int:
@@ -149,10 +149,10 @@ def silent(sentence: str) -> None:
 
 def begin(
     config: Config, explicit: Sequence[str] = (), command: Sequence[str] = (), say: Say = print,
-    ask: Ask | None = None, draw: Draw = build.model, place: Path | None = None,
+    ask: Ask | None = None, draw: Draw = build.undrawn, place: Path | None = None,
 ) -> Begun:  # fmt: skip
     """Prepare the data, build everything, claim the folder and write down what it will hold; the caller releases it.
-    ``draw`` makes the model; ``place`` is written to instead of the folder of the run.
+    ``draw`` makes the model, whose tables may be drawn later; ``place`` is written to instead of the folder of the run.
     """
     with watch(config) as seen:
         prepared = read(config, say)
@@ -220,7 +220,7 @@ def announce(begun: Begun, command: Sequence[str], padding: float, say: Say) -> 
     with replacing(folder.command) as file:
         file.write((words + "\n").encode())
     write_json(folder.machine, machine())
-    parameters = size(begun.recommender)
+    parameters = size(jax.eval_shape(drawn, begun.recommender))
     say(f"{folder.path}: {sum(parameters.values()):,} parameters, {parameters['tables']:,} of them in tables")
     if padding > 0.5:
         remedy = "use a smaller batch.size" if config.batch.layout == "lanes" else "use --batch.layout packed"

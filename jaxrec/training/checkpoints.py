@@ -25,8 +25,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from jaxrec.config import Mistake
+from jaxrec.models.pieces import cut_in, filled
+from jaxrec.training.leaves import asked, handler, sha256, together
 
-Leaves = dict[str, np.ndarray]
+Leaves = dict[str, Any]
 
 QUIET, PATIENCE = 0.5, 10.0  # seconds without a late writer, and seconds to wait for that
 NEWER = ".newer"  # ends the name of a checkpoint that is complete and about to replace the one of its step
@@ -65,8 +67,8 @@ class Checkpoints:
     def restore(self, step: int, abstract: Any) -> tuple[Any, dict[str, Any]]:
         """The tree of checkpoint `step` in the structure of `abstract` (arrays or `jax.ShapeDtypeStruct`), and notes.
 
-        A leaf of `abstract` with a sharding is put there. Raises Damaged when the files are, Mistake when the
-        checkpoint holds a different tree.
+        A leaf of `abstract` with a sharding is put there, filled up with zeros to equal pieces where it lies in some.
+        Raises Damaged when the files are, Mistake when the checkpoint holds a different tree.
         """
         return self._newest.restore(step, abstract)
 
@@ -99,7 +101,8 @@ class _Shelf:
 
     def __init__(self, directory: Path, keep: int, say: Callable[[str], None]):
         self.directory, self._keep, self._say = directory, keep, say
-        self._orbax = _alone()
+        with _one_word():
+            self._orbax = _alone()
         self._swept = False
 
     def steps(self) -> list[int]:
@@ -118,8 +121,8 @@ class _Shelf:
                 return
             place = place.with_name(place.name + NEWER)
         # Orbax refuses arrays of size zero; their shape in the record is all there is to them.
-        stored = {path: leaf for path, leaf in leaves.items() if leaf.size}
-        arguments = ocp.args.Composite(leaves=ocp.args.StandardSave(stored), record=ocp.args.JsonSave(record))
+        stored = ocp.args.PyTreeSave({path: leaf for path, leaf in leaves.items() if leaf.size})
+        arguments = ocp.args.Composite(leaves=stored, record=ocp.args.JsonSave(record))
         try:
             with _one_word():
                 self._orbax.save(place, args=arguments)
@@ -133,7 +136,8 @@ class _Shelf:
     def latest(self) -> int | None:
         for step in reversed(self.steps()):
             try:
-                self._read(step)
+                for _ in self._leaves(step, self._record(step)):
+                    pass
             except Damaged as damage:
                 self._say(f"{damage}; trying the one before")
             else:
@@ -143,37 +147,57 @@ class _Shelf:
     def restore(self, step: int, abstract: Any) -> tuple[Any, dict[str, Any]]:
         if step not in self.steps():
             raise Mistake(f"{self.directory} has no checkpoint {step}, only {self.steps() or 'none'}")
-        leaves, record = self._read(step)
-        return _unflatten(leaves, record, abstract, self._name(step)), record["notes"]
+        record, name = self._record(step), self._name(step)
+        wanted = dict(_paths(abstract))
+        if difference := sorted(wanted.keys() ^ record["leaves"].keys()):
+            side = "lacks" if difference[0] in wanted else "holds the unknown"
+            raise Mistake(
+                f"{name} {side} leaf {difference[0]}: it belongs to another model or optimiser; start a new run"
+            )
+        values = {
+            path: _restored(leaf, record["leaves"][path]["key"], wanted[path], f"{name}: leaf {path}")
+            for path, leaf in self._leaves(step, record)
+        }
+        return jax.tree.unflatten(jax.tree.structure(abstract), [values[path] for path in wanted]), record["notes"]
 
     def _name(self, step: int) -> str:
         return f"checkpoint {step} in {self.directory}"
 
-    def _read(self, step: int) -> tuple[Leaves, dict[str, Any]]:
-        """Leaves and record of a step, every byte of them checked."""
-        place = self._place(step)
+    def _record(self, step: int) -> dict[str, Any]:
+        """What a step's leaves must be, and its notes."""
+        with self._reading(step):
+            only = ocp.args.Composite(record=ocp.args.JsonRestore())
+            record: dict[str, Any] = self._orbax.restore(self._place(step), args=only)["record"]
+            if record["sha256"] == _seal(record):
+                return record
+        raise Damaged(f"{self._name(step)} changed after it was written (its record)")
+
+    def _leaves(self, step: int, record: dict[str, Any]) -> Iterator[tuple[str, np.ndarray]]:
+        """A step's leaves, every byte of them checked, few of them held at a time."""
+        for path, described in record["leaves"].items():
+            if 0 in described["shape"]:
+                yield path, np.empty(described["shape"], np.dtype(described["dtype"]))
+        for group in together(record["leaves"]):
+            with self._reading(step):
+                found = self._orbax.restore(self._place(step), args=ocp.args.Composite(leaves=asked(group)))["leaves"]
+            for path in group:
+                leaf = found.pop(path)
+                if list(np.shape(leaf)) != group[path]["shape"] or sha256(np.asarray(leaf)) != group[path]["sha256"]:
+                    raise Damaged(f"{self._name(step)} changed after it was written (leaf {path})")
+                yield path, leaf
+                del leaf
+
+    @contextmanager
+    def _reading(self, step: int) -> Iterator[None]:
         try:
             with _one_word():
-                record = self._orbax.restore(place, args=ocp.args.Composite(record=ocp.args.JsonRestore()))["record"]
-            if record["sha256"] != _seal(record):
-                raise Damaged(f"{self._name(step)} changed after it was written (its record)")
-            leaves = {path: np.empty(d["shape"], np.dtype(d["dtype"])) for path, d in record["leaves"].items()}
-            wanted = {path: leaf for path, leaf in leaves.items() if leaf.size}
-            with _one_word():
-                found = self._orbax.restore(place, args=ocp.args.Composite(leaves=ocp.args.StandardRestore(wanted)))
-            leaves |= found["leaves"]
-        except Damaged:
-            raise
+                yield
         except Exception as error:  # whatever Orbax, tensorstore or json make of broken files
             raise Damaged(f"{self._name(step)} cannot be read ({type(error).__name__})") from error
-        for path, leaf in leaves.items():
-            if _sha256(leaf.tobytes()) != record["leaves"][path]["sha256"]:
-                raise Damaged(f"{self._name(step)} changed after it was written (leaf {path})")
-        return leaves, record
 
     def _holds(self, step: int, record: dict[str, Any]) -> bool:
         try:
-            return self._read(step)[1] == record
+            return self._record(step) == record and all(True for _ in self._leaves(step, record))
         except Damaged:
             return False
 
@@ -220,17 +244,17 @@ class _Shelf:
 def _alone() -> ocp.Checkpointer:
     """Orbax for this process alone: left to itself it waits for all that train together, of which one only writes."""
     if jax.process_count() == 1:
-        return ocp.Checkpointer(ocp.CompositeCheckpointHandler())
+        return ocp.Checkpointer(ocp.CompositeCheckpointHandler(leaves=handler(), record=ocp.JsonCheckpointHandler()))
     me = jax.process_index()
     options = ocp.options.MultiprocessingOptions(
         primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"jaxrec-{me}"
     )
-    handler = ocp.CompositeCheckpointHandler(
-        leaves=ocp.StandardCheckpointHandler(multiprocessing_options=options),
+    both = ocp.CompositeCheckpointHandler(
+        leaves=handler(multiprocessing_options=options),
         record=ocp.JsonCheckpointHandler(multiprocessing_options=options),
         composite_options=ocp.CompositeOptions(multiprocessing_options=options),
     )
-    return ocp.Checkpointer(handler, multiprocessing_options=options)
+    return ocp.Checkpointer(both, multiprocessing_options=options)
 
 
 _ONE = (
@@ -285,9 +309,8 @@ def _paths(tree: Any) -> list[tuple[str, Any]]:
 
 
 def _flatten(tree: Any) -> Leaves:
-    """Leaves by path, as numpy arrays; Orbax then sees neither key types nor named tuples nor None."""
-    leaves = jax.device_get({path: _array(path, leaf) for path, leaf in _paths(tree)})
-    return {path: np.asarray(leaf) for path, leaf in leaves.items()}
+    """Leaves by path, where they lie; Orbax then sees neither key types nor named tuples nor None."""
+    return {path: _array(path, leaf) for path, leaf in _paths(tree)}
 
 
 def _array(path: str, leaf: Any) -> Any:
@@ -297,7 +320,7 @@ def _array(path: str, leaf: Any) -> Any:
         return jnp.asarray(leaf)  # the dtype that JAX gives it, which is what an abstract tree will say
     if not isinstance(leaf, jax.Array | np.ndarray | np.generic):
         raise TypeError(f"leaf {path} is a {type(leaf).__name__}; a checkpoint holds arrays only")
-    return leaf
+    return leaf if isinstance(leaf, jax.Array) else np.asarray(leaf)
 
 
 def _kinds(tree: Any) -> dict[str, str]:
@@ -311,7 +334,7 @@ def _record(leaves: Leaves, keys: dict[str, str], notes: dict[str, Any]) -> dict
             "dtype": leaf.dtype.name,
             "shape": list(leaf.shape),
             "key": keys.get(path),
-            "sha256": _sha256(leaf.tobytes()),
+            "sha256": sha256(leaf),
         }
         for path, leaf in leaves.items()
     }
@@ -320,21 +343,7 @@ def _record(leaves: Leaves, keys: dict[str, str], notes: dict[str, Any]) -> dict
 
 
 def _seal(record: dict[str, Any]) -> str:
-    return _sha256(json.dumps([record["leaves"], record["notes"]], sort_keys=True).encode())
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-def _unflatten(leaves: Leaves, record: dict[str, Any], abstract: Any, name: str) -> Any:
-    wanted = dict(_paths(abstract))
-    if difference := sorted(wanted.keys() ^ leaves.keys()):
-        side = "lacks" if difference[0] in wanted else "holds the unknown"
-        raise Mistake(f"{name} {side} leaf {difference[0]}: it belongs to another model or optimiser; start a new run")
-    kinds = {path: described["key"] for path, described in record["leaves"].items()}
-    values = [_restored(leaves[path], kinds[path], leaf, f"{name}: leaf {path}") for path, leaf in wanted.items()]
-    return jax.tree.unflatten(jax.tree.structure(abstract), values)
+    return hashlib.sha256(json.dumps([record["leaves"], record["notes"]], sort_keys=True).encode()).hexdigest()
 
 
 def _restored(stored: np.ndarray, kind: str | None, wanted: Any, name: str) -> Any:
@@ -346,4 +355,5 @@ def _restored(stored: np.ndarray, kind: str | None, wanted: Any, name: str) -> A
         raise Mistake(f"{name} is {found} where {needed} is needed: it belongs to another model; start a new run")
     if isinstance(wanted, np.ndarray | np.generic):
         return value
-    return jax.device_put(value, getattr(wanted, "sharding", None))
+    place = getattr(wanted, "sharding", None)
+    return jax.device_put(filled(value, pieces) if (pieces := cut_in(place)) > 1 else value, place)

@@ -13,8 +13,8 @@ from jax.sharding import PartitionSpec
 
 from jaxrec.config import Mistake
 from jaxrec.losses.shards import PIECES, Shard
-from jaxrec.models.pieces import CUT, filled
-from jaxrec.models.recommender import Recommender
+from jaxrec.models.pieces import CUT, cut_in, drawn_in_pieces, filled
+from jaxrec.models.recommender import Recommender, drawn
 from jaxrec.parallel import team
 from jaxrec.parallel.strategy import Distributed, Mode, distribute, local_devices, meshed
 from jaxrec.training.loop import S, run_steps
@@ -50,7 +50,7 @@ class Spread:
                 f"shards={pieces} cuts the output table, and {type(step.loss).__name__.lower()} reads it whole; "
                 "use softmax or a loss that samples, or one shard"
             )
-        meshed(self.devices, mode, pieces)
+        self.mesh = meshed(self.devices, mode, pieces)
         self.cut: Cut | None = None
         self.run: Distributed | None = None if pieces > 1 else self.compiled(None)
 
@@ -72,6 +72,37 @@ class Spread:
             donate=(0, 6), pieces=self.pieces,
         )  # fmt: skip
 
+    def begun(self, model: Recommender, begin: Callable[[Recommender], State]) -> State:
+        """The state that ``begin`` makes of a model whose tables may not be drawn yet: each device draws its pieces."""
+        if self.pieces == 1:
+            return begin(drawn(model))
+        self.know(jax.eval_shape(lambda model: begin(drawn(model)), model))
+        return begin(drawn_in_pieces(model, self.mesh))
+
+    def form(self, state: State) -> State:
+        """What a checkpoint must hold to go on in place of ``state``: of a table in pieces only its shape, and where
+        they go (of many processes the first reads, and all have it on the host).
+        """
+        if not in_pieces(state):
+            return state
+
+        def one(rows: int, leaf: Any) -> Any:
+            whole = rows, *leaf.shape[1:]
+            if not rows:
+                return leaf
+            if team.size() > 1:
+                return np.empty(whole, leaf.dtype)
+            return jax.ShapeDtypeStruct(whole, leaf.dtype, sharding=leaf.sharding)
+
+        assert self.cut is not None
+        return self.cut.each(one, state)
+
+    def know(self, state: State) -> None:
+        """Learn from a whole state, or the shapes of one, how it is cut."""
+        cut = Cut.of(state)
+        if cut != self.cut:
+            self.cut, self.run = cut, self.compiled(cut)
+
     def place(self, state: State, source: S, hyper: Hyper) -> tuple[State, S, Hyper]:
         """The three where the devices want them: a loop that starts from these copies nothing at its calls."""
         whole = self.ready(state._replace(carry=None))
@@ -87,12 +118,11 @@ class Spread:
 
     def ready(self, state: State) -> State:
         """The state with tables that can be cut, once it is known how."""
-        if self.pieces == 1:
+        if self.pieces == 1 or in_pieces(state):
             return state
-        cut = Cut.of(state)
-        if cut != self.cut:
-            self.cut, self.run = cut, self.compiled(cut)
-        return cut.full(state, self.pieces)
+        self.know(state)
+        assert self.cut is not None
+        return self.cut.full(state, self.pieces)
 
     def program(self, state: State, source: AnySource, index: Any, reset: Any, bounds: Any, hyper: Hyper) -> Any:
         """The compiled program of a call, whose state and source may be the shapes of what does not exist yet; those
@@ -117,6 +147,11 @@ class Spread:
         whole, carry = state._replace(carry=None), state.carry
         whole, metrics, carry = self.run(whole, source, index, reset, bounds, hyper, carry)
         return whole._replace(carry=carry), metrics
+
+
+def in_pieces(state: State) -> bool:
+    """Whether the tables lie in pieces already."""
+    return cut_in(getattr(state.tables["item"], "sharding", None)) > 1
 
 
 def shape(leaf: Any) -> jax.ShapeDtypeStruct:

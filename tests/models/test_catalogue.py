@@ -50,6 +50,19 @@ def test_counts_equal_brute_force_with_ties_masks_and_chunks(seed, candidates, c
         np.testing.assert_array_equal(got, wanted)
 
 
+@pytest.mark.parametrize("broken", range(1, 11))
+def test_an_item_that_scores_no_number_is_above_every_target_and_counts_once(broken):
+    """Also where it is in the last chunk, of four, and in the one before."""
+    model, hidden, target, _ = world(5, 10, 3, ties=False)
+    target = np.array([one + (one == broken) if one < 10 else 1 + (broken == 1) for one in target])
+    wanted = brute(model, hidden, target, np.zeros((3, 1)), 10)[0]
+    tables = model.tables | {"item": model.tables["item"].at[broken].set(jnp.nan)}
+    scores = np.asarray(model.scores(hidden))
+    once = wanted + np.array([scores[row, broken] <= scores[row, goal] for row, goal in enumerate(target)])
+    found = counts(Recommender(tables, None), hidden, jnp.asarray(target), None, candidates=10, budget=3 * 4)
+    np.testing.assert_array_equal(found.greater, once)
+
+
 @pytest.mark.parametrize("budget", [150, catalogue.BUDGET])
 @pytest.mark.parametrize("k", [3, 200])
 def test_lists_hold_the_best_unseen_items_in_order(budget, k):

@@ -1,5 +1,6 @@
 """Whole runs on several devices: the numbers of one, on whatever mesh they are gone on with."""
 
+import gc
 import gzip
 import json
 import re
@@ -16,7 +17,7 @@ from jaxrec.data.demo import Demo
 from jaxrec.runs import planner, tracing
 from jaxrec.runs.options import Batch, Config, Evaluation, Model, Optimizer
 from jaxrec.runs.run import train
-from jaxrec.training.spread import whole_tables
+from jaxrec.training.spread import Spread, whole_tables
 
 TINY = Config(
     demo=Demo(users=60, items=60, events=10, genres=4, lag=2), model=Model(width=8, dropout=0.3), epochs=3,
@@ -78,6 +79,21 @@ def test_memory_is_foretold_and_a_training_compiles_once(tmp_path, monkeypatch, 
     assert "on each device, as compiled" in line
     assert result["complete"]
     assert len(runs[0].run.programs) == 1, "every dispatch of three epochs has the shapes of the first"
+
+
+@pytest.mark.parametrize(("devices", "shards"), [(1, 1), pytest.param(4, 2, marks=pytest.mark.long)])
+def test_a_training_has_its_state_once(tmp_path, monkeypatch, devices, shards):
+    """Before a step: the table of items and two moments of it; what was drawn first is gone."""
+    alive, call, width = [], Spread.__call__, 11 + 2 * shards
+
+    def counted(self, state, *rest):
+        gc.collect()
+        alive.append(sum(leaf.shape == state.tables["item"].shape for leaf in jax.live_arrays()))
+        return call(self, state, *rest)
+
+    monkeypatch.setattr(Spread, "__call__", counted)
+    go(tmp_path / "a", model=replace(TINY.model, width=width), devices=devices, shards=shards, epochs=1)
+    assert set(alive) == {3}
 
 
 def test_what_does_not_fit_is_refused_with_what_would_need_less(tmp_path, monkeypatch):

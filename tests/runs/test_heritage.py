@@ -93,6 +93,24 @@ def started(config, run, **changes):
         return fresh, begun.fitting.start(fresh)[0], begun.fitting.start(fresh)[1]
 
 
+@pytest.mark.long
+def test_tables_in_pieces_take_over_the_same_rows(tmp_path, days):
+    """More items than before, in two pieces: drawn there, what is kept laid into them."""
+    go(CONFIG, tmp_path / "old", data=str(days[0]), epochs=1)
+    more, found = {"data": str(days[1]), "start_from": str(tmp_path / "old")}, []
+    for pieces in (1, 2):
+        begun = begin(
+            dataclasses.replace(CONFIG, run=str(tmp_path / f"{pieces}"), devices=pieces, shards=pieces, **more),
+            say=lambda _: None,
+        )
+        with begun.folder:
+            run, state = begun.fitting.spread, begun.fitting.resumed(begun.fresh())
+            placed = run.place(state, None, begun.fitting.hyper)[0]
+            found.append(run.whole(placed)._replace(key=None))
+            assert len({str(shard.index) for shard in placed.tables["item"].addressable_shards}) == pieces
+    jax.tree.map(np.testing.assert_array_equal, *found)
+
+
 @pytest.mark.parametrize("name", ["adamw", pytest.param("adagrad", marks=pytest.mark.long)])
 def test_new_rows_are_fresh_and_the_optimiser_goes_on_row_by_row(tmp_path, days, name):
     optimizer = {"optimizer": dataclasses.replace(CONFIG.optimizer, name=name)}

@@ -39,14 +39,23 @@ CASES = {
 }
 
 
+def cell(features, rngs):
+    return GRU(features, WIDTH, rngs=rngs)
+
+
+def shape_of(tied, items=ITEMS):
+    """What makes a model."""
+    return {
+        "items": items, "users": USERS, "width": WIDTH, "depth": 1, "feedforward": 2, "norm": True, "residual": True,
+        "tied": tied, "bias": True, "user": True, "backend": None, "seed": 0,
+        "wants": Event(x=jnp.zeros((1, 1, WIDTH)), user=jnp.zeros((1, 1, WIDTH))),
+    }  # fmt: skip
+
+
 def begun(step, tied, lanes=0, items=ITEMS):
     """A state, what it is trained with, and three batches: some rows short, the last empty."""
     draw = np.random.default_rng(0)
-    model = recommender.build(
-        lambda features, rngs: GRU(features, WIDTH, rngs=rngs), items=items, users=USERS, width=WIDTH, depth=1,
-        feedforward=2, norm=True, residual=True, tied=tied, bias=True, user=True, backend=None,
-        wants=Event(x=jnp.zeros((1, 1, WIDTH)), user=jnp.zeros((1, 1, WIDTH))), seed=0,
-    )  # fmt: skip
+    model = recommender.build(cell, **shape_of(tied, items))
     model = jax.tree.map(lambda leaf: jnp.asarray(leaf, float), model)
     hyper = {name: jnp.asarray(value) for name, value in HYPER.items()}
     source = Source(
@@ -131,6 +140,33 @@ def test_a_step_that_is_not_finite_changes_no_piece():
     state, metrics = spread_out(step, "shard_map", (2, 4), given)
     assert not metrics.finite.any()
     jax.tree.map(np.testing.assert_array_equal, numbers(state.tables), wanted)
+
+
+@pytest.mark.parametrize("mesh", MESHES)
+@pytest.mark.parametrize(("rule", "update"), [(RULE, DenseUpdate()), (Optimiser("adagrad"), LazyUpdate())])
+def test_a_state_begun_in_pieces_is_the_one_begun_on_one_device(mesh, rule, update):
+    """Tables, moments and averages to the bit, each where a step wants it: nothing is moved or filled up again."""
+    step, hyper = (
+        Step(SAMPLED, rule, update, averages=True),
+        {name: jnp.asarray(value) for name, value in HYPER.items()},
+    )
+    begin = lambda model: step.init(model, hyper, jax.random.key(0))  # noqa: E731
+    told = recommender.undrawn(cell, **shape_of(tied=False))
+    wanted = begin(recommender.drawn(told))
+    run = Spread(step, "shard_map", 8, mesh[1])
+    state = run.begun(told, begin)
+    jax.tree.map(np.testing.assert_array_equal, numbers(run.whole(state)), numbers(wanted))
+    assert jax.tree.map(np.shape, jax.tree.leaves(run.form(state))) == jax.tree.map(np.shape, jax.tree.leaves(wanted))
+    if mesh[1] > 1:
+        placed = run.place(state, None, hyper)[0]
+        for name in ("item", "output", "bias", "user"):
+            assert {len(piece.data) for piece in state.tables[name].addressable_shards} == {
+                -(-len(wanted.tables[name]) // mesh[1])
+            }
+            for tables in (lambda one: one.tables, lambda one: one.average.tables):
+                assert tables(placed)[name] is tables(state)[name]
+        for before, after in zip(*(jax.tree.leaves(one.optimiser["tables"]) for one in (state, placed)), strict=True):
+            assert before is after or not before.ndim
 
 
 @pytest.mark.parametrize("mode", ["jit", "shard_map"])

@@ -175,7 +175,7 @@ def around(rows: Rows) -> Table:
         ["of such steps, milliseconds for each event of a row (judging and compiling in it)",
          f"{1e3 * known['seconds_an_event']:.2f} to {1e3 * known['seconds_an_event_at_most']:.2f}"],
         ["core-hours to prepare the events, at the rate of sixty million", f"{known['preparing_cpu_hours']:,.0f}"],
-        ["events on every device, GB (4 bytes each)", f"{known['events_bytes'] / 1e9:,.0f}"],
+        ["events, GB (4 bytes each): on every device, or on disk", f"{known['events_bytes'] / 1e9:,.0f}"],
         ["counts and sums to draw by on every device, GB", f"{known['popularity_bytes'] / 1e9:.1f}"],
         ["device-hours to rank all items for a target of every user, width 64",
          f"{known['judging_hours_of_all_users']:,.0f}"],

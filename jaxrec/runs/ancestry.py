@@ -4,7 +4,6 @@ On other data (the same that has grown, above all) only what is learnt goes over
 """
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from jaxrec.config import Mistake, to_dict
@@ -12,9 +11,8 @@ from jaxrec.data.prepared import Prepared
 from jaxrec.models.recommender import Recommender
 from jaxrec.runs.change import differences, told
 from jaxrec.runs.folder import Folder, read_json
-from jaxrec.runs.heritage import Counts, inherit
+from jaxrec.runs.heritage import Counts, inherit, last_state
 from jaxrec.runs.options import Config
-from jaxrec.training.checkpoints import Checkpoints
 from jaxrec.training.loop import Clock
 from jaxrec.training.step import State
 
@@ -68,13 +66,7 @@ def start(
         raise Mistake(f"epochs = {epochs} counts those of start_from = {directory!r}, which has {done}; give more")
 
     def started(fresh: State) -> tuple[State, Clock]:
-        shelf = Checkpoints(Path(directory) / "checkpoints")
-        if (step := shelf.latest()) is None:
-            raise Mistake(f"start_from = {directory!r} has no checkpoint left; train it again with --fresh")
-        try:
-            state, notes = shelf.restore(step, fresh)
-        except Mistake:
-            raise unlike(directory, about, config) from None
+        state, notes = last_state(directory, fresh, unlike(directory, about, config))
         return state, Clock(**notes["clock"])
 
     return started, {}

@@ -50,17 +50,22 @@ def inherit(
         raise Mistake(f"start_from = {directory!r} knows no item of this data; give a run of data that shares some")
 
     def begun(fresh: State) -> tuple[State, Clock]:
-        shelf = Checkpoints(Path(directory) / "checkpoints")
-        if (step := shelf.latest()) is None:
-            raise Mistake(f"start_from = {directory!r} has no checkpoint left; train it again with --fresh")
-        try:
-            then, _ = shelf.restore(step, jax.eval_shape(blank, shapes))
-        except Mistake:
-            raise unlike from None
+        then, _ = last_state(directory, jax.eval_shape(blank, shapes), unlike)
         say(f"start_from {directory}: {told(counts)}; epochs and schedule begin anew")
         return taken(fresh, weights, then.optimiser, rows), Clock()
 
     return begun, counts
+
+
+def last_state(directory: str, form: State, unlike: Mistake) -> tuple[State, dict[str, Any]]:
+    """The state in the newest checkpoint of a run, shaped like ``form``, and its notes; ``unlike`` where it is not."""
+    shelf = Checkpoints(Path(directory) / "checkpoints")
+    if (step := shelf.latest()) is None:
+        raise Mistake(f"start_from = {directory!r} has no checkpoint left; train it again with --fresh")
+    try:
+        return shelf.restore(step, form)
+    except Mistake:
+        raise unlike from None
 
 
 def taken(fresh: State, weights: Recommender, optimiser: Mapping[str, Any], rows: Mapping[str, np.ndarray]) -> State:

@@ -19,8 +19,10 @@ from jaxrec.runs.machine import card
 ROOT = Path(__file__).resolve().parents[1]
 ROWS = ROOT / "experiments" / "results" / "scale_in_full.jsonl"
 FILES = (
-    "tests/losses/test_shards.py", "tests/training/test_shards.py", "tests/models/test_catalogue.py",
-    "tests/parallel/test_launch.py", "tests/runs/test_devices.py", "tests/runs/test_processes.py",
+    "tests/losses/test_shards.py", "tests/training/test_step.py", "tests/training/test_shards.py",
+    "tests/models/test_catalogue.py", "tests/models/test_drawing.py", "tests/training/test_checkpoints.py",
+    "tests/parallel/test_team.py", "tests/parallel/test_launch.py", "tests/runs/test_devices.py",
+    "tests/runs/test_processes.py", "tests/training/test_feed.py",
     "tests/runs/test_events_on_disk.py", "tests/data/test_growing.py", "tests/data/test_renewing.py",
     "tests/data/test_spark.py", "tests/serving/test_scoring.py",
 )  # fmt: skip

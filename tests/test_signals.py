@@ -85,7 +85,7 @@ def test_prepare_leaves_nothing_and_can_be_done_again(tmp_path, log, moment):
 def test_prepare_that_streams_takes_its_spool_along(tmp_path, log):
     large = "import jaxrec.data.streaming as s; s.LARGE = {'table': 0, 'parquet': 0}\n"
     done = run(
-        large + PLANTED, "jaxrec.data.large", "spooled", "prepare", "--data", log, "--out", "out", place=tmp_path
+        large + PLANTED, "jaxrec.data.large", "read_into", "prepare", "--data", log, "--out", "out", place=tmp_path
     )
     assert done.returncode == 75, done.stderr
     assert files(tmp_path) == ["temporary"]

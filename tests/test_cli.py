@@ -34,6 +34,15 @@ def test_overview_shows_an_example_of_every_verb(capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().out == printed
 
 
+@pytest.mark.parametrize("words", [["train", "--run"], ["prepare", "--out"]])
+def test_a_place_that_cannot_be_is_one_sentence(words, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main([words[0], *DEMO, words[1], str(tmp_path / "file" / "x")]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("jaxrec: ")
+    assert "file" in said
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_help_fits_eighty_columns(verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     monkeypatch.setenv("COLUMNS", "80")

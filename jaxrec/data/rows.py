@@ -30,7 +30,7 @@ class Bad:
     def summary(self) -> str:
         """Counts by rule, and the first: what is said when anything was left out."""
         rules = ", ".join(f"{count:,} with {rule}" for rule, count in self.skipped.items())
-        return f"{self.path}: {self.skipped.total():,} bad rows left out: {rules}; the first is {self.first}"
+        return f"{self.path}: {self.skipped.total():,} bad rows left out: {rules}; the first found is {self.first}"
 
 
 def one_line(sentence: str) -> str:

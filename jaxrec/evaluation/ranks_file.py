@@ -64,6 +64,12 @@ def load(path: Path | str) -> tuple[Ranks, dict[str, NDArray[np.bool_]]]:
         raise Mistake(f"{path} cannot be read ({error}); write it again with jaxrec evaluate") from None
 
 
+def refuse_place(path: Path) -> None:
+    """`Mistake` where no file can be written, before any work is done."""
+    if path.is_dir() or not path.parent.is_dir():
+        raise Mistake(f"{path} cannot be written; give --parquet a file in a folder that exists")
+
+
 def to_parquet(path: Path | str, ranks: Ranks, masks: Masks, prepared: Prepared) -> None:
     """Write the same as a Parquet file, with ``user_id`` and ``target_id`` as they were in the data (null = not in the
     vocabulary) and one true or false column a slice.

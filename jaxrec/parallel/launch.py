@@ -172,7 +172,7 @@ def watched(children: Sequence[Child], total: int, again: str, say: Callable[[st
         if first is None and (first := failed(children)):
             deadline = time.monotonic() + GRACE
         time.sleep(0.1)
-    first = first or failed(children)
+    first = failed(children) or first
     if first is None:
         return 0
     alike = not left and len({child.process.returncode for child in children}) == 1
@@ -183,8 +183,8 @@ def watched(children: Sequence[Child], total: int, again: str, say: Callable[[st
             say(said)
         others = ("the other was", "the others were")[total > 2]
         say(
-            f"process {first.number} of {total} ended ({first.end()}), and so {others}; the same command {again}, "
-            "also with another -n"
+            f"process {first.number} of 0 to {total - 1} ended ({first.end()}), so {others} ended too; the same "
+            f"command {again}, also with another -n"
         )
     return max(first.process.returncode, 1)
 
@@ -194,9 +194,16 @@ def running(children: Sequence[Child]) -> list[Child]:
 
 
 def failed(children: Sequence[Child]) -> Child | None:
-    """The one that has failed; of several one that was killed, for then the others fail as well."""
-    found = [child for child in children if child.process.poll()]
-    return min(found, key=lambda child: (child.process.returncode >= 0, child.number), default=None)
+    """The one that has failed; of several one that was killed, for then the others fail as well, else one that has said
+    what to mend: JAX aborts those that still wait for it.
+    """
+
+    def rank(child: Child) -> tuple[int, int]:
+        code = child.process.returncode
+        order = {MISTAKE: 1, -signal.SIGABRT: 2}
+        return order.get(code, 0 if code < 0 else 3), child.number
+
+    return min((child for child in children if child.process.poll()), key=rank, default=None)
 
 
 def kill(children: Sequence[Child]) -> None:

@@ -103,13 +103,13 @@ def print_slices(test: Mapping[str, Any]) -> None:
     print_table(("test targets", "count", *metrics), rows, title="by kind of target")
 
 
-def about_intervals(test: Mapping[str, Any]) -> str | None:
-    """How far another sample of users could have moved the headline metrics."""
+def about_intervals(test: Mapping[str, Any], named: str) -> str | None:
+    """How far another sample of users could have moved the headline metrics, whose table is so ``named``."""
     found = test.get("intervals")
     if not found:
         return None
     spans = [f"{name} {value[0]:.4f} to {value[1]:.4f}" for name, value in found.items() if isinstance(value, list)]
-    return f"{found['level']:.0%} intervals (bootstrap over {found['over']}): {', '.join(spans)}."
+    return f"{found['level']:.0%} intervals of {named} (bootstrap over {found['over']}): {', '.join(spans)}."
 
 
 def about_ties(test: Mapping[str, Any]) -> str | None:
@@ -156,7 +156,8 @@ def notes(result: Result) -> Iterator[str]:
     best = result["valid"]["epoch"]
     yield f"Best validation at epoch {best} of {result['epochs']}{stopped}; {seconds:.0f} s of training."
     test = result["test"]
-    said = (about_intervals(test), about_ties(test), about_sampled(test), about_lists(test[result["headline"]]))
+    spans = about_intervals(test, title(result, result["headline"]))
+    said = (spans, about_ties(test), about_sampled(test), about_lists(test[result["headline"]]))
     yield from filter(None, said)
     yield from (f"Warning: {sentence}" for sentence in result["warnings"])
     leaks = result["protocol"].get("leaks")

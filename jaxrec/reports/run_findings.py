@@ -59,7 +59,7 @@ def below_counting(found: Found) -> Told:
     for row in found["metrics"]:
         name, best = best_counter(row)
         reached = f"{row['metric']} is {row['value']:.4f} ({row['low']:.4f} to {row['high']:.4f})"
-        if row["value"] <= best:
+        if row["value"] < best:
             rest = "longer training, other options: this is not a result yet"
             yield f"Below the counting floor: {reached}, {name} has {best:.4f}.", rest
         elif row["low"] <= best:

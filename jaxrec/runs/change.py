@@ -53,11 +53,20 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """What differs between two contents of ``run.json``: options first, then the data, not by its fingerprint where it
     can be told by what it holds.
     """
-    options = differences(before["of"], after["of"])
+    options = differences(with_defaults(before["of"]), with_defaults(after["of"]))
     data = differences(before.get("data") or {}, after.get("data") or {}, "data.")
     if before.get("data") and data:
         options = [line for line in options if not line.startswith("data: ")]
     return options + data
+
+
+def with_defaults(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain nested options with those of `LATER` that `told` leaves out, so that a person reads what they are."""
+    full = {name: dict(value) if isinstance(value, Mapping) else value for name, value in options.items()}
+    for key, default in LATER:
+        section, _, name = key.rpartition(".")
+        (full.get(section, {}) if section else full).setdefault(name, default)
+    return full
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> list[str]:

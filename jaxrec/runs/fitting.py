@@ -217,7 +217,9 @@ class Fitting:
             fresh, notes = self.checkpoints.restore(step, self.spread.form(fresh))
             self.progress = Progress.from_notes(notes)
             self.say(f"resuming {self.directory} after step {step}")
-        elif self.start is not None:
+        elif (self.directory / "metrics.jsonl").exists():
+            self.say(f"{self.directory} was trained before and has no checkpoint that can be read: it begins anew")
+        if step is None and self.start is not None:
             fresh, self.progress.clock = self.start(self.spread.whole(fresh))
         self.began = self.ticked = self.saved = time.perf_counter()
         progress = self.progress
@@ -344,10 +346,8 @@ class Fitting:
         return not epoch % self.every or epoch >= self.config.epochs
 
     def judged(self, model: Recommender) -> Answer:
-        ready, self.ready = self.ready, None
-        if ready is not None:
-            return ready
-        return judge.model(self.laid(model), self.prepared, self.config.eval.metrics, "valid", users=self.users)
+        (ready, self.ready), names = (self.ready, None), self.config.eval.metrics
+        return ready or judge.model(self.laid(model), self.prepared, names, "valid", users=self.users)
 
     def laid(self, model: Recommender) -> Recommender:
         """The model as it is judged: in pieces, where it is trained so."""

@@ -20,7 +20,7 @@ from jaxrec.data.context import attached
 from jaxrec.data.prepare import prepare_cached
 from jaxrec.data.prepared import Prepared
 from jaxrec.data.replacing import replacing
-from jaxrec.evaluation.ranks_file import Ranks, to_parquet
+from jaxrec.evaluation.ranks_file import Ranks, refuse_place, to_parquet
 from jaxrec.evaluation.summary import headline
 from jaxrec.metrics import parse
 from jaxrec.metrics.sampled import split_name
@@ -296,6 +296,8 @@ def first_epoch(config: Config, prepared: Prepared) -> Rows:
 
 def trained(directory: str, *, allow_code: bool) -> Bundle:
     """What a finished run left. `Mistake` where it has not finished."""
+    if not Path(directory).is_dir():
+        raise Mistake(f"{directory} does not exist; give the directory of a finished run")
     if not Folder(directory).result.exists():
         raise Mistake(
             f"{directory} holds no finished run (no result.json); finish it with: jaxrec train --run {directory} ..."
@@ -329,6 +331,8 @@ def evaluate(
     bundle = trained(directory, allow_code=allow_code)
     names = tuple(dict.fromkeys([*bundle.config.eval.metrics, *metrics]))
     refuse_unreadable(names)
+    if parquet is not None:
+        refuse_place(Path(parquet))
     prepared = trained_on(directory, bundle, say)
     refuse_others(f"judge {fingerprint({'result': read_json(folder.result), 'metrics': names})}")
     judged = judge.on_test(bundle.model, prepared, names)

@@ -158,6 +158,9 @@ def full(read: dict[str, Any]) -> One:
             raise Mistake(f"{name} of a history is {json.dumps(read[name])}; give a list with one entry an event")
     one = entries(read.get("history", []))
     times = [second(time) for time in read["times"]] if "times" in read else one.times
+    for name, several in {"times": times, "contexts": read.get("contexts"), "starts": read.get("starts")}.items():
+        if several is not None and len(several) != len(one.items):
+            raise Mistake(f"{len(one.items)} events have {len(several)} {name}; give one an event")
     user = None if read.get("user") is None else str(read["user"])
     return One(one.items, times, user, read.get("contexts"), read.get("starts"))
 

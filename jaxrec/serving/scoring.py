@@ -4,6 +4,7 @@ The output is a folder. A part appears under its name when it is complete, so th
 parts that are missing; `_score.json` says what was asked, and another question never goes into the same folder.
 """
 
+import glob
 import json
 import os
 import time
@@ -32,6 +33,23 @@ OFTEN = 10.0  # seconds between two sentences
 DIGITS = 18  # of a whole number that 64 bits hold
 
 
+class Tally(NamedTuple):
+    """Events of histories, those of them whose item the model does not know, and histories that have none it knows."""
+
+    events: int = 0
+    unknown: int = 0
+    strange: int = 0
+
+    def plus(self, other: "Tally") -> "Tally":
+        return Tally(*(one + more for one, more in zip(self, other, strict=True)))
+
+    def told(self) -> str | None:
+        if not self.unknown:
+            return None
+        rest = f"; {self.strange:,} histories have no other and get the most popular items" if self.strange else ""
+        return f"the model does not know the item of {self.unknown:,} of {self.events:,} events{rest}"
+
+
 class Part(NamedTuple):
     """Consecutive histories of one file, which are read when they are asked for."""
 
@@ -47,21 +65,46 @@ def score(options: Score, say: Say) -> dict[str, Any]:
     model = load(options.run, allow_code=options.allow_code)
     begun, cpu, said = time.perf_counter(), time.process_time(), time.perf_counter()
     row = new = number = 0
+    tally = Tally()
     for part in (part for source in sources for part in parts_of(source, options.part)):
         target = part_file(out, number)
-        if not target.exists():
-            write(recommended(model, part.read(), row, options), target)
-            new += part.rows
+        if not complete(target, part.rows):
+            read = part.read()
+            write(recommended(model, read, row, options), target)
+            new, tally = new + part.rows, tally.plus(counted(model, read))
         row, number = row + part.rows, number + 1
         if time.perf_counter() - said > OFTEN:
             said = time.perf_counter()
             say(f"{row:,} histories, {new / (said - begun):,.0f} a second")
     conclude(out, asked, row, number)
     seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu
-    return {"histories": row, "parts": number, "new": new, "seconds": seconds, "cpu_seconds": cpu}
+    if told := tally.told():
+        say(told)
+    done = {"histories": row, "parts": number, "new": new, "seconds": seconds, "cpu_seconds": cpu}
+    return done | {"of_new": tally._asdict()}
+
+
+def complete(target: Path, rows: int) -> bool:
+    """Whether a part is there with so many rows; one that cannot be read is not."""
+    import polars as pl
+
+    if not target.exists():
+        return False
+    try:
+        return bool(pl.scan_parquet(target, glob=False).select(pl.len()).collect().item() == rows)
+    except (pl.exceptions.PolarsError, OSError):
+        return False
+
+
+def counted(model: Served, read: Sequence[One]) -> Tally:
+    lost = [len(model.unknown(one.items)) for one in read]
+    strange = sum(bool(one.items) and gone == len(one.items) for one, gone in zip(read, lost, strict=True))
+    return Tally(sum(len(one.items) for one in read), sum(lost), strange)
 
 
 def sources_of(data: str) -> tuple[Source, ...]:
+    if not glob.has_magic(data) and not Path(data).expanduser().exists():
+        raise Mistake(f"{data} does not exist; give a file with a history a line, or Parquet with a column history")
     return files_of(locate(data))
 
 
@@ -86,7 +129,12 @@ def claim(out: Path, asked: dict[str, Any]) -> None:
         return
     if not (out / ABOUT).is_file():
         raise Mistake(f"{out} exists already, and jaxrec score did not write it; choose another --out")
-    before = json.loads((out / ABOUT).read_text(encoding="utf-8"))
+    try:
+        before = json.loads((out / ABOUT).read_text(encoding="utf-8"))
+    except ValueError:
+        before = None
+    if not isinstance(before, dict):
+        raise Mistake(f"{out / ABOUT} is damaged; choose another --out or remove {out}")
     if differ := [name for name, value in asked.items() if before.get(name) != value]:
         raise Mistake(f"{out} was written for another {' and '.join(differ)}; choose another --out or remove it")
     left_over(out)

@@ -46,16 +46,23 @@ def score(options: Score, session: SparkSession, say: Say) -> dict[str, Any]:
     begun = time.perf_counter()
     frame, counts = histories(session, sources)
     parts = parts_of(counts, options.part)
-    wanted = [part for part in parts if not scoring.part_file(out, part[2]).exists()]
+    rows = [min(options.part, counts[file] - nth * options.part) for file, nth, _ in parts]
+    wanted = [
+        part for part, count in zip(parts, rows, strict=True)
+        if not scoring.complete(scoring.part_file(out, part[2]), count)
+    ]  # fmt: skip
     say(f"{sum(counts):,} histories in {len(parts):,} parts, of which {len(parts) - len(wanted):,} are there")
-    new = written(frame, wanted, sources, options) if wanted else 0
+    new, tally = written(frame, wanted, sources, options) if wanted else (0, scoring.Tally())
     scoring.left_over(out)
     if lost := [number for *_, number in wanted if not scoring.part_file(out, number).exists()]:
         raise Mistake(
             f"{out} lacks part {lost[0]}, which a worker wrote elsewhere; name an --out that all machines share"
         )
     scoring.conclude(out, asked, sum(counts), len(parts))
-    return {"histories": sum(counts), "parts": len(parts), "new": new, "seconds": time.perf_counter() - begun}
+    if told := tally.told():
+        say(told)
+    done = {"histories": sum(counts), "parts": len(parts), "new": new, "seconds": time.perf_counter() - begun}
+    return done | {"of_new": tally._asdict()}
 
 
 def histories(session: SparkSession, sources: Sequence[Source]) -> tuple[DataFrame, list[int]]:
@@ -76,8 +83,10 @@ def parts_of(counts: Sequence[int], size: int) -> list[tuple[int, int, int]]:
     return [(*place, number) for number, place in enumerate(places)]
 
 
-def written(frame: DataFrame, wanted: Sequence[tuple[int, int, int]], sources: Sequence[Source], options: Score) -> int:
-    """Write these parts, a task each; how many histories they hold."""
+def written(
+    frame: DataFrame, wanted: Sequence[tuple[int, int, int]], sources: Sequence[Source], options: Score
+) -> tuple[int, scoring.Tally]:
+    """Write these parts, a task each; how many histories they hold, and what is unknown in them."""
     table = frame.sparkSession.createDataFrame(
         [(*part, task) for task, part in enumerate(wanted)], "file int, nth long, part long, task int"
     )
@@ -95,15 +104,18 @@ def written(frame: DataFrame, wanted: Sequence[tuple[int, int, int]], sources: S
         model = loaded(options.run, options.allow_code)
         target = scoring.part_file(Path(options.out), first["part"])
         scoring.write(scoring.recommended(model, read, first["row"], options), target)
-        return pa.table({"histories": pa.array([len(read)], pa.int64())})
+        found = {"histories": len(read), **scoring.counted(model, read)._asdict()}
+        return pa.table({name: pa.array([value], pa.int64()) for name, value in found.items()})
 
     try:
-        done = tasks.applyInArrow(write_part, "histories long").agg(sql.sum("histories")).first()
+        names = ("histories", *scoring.Tally._fields)
+        told = tasks.applyInArrow(write_part, ", ".join(f"{name} long" for name in names))
+        done = told.agg(*(sql.sum(name) for name in names)).first()
     except PythonException as error:  # of a worker; Spark keeps its words alone
         sentence = re.search(r"jaxrec\.\w+\.Mistake: (.*)", str(error))
         raise (Mistake(sentence[1]) if sentence else error) from error
     assert done is not None
-    return int(done[0])
+    return int(done[0]), scoring.Tally(*map(int, done[1:]))
 
 
 def read_of(rows: "pa.Table", path: str, number: int) -> list[One]:

@@ -40,4 +40,7 @@ def told(error: BaseException, say: Say) -> int:
     if isinstance(error, BrokenPipeError):  # the reader of a pipe, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    if isinstance(error, OSError) and error.filename is not None and not os.environ.get("JAXREC_TRACEBACK"):
+        say(f"jaxrec: {error.filename}: {error.strerror}; choose a place that can be read and written")
+        return 2
     raise error

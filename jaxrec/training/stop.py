@@ -18,7 +18,7 @@ AGAIN = 75  # EX_TEMPFAIL of sysexits.h: the same command goes on
 SOON = 0.01  # seconds after which a signal is tried again that came while a compiled module was loaded
 PATIENCE = 8.0  # seconds from SIGTERM in which Python has to get its turn; a scheduler kills after ten or more
 
-LATE = b"jaxrec: SIGTERM: a long call did not return in time; what was saved last stands, the same command goes on\n"
+LATE = b"jaxrec: SIGTERM: a long call did not return in time; the same command goes on from what was saved, or afresh\n"
 
 
 class Interrupted(KeyboardInterrupt):

@@ -210,7 +210,7 @@ def test_every_kind_of_bad_row_is_counted(tmp_path):
         "a time that is no number": 1,
         "an absurd time": 1,
     }
-    assert any("7 bad rows left out" in sentence and "the first is 14: " in sentence for sentence in heard)
+    assert any("7 bad rows left out" in sentence and "the first found is 14: " in sentence for sentence in heard)
 
 
 def test_bad_lines_of_json_are_counted(tmp_path):

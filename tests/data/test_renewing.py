@@ -120,6 +120,18 @@ def test_a_file_grows_in_its_place_once(log, tmp_path):
         into(tmp_path / "other", more, onto=out)
 
 
+def test_damaged_data_does_not_grow(log, tmp_path):
+    """The hashes of what is written would vouch for what was wrong in it."""
+    out, more = tmp_path / "out", written(tmp_path / "more.csv", ["u9,i3,1500000100"])
+    into(out, log)
+    damaged = bytearray((out / "items.npy").read_bytes())
+    damaged[-3] ^= 1
+    (out / "items.npy").write_bytes(damaged)
+    with pytest.raises(Mistake, match=r"items"):
+        into(tmp_path / "other", more, onto=out)
+    assert not (tmp_path / "other").exists()
+
+
 def test_growing_again_with_the_same_writes_nothing(log, tmp_path):
     more = written(tmp_path / "more.csv", ["u9,i3,1500000100"])
     into(tmp_path / "a", log)

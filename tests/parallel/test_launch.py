@@ -41,8 +41,8 @@ def test_a_process_that_dies_takes_the_others_with_it(family, monkeypatch):
     assert all(one.process.returncode == -signal.SIGKILL for one in children)
     (sentence,) = said
     assert sentence == (
-        "process 1 of 3 ended (signal SIGKILL), and so the others were; the same command goes on from the last "
-        "checkpoint, also with another -n"
+        "process 1 of 0 to 2 ended (signal SIGKILL), so the others were ended too; the same command goes on from the "
+        "last checkpoint, also with another -n"
     )
 
 
@@ -51,7 +51,15 @@ def test_the_one_that_was_killed_is_named_though_the_first_failed_too(family):
     for one in children:
         one.process.wait()
     launch.watched(children, 2, AGAIN, said.append)
-    assert said[0].startswith("process 1 of 2 ended (signal SIGKILL)")
+    assert said[0].startswith("process 1 of 0 to 1 ended (signal SIGKILL)")
+
+
+def test_a_mistake_is_told_by_its_status_though_jax_aborts_who_still_waits(family):
+    children, said = family("raise SystemExit(2)", "import os; os.abort()", "raise SystemExit(1)"), []
+    for one in children:
+        one.process.wait()
+    assert launch.watched(children, 3, AGAIN, said.append) == 2
+    assert said == []
 
 
 @pytest.mark.parametrize(("codes", "status"), [((0, 0), 0), ((75, 75), 75), ((2, 2), 2)])
@@ -97,7 +105,7 @@ def test_what_a_silent_process_said_last_is_shown(tmp_path, monkeypatch):
         said: list[str] = []
         assert launch.watched([child(0, SLEEP), Child(1, process, kept)], 2, AGAIN, said.append) == 1
     assert said[0].endswith("  [1] ValueError: ouch")
-    assert said[1].startswith("process 1 of 2 ended (status 1)")
+    assert said[1].startswith("process 1 of 0 to 1 ended (status 1)")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -172,13 +173,18 @@ def test_a_time_limit_judges_what_there_is_and_more_time_ends_the_same_run(tmp_p
     cached, said = go(tmp_path / "cut")
     assert cached == finished
     assert "complete" in said[-1]
+    go(tmp_path / "lost", max_seconds=0.0)
+    shutil.rmtree(tmp_path / "lost" / "checkpoints")
+    again, said = go(tmp_path / "lost")
+    assert any("has no checkpoint that can be read: it begins anew" in sentence for sentence in said)
+    assert again["test"] == whole["test"]
 
 
 def test_evaluate_repeats_the_judgement_from_the_bundle_alone(tmp_path):
     result, _ = go(tmp_path / "a", epochs=1)
     again = evaluate(str(tmp_path / "a"), say=lambda sentence: None)
     assert again["test"] == result["test"]
-    with pytest.raises(Mistake, match="no finished run"):
+    with pytest.raises(Mistake, match=r"nowhere does not exist; give the directory of a finished run"):
         evaluate(str(tmp_path / "nowhere"))
 
 
@@ -220,6 +226,9 @@ def test_evaluate_measures_more_and_exports_the_ranks(tmp_path):
     }
     with pytest.raises(Mistake, match="did you mean"):
         evaluate(str(tmp_path / "a"), metrics=("ndgc@5",))
+    for place in (tmp_path, tmp_path / "none" / "r.parquet"):
+        with pytest.raises(Mistake, match="give --parquet a file in a folder that exists"):
+            evaluate(str(tmp_path / "a"), parquet=str(place), say=pytest.fail)
     assert (tmp_path / "a" / "candidates.npz").exists()
     kept, _ = load(tmp_path / "a" / "ranks-valid.npz")
     (tmp_path / "a" / "ranks-valid.npz").unlink()

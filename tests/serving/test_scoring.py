@@ -137,6 +137,36 @@ def test_killed_and_run_again_it_is_the_same(run, people, tmp_path):
     assert scoring.score(options(run, path, out), quiet)["new"] == 0
 
 
+def test_a_part_that_was_damaged_is_written_again(run, people, tmp_path):
+    path, out = tmp_path / "people.txt", tmp_path / "out"
+    write_words(path, people, " ")
+    scoring.score(options(run, path, out), quiet)
+    whole = files(out)
+    for part, content in (("part-00001.parquet", whole["part-00001.parquet"][:500]), ("part-00002.parquet", b"")):
+        (out / part).write_bytes(content)
+    pl.read_parquet(out / "part-00003.parquet")[:3].write_parquet(out / "part-00003.parquet")
+    assert scoring.score(options(run, path, out), quiet)["new"] == 202 - 64
+    assert files(out) == whole
+    for broken in ("{", "[]", "[1]"):
+        (out / "_score.json").write_text(broken)
+        with pytest.raises(Mistake, match=r"_score\.json is damaged; choose another --out or remove"):
+            scoring.score(options(run, path, out), quiet)
+
+
+def test_events_that_the_model_does_not_know_are_counted_and_said(run, tmp_path):
+    path, heard = tmp_path / "people.jsonl", []
+    path.write_text("".join(json.dumps(one) + "\n" for one in [["g0-i000", "x"], ["x", "y", "x"], [], ["g0-i000"]]))
+    found = scoring.score(options(run, path, tmp_path / "out"), heard.append)
+    assert found["of_new"] == {"events": 6, "unknown": 4, "strange": 1}
+    assert heard[-1] == (
+        "the model does not know the item of 4 of 6 events; 1 histories have no other and get the most popular items"
+    )
+    path.write_text('["g0-i000"]\n')
+    heard.clear()
+    scoring.score(options(run, path, tmp_path / "known"), heard.append)
+    assert not any("does not know" in sentence for sentence in heard)
+
+
 @pytest.mark.parametrize(("change", "sentence"), [({"k": 6}, "for another k"), ({"part": 9}, "for another part")])
 def test_another_question_does_not_go_into_the_same_folder(run, people, tmp_path, change, sentence):
     path = tmp_path / "people.txt"
@@ -154,6 +184,12 @@ def test_mistakes_name_the_place(run, tmp_path):
     path.write_text('["a"]\n{"histori": ["a"]}\n')
     with pytest.raises(Mistake, match=r"people.jsonl:2: a history has no 'histori'"):
         scoring.score(options(run, path, tmp_path / "out"), quiet)
+    pl.DataFrame({"history": [["a"], ["a"]], "times": [[1.0], [1.0, 2.0]]}).write_parquet(tmp_path / "times.parquet")
+    with pytest.raises(Mistake, match=r"times.parquet: row 2: 1 events have 2 times; give one an event"):
+        scoring.score(options(run, tmp_path / "times.parquet", tmp_path / "timed"), quiet)
+    for name in ("nofile", "demo"):
+        with pytest.raises(Mistake, match=f"{name} does not exist; give a file with a history a line"):
+            scoring.score(options(run, tmp_path / name, tmp_path / "out"), quiet)
     pl.DataFrame({"items": [["a"]]}).write_parquet(tmp_path / "people.parquet")
     with pytest.raises(Mistake, match="no column history; it has items"):
         scoring.score(options(run, tmp_path / "people.parquet", tmp_path / "other"), quiet)

@@ -175,8 +175,7 @@ class Config(Preparation):
     nan_limit: Positive = 8
     """batches that --on-nan rollback may leave out before the run stops all the same"""
     compute: Literal["float32", "bfloat16"] = "float32"
-    """type of what training multiplies between layers and for scores; with bfloat16 weights, their gradients, recurrent
-    states, the loss, and all judging stay in float32"""
+    """type of what training multiplies between layers and for scores; what is kept, summed or judged stays float32"""
     parallel: Literal["jit", "shard_map", "pmap"] = "jit"
     """how a step is spread over devices"""
     devices: Positive = 1

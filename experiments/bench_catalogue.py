@@ -77,18 +77,24 @@ def some(rng: np.random.Generator, chances: np.ndarray, shape: tuple[int, ...]) 
     return 1 + np.searchsorted(edges, rng.random(shape) * edges[-1], side="right").clip(0, len(chances) - 1)
 
 
+def events(items: int, steps: int) -> tuple[Source, np.ndarray, np.ndarray]:
+    """Drawn events with their counts, and the plan of so many steps that read each of them once."""
+    counts = popularity(items)
+    index = np.arange(steps * BATCH * LENGTH, dtype=np.int32).reshape(steps, BATCH, LENGTH)
+    reset = np.zeros(index.shape, bool)
+    reset[:, :, 0] = True
+    drawn = some(np.random.default_rng(0), counts, (index.size + 1,))
+    known = jnp.asarray(np.concatenate([[0], counts]), jnp.float32)
+    return Source(jnp.asarray(drawn, jnp.int32), counts=known), index, reset
+
+
 def training(flags: dict[str, Any], items: int, width: int = WIDTH) -> tuple[Run, dict[str, int]]:
     """What runs a dispatch of so many steps, and what XLA says of the program; the state is made when it first runs."""
     shape = {"data": "synthetic", "model.width": width, "batch.size": BATCH, "batch.length": LENGTH}
     config = resolve(Config, flags=shape | flags).section
     step, hyper = build.step(config, 1000)
     offer = build.Offer(items, 0, gaps=False, starts=False)
-    counts = popularity(items)
-    index = np.arange(RECORD * BATCH * LENGTH, dtype=np.int32).reshape(RECORD, BATCH, LENGTH)
-    reset = np.zeros(index.shape, bool)
-    reset[:, :, 0] = True
-    events = some(np.random.default_rng(0), counts, (index.size + 1,))
-    source = Source(jnp.asarray(events, jnp.int32), counts=jnp.asarray(np.concatenate([[0], counts]), jnp.float32))
+    source, index, reset = events(items, RECORD)
     rest = informed(step, source, hyper), index, reset
 
     def drawn() -> Recommender:

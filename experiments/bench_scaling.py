@@ -58,7 +58,6 @@ from jaxrec.runs.options import Config
 from jaxrec.training.checkpoints import Checkpoints
 from jaxrec.training.loop import informed
 from jaxrec.training.optimisers import Hyper
-from jaxrec.training.source import Source
 from jaxrec.training.spread import Spread
 from jaxrec.training.step import State, Step
 
@@ -195,12 +194,7 @@ def of_mesh(way: str, mesh: list[int], mode: str) -> dict[str, Any]:
 def trained_on(way: str, mesh: list[int], mode: Any) -> dict[str, Any]:
     """Two steps on a mesh, and what the compiled program of one sends."""
     step, hyper, fresh = made(WAYS[way], CUT_ITEMS, WIDTH)
-    known = popularity(CUT_ITEMS)
-    index = np.arange(STEPS * BATCH * LENGTH, dtype=np.int32).reshape(STEPS, BATCH, LENGTH)
-    reset = np.zeros(index.shape, bool)
-    reset[:, :, 0] = True
-    events = some(np.random.default_rng(0), known, (index.size + 1,))
-    source = Source(jnp.asarray(events, jnp.int32), counts=jnp.asarray(np.concatenate([[0], known]), jnp.float32))
+    source, index, reset = catalogue.events(CUT_ITEMS, STEPS)
     state, bounds = fresh(), np.array([0, STEPS], np.int32)
     run = Spread(step, mode, mesh[0] * mesh[1], mesh[1])
     placed, events_placed, numbers = run.place(state, informed(step, source, hyper), hyper)
@@ -208,8 +202,8 @@ def trained_on(way: str, mesh: list[int], mode: Any) -> dict[str, Any]:
     metrics = run(placed, events_placed, index, reset, bounds, numbers)[1]
     network = sum(leaf.size for leaf in jax.tree.leaves(state.network))
     return {
-        "items": CUT_ITEMS, "width": WIDTH, "positions": BATCH * LENGTH, "network": network, "events": len(events),
-        "losses": np.asarray(metrics.loss).tolist(), "memory_bytes": bytes_of(program),
+        "items": CUT_ITEMS, "width": WIDTH, "positions": BATCH * LENGTH, "network": network,
+        "events": len(source.items), "losses": np.asarray(metrics.loss).tolist(), "memory_bytes": bytes_of(program),
         **travelling(repeated(collectives(program.as_text()))),
     }  # fmt: skip
 

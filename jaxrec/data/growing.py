@@ -24,9 +24,11 @@ from jaxrec.data.sources import Source
 Say = Callable[[str], None]
 
 
-def base(directory: str, verify: bool) -> Prepared:
-    """Prepared data that a file can be added to. Mistake, saying why, where it is not."""
-    found = load(directory, verify)
+def base(directory: str) -> Prepared:
+    """Prepared data that a file can be added to. Mistake, saying why, where it is not, or where it is damaged: what is
+    written has hashes of its own, which would vouch for it.
+    """
+    found = load(directory, verify=True)
     if reason := obstacle(found):
         raise Mistake(f"{directory} cannot be added to, because {reason}; prepare all the files together")
     return found

@@ -47,7 +47,7 @@ def prepare_into(
 def grow_into(options: Preparation, onto: str, target: Path, say: Say, replace: bool) -> Prepared:
     """`prepare_into` of prepared data and a file; `onto` itself may be what grows."""
     mend(Path(onto))
-    found = growing.base(onto, verify=True)  # what is written has hashes of its own, which would vouch for any damage
+    found = growing.base(onto)
     if options.data == "demo" or prepare.ready(options):
         raise Mistake(f"--onto {onto} adds a file of events, and --data is {options.data}; name the file with --data")
     inherited = growing.inherited(options, onto, found.card)
